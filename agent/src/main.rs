@@ -1,0 +1,2 @@
+//! isthmus-agent
+fn main() {}

@@ -1,0 +1,2 @@
+//! isthmus-dns
+fn main() {}

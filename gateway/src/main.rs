@@ -1,0 +1,2 @@
+//! isthmus-gateway
+fn main() {}

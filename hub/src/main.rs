@@ -1,0 +1,2 @@
+//! isthmus-hub
+fn main() {}

@@ -1,0 +1,2 @@
+//! hubctl
+fn main() {}

@@ -1,0 +1,2 @@
+//! isthmus-sidecar
+fn main() {}
