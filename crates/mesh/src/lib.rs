@@ -1,1 +1,4 @@
-//! isthmus-mesh
+//! names
+
+mod names;
+pub use names::*;

@@ -1,0 +1,1 @@
+//! Conversions between wire messages and `mesh` types; nothing else.
