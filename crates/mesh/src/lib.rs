@@ -1,4 +1,43 @@
-//! names
+//! The pure heart of Isthmus: what the mesh looks like, and every decision about a request.
+//!
+//! What it is: the neutral model ([`View`] and what it holds) and one function per decision. [`route`] and [`pick`]
+//! say where a request goes, [`retry`] whether it may go again, [`admit_source`] and [`admit_destination`] what a
+//! gateway carries, [`authorize_inbound`] what a sidecar lets in, [`PathHealth`] which tunnels take streams, and
+//! [`resolve`] what DNS answers. Each returns a value with its reasons, and that value has four readers: the proxy that
+//! acts on it, the access log, `hubctl explain`, and the tests.
+//!
+//! What it is not: there is no clock, no randomness, no runtime and no socket here; they are arguments.
+//!
+//! **Invariant:** equal arguments give equal decisions.
+//!
+//! Start reading at [`View`], then [`route`].
 
 mod names;
 pub use names::*;
+
+mod host;
+mod model;
+mod reason;
+pub use host::{CLUSTERSET_ZONE, Host};
+pub use model::*;
+pub use reason::{Denial, Reason};
+
+mod admit;
+mod authorize;
+mod balance;
+mod health;
+mod resolve;
+mod retry;
+mod route;
+pub use admit::{
+    Candidate, DestinationDecision, SourceDecision, TunnelMode, TunnelRequest, admit_destination, admit_source,
+};
+pub use authorize::{InboundDecision, InboundPeer, authorize_inbound};
+pub use balance::{Load, Pick, pick};
+pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};
+pub use resolve::{DnsDecision, Question, QuestionKind, resolve};
+pub use retry::{Attempt, Failure, RETRY_BODY_MAX, RetryDecision, RetryPolicy, retry};
+pub use route::{CONNECT_TIMEOUT, MTLS_PORT, RouteDecision, RouteOutcome, RouteRequest, Target, Tier, route};
+
+#[cfg(test)]
+mod fixture;

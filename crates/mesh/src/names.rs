@@ -248,11 +248,7 @@ pub const SYSTEM_NAMESPACE: &str = "isthmus-system";
 
 impl SpiffeId {
     /// Builds an identity from its parts.
-    pub fn new(
-        trust_domain: TrustDomain,
-        namespace: Namespace,
-        account: impl Into<String>,
-    ) -> Result<Self, NameError> {
+    pub fn new(trust_domain: TrustDomain, namespace: Namespace, account: impl Into<String>) -> Result<Self, NameError> {
         let account = account.into();
         // Service accounts are RFC 1123 subdomains in Kubernetes: labels joined by dots.
         if account.len() > 253 || account.is_empty() {

@@ -1,0 +1,275 @@
+//! The gateway's decisions: may this workload send into the tunnel, may this cluster reach this export.
+//!
+//! Peer identities come from TLS; whatever a header says is a claim that must agree with them.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::model::{Endpoint, GroupKey, View};
+use crate::names::{ClusterName, ServiceName, SpiffeId};
+use crate::reason::{Denial, Reason};
+use crate::route::MTLS_PORT;
+
+/// A tunnel header, parsed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TunnelRequest {
+    /// The service.
+    pub service: ServiceName,
+    /// The service port.
+    pub port: u16,
+    /// The cluster that the flow is for.
+    pub cluster: ClusterName,
+    /// Only endpoints of this group; `None` = any.
+    pub group: Option<GroupKey>,
+    /// One pod of a headless service; `None` = any.
+    pub pod: Option<String>,
+    /// Whether the inner mTLS ends at the server's sidecar.
+    pub mode: TunnelMode,
+    /// The workload that sends, by its own claim.
+    pub source: SpiffeId,
+}
+
+/// Who ends the inner mTLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TunnelMode {
+    /// The server's sidecar.
+    Mesh,
+    /// A gateway, for an unmeshed end.
+    Plain,
+    /// Nobody: a probe of the path.
+    Probe,
+}
+
+/// Whether the source gateway carries a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceDecision {
+    /// The revision of the view.
+    pub revision: u64,
+    /// `Ok`, or why not.
+    pub outcome: Result<(), Denial>,
+    /// Why.
+    pub reasons: Vec<Reason>,
+}
+
+/// Decides at the source gateway. `peer` is the identity that the outer TLS proved.
+pub fn admit_source(view: &View, peer: &SpiffeId, request: &TunnelRequest) -> SourceDecision {
+    let denial = source_denial(view, peer, request);
+    let reasons = denial.map(|denial| Reason::Denied { denial }).into_iter().collect();
+    SourceDecision { revision: view.revision, outcome: denial.map_or(Ok(()), Err), reasons }
+}
+
+fn source_denial(view: &View, peer: &SpiffeId, request: &TunnelRequest) -> Option<Denial> {
+    let own = view.mesh.as_deref().map(|mesh| &mesh.trust_domain);
+    if own != Some(peer.trust_domain()) || request.source != *peer {
+        return Some(Denial::SourceMismatch);
+    }
+    if !view.clusters.get(&request.cluster).is_some_and(|cluster| cluster.imported) {
+        return Some(Denial::ClusterUnknown);
+    }
+    if request.mode == TunnelMode::Probe {
+        return None;
+    }
+    // What is not imported may not be probed for through the tunnel either.
+    let imported = view.services.get(&request.service).and_then(|service| service.imports.get(&request.cluster));
+    match imported {
+        None => Some(Denial::NotExported),
+        Some(import) if !import.ports.iter().any(|port| port.number == request.port) => Some(Denial::UnknownPort),
+        Some(_) => None,
+    }
+}
+
+/// Whether the destination gateway dials, and whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DestinationDecision {
+    /// The revision of the view.
+    pub revision: u64,
+    /// Candidates, at least one unless the request is a probe; or why not.
+    pub outcome: Result<Vec<Candidate>, Denial>,
+    /// Why.
+    pub reasons: Vec<Reason>,
+}
+
+/// An endpoint that the destination gateway may dial.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Candidate {
+    /// The pod.
+    pub endpoint: String,
+    /// Its sidecar's mTLS port.
+    pub address: SocketAddr,
+}
+
+/// Decides at the destination gateway. `peer` is the cluster whose trust domain the tunnel's TLS proved.
+pub fn admit_destination(view: &View, peer: &ClusterName, request: &TunnelRequest) -> DestinationDecision {
+    let mut reasons = Vec::new();
+    let outcome = destination_candidates(view, peer, request, &mut reasons);
+    if let Err(denial) = outcome {
+        reasons.push(Reason::Denied { denial });
+    }
+    DestinationDecision { revision: view.revision, outcome, reasons }
+}
+
+fn destination_candidates(
+    view: &View,
+    peer: &ClusterName,
+    request: &TunnelRequest,
+    reasons: &mut Vec<Reason>,
+) -> Result<Vec<Candidate>, Denial> {
+    let cluster = view.clusters.get(peer).ok_or(Denial::ClusterUnknown)?;
+    if request.source.trust_domain() != &cluster.trust_domain {
+        return Err(Denial::SourceMismatch);
+    }
+    if view.cluster() != Some(&request.cluster) {
+        return Err(Denial::ClusterUnknown);
+    }
+    if request.mode == TunnelMode::Probe {
+        return Ok(Vec::new());
+    }
+    // An unknown and an unexported service look the same from outside.
+    let service = view.services.get(&request.service).ok_or(Denial::NotExported)?;
+    if !service.export.as_ref().is_some_and(|export| export.allows(peer)) {
+        return Err(Denial::NotExported);
+    }
+    reasons.push(Reason::ExportAllows { cluster: peer.clone() });
+    service.port(request.port).ok_or(Denial::UnknownPort)?;
+    if request.mode == TunnelMode::Plain {
+        // No policy names an unmeshed end yet, so none is allowed.
+        return Err(Denial::Policy);
+    }
+    let candidates: Vec<Candidate> = service
+        .endpoints
+        .iter()
+        .filter(|endpoint| matches_request(endpoint, request))
+        .map(|endpoint| Candidate {
+            endpoint: endpoint.name.clone(),
+            address: SocketAddr::new(endpoint.address, MTLS_PORT),
+        })
+        .collect();
+    if candidates.is_empty() { Err(Denial::NoEndpoint) } else { Ok(candidates) }
+}
+
+fn matches_request(endpoint: &Endpoint, request: &TunnelRequest) -> bool {
+    let in_group = |group: &GroupKey| {
+        let account = endpoint.identity.as_ref().map(SpiffeId::account);
+        let labels = group.labels.iter().all(|(key, value)| endpoint.labels.get(key) == Some(value));
+        account == Some(group.service_account.as_str()) && labels && endpoint.locality == group.locality
+    };
+    endpoint.ready
+        && endpoint.identity.is_some()
+        && endpoint.ports.contains_key(&request.port)
+        && request.group.as_ref().is_none_or(in_group)
+        && request.pod.as_ref().is_none_or(|pod| *pod == endpoint.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Mesh, cluster, identity, service};
+    use crate::model::Labels;
+
+    fn from_east() -> TunnelRequest {
+        TunnelRequest {
+            service: service("reviews"),
+            port: 9080,
+            cluster: cluster("west"),
+            group: None,
+            pod: None,
+            mode: TunnelMode::Mesh,
+            source: identity("east.demo", "web"),
+        }
+    }
+
+    #[test]
+    fn the_source_gateway_carries_only_what_the_tls_peer_may_ask_for() {
+        let view = Mesh::east().import("reviews", "west", 1).view();
+        let web = identity("east.demo", "web");
+        let cases = [
+            ("its own", web.clone(), from_east(), Ok(())),
+            ("another's identity", identity("east.demo", "thief"), from_east(), Err(Denial::SourceMismatch)),
+            (
+                "a foreign peer",
+                identity("west.demo", "web"),
+                TunnelRequest { source: identity("west.demo", "web"), ..from_east() },
+                Err(Denial::SourceMismatch),
+            ),
+            (
+                "an unknown cluster",
+                web.clone(),
+                TunnelRequest { cluster: cluster("north"), ..from_east() },
+                Err(Denial::ClusterUnknown),
+            ),
+            (
+                "an unexported service",
+                web.clone(),
+                TunnelRequest { service: service("secret"), ..from_east() },
+                Err(Denial::NotExported),
+            ),
+            ("another port", web, TunnelRequest { port: 22, ..from_east() }, Err(Denial::UnknownPort)),
+        ];
+        for (name, peer, request, expected) in cases {
+            assert_eq!(admit_source(&view, &peer, &request).outcome, expected, "{name}");
+        }
+    }
+
+    fn from_west() -> TunnelRequest {
+        TunnelRequest { cluster: cluster("east"), source: identity("west.demo", "web"), ..from_east() }
+    }
+
+    #[test]
+    fn the_destination_gateway_authorises_the_cluster_against_the_export() {
+        let mesh = || Mesh::east().local("reviews", 2).import("other", "west", 1);
+        let west = cluster("west");
+        let group = |account: &str, version: &str| {
+            Some(GroupKey {
+                service_account: account.into(),
+                labels: Labels::from([("version".into(), version.into())]),
+                locality: String::new(),
+            })
+        };
+        let cases: [(&str, View, TunnelRequest, Result<usize, Denial>); 11] = [
+            ("exported", mesh().view(), from_west(), Ok(2)),
+            ("one group", mesh().view(), TunnelRequest { group: group("reviews", "v1"), ..from_west() }, Ok(1)),
+            (
+                "another account's group",
+                mesh().view(),
+                TunnelRequest { group: group("other", "v1"), ..from_west() },
+                Err(Denial::NoEndpoint),
+            ),
+            ("one pod", mesh().view(), TunnelRequest { pod: Some("reviews-2".into()), ..from_west() }, Ok(1)),
+            ("not exported", mesh().private("reviews", 1).view(), from_west(), Err(Denial::NotExported)),
+            (
+                "exported to others",
+                mesh().exported_only_to("reviews", "north").view(),
+                from_west(),
+                Err(Denial::NotExported),
+            ),
+            (
+                "unknown looks like unexported",
+                mesh().view(),
+                TunnelRequest { service: service("nothing"), ..from_west() },
+                Err(Denial::NotExported),
+            ),
+            (
+                "a source of another trust domain",
+                mesh().view(),
+                TunnelRequest { source: identity("east.demo", "web"), ..from_west() },
+                Err(Denial::SourceMismatch),
+            ),
+            ("no ready endpoint", mesh().not_ready("reviews").view(), from_west(), Err(Denial::NoEndpoint)),
+            ("a probe", mesh().view(), TunnelRequest { mode: TunnelMode::Probe, ..from_west() }, Ok(0)),
+            (
+                "plain is for policies to allow",
+                mesh().view(),
+                TunnelRequest { mode: TunnelMode::Plain, ..from_west() },
+                Err(Denial::Policy),
+            ),
+        ];
+        for (name, view, request, expected) in cases {
+            let decision = admit_destination(&view, &west, &request);
+            assert_eq!(decision.outcome.map(|candidates| candidates.len()), expected, "{name}");
+        }
+        let stranger = admit_destination(&mesh().view(), &cluster("north"), &from_west());
+        assert_eq!(stranger.outcome, Err(Denial::ClusterUnknown));
+    }
+}

@@ -1,0 +1,360 @@
+//! The neutral model: what a proxy knows of the mesh, as one immutable snapshot.
+//!
+//! Values are valid by construction: wire messages become these types at an edge (`api::wire`), or are refused there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{ClusterName, MeshId, Namespace, ServiceName, SpiffeId, TrustDomain};
+
+/// Labels of a workload, a group or an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// Everything that decisions are made on. Readers hold an `Arc` of one view and never see half an update.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct View {
+    /// The agent's revision that this view reflects; cited by every decision, log line and metric.
+    pub revision: u64,
+    /// Which mesh and cluster this is; `None` before the first contact.
+    pub mesh: Option<Arc<MeshInfo>>,
+    /// Services by name: on a sidecar those asked for, on a gateway those exported or imported.
+    pub services: BTreeMap<ServiceName, Arc<Service>>,
+    /// The other members that services are exchanged with.
+    pub clusters: BTreeMap<ClusterName, Arc<RemoteCluster>>,
+    /// East-west gateways of the own cluster, by name.
+    pub gateways: BTreeMap<String, Arc<LocalGateway>>,
+    /// The workload beside the proxy; only sidecars have one.
+    pub workload: Option<Arc<Workload>>,
+    /// What the DNS shim answers from.
+    pub hosts: BTreeMap<ServiceName, Arc<HostEntry>>,
+}
+
+impl View {
+    /// The name of the own cluster, once known.
+    pub fn cluster(&self) -> Option<&ClusterName> {
+        self.mesh.as_deref().map(|mesh| &mesh.cluster)
+    }
+
+    /// The member that owns a trust domain. Trust domains are unique among members.
+    pub fn cluster_of(&self, trust_domain: &TrustDomain) -> Option<&RemoteCluster> {
+        self.clusters.values().map(Arc::as_ref).find(|cluster| cluster.trust_domain == *trust_domain)
+    }
+}
+
+/// The own place in the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MeshInfo {
+    /// The mesh.
+    pub mesh_id: MeshId,
+    /// The own cluster.
+    pub cluster: ClusterName,
+    /// The own trust domain.
+    pub trust_domain: TrustDomain,
+    /// Root certificates of the own trust domain, DER.
+    #[serde(skip)]
+    pub roots: Vec<Vec<u8>>,
+    /// Serial of the own bundle.
+    pub bundle_serial: u64,
+}
+
+/// How a port speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// HTTP/1.1 (a client may speak HTTP/2, the application gets HTTP/1.1).
+    Http,
+    /// HTTP/2 without TLS.
+    Http2,
+    /// gRPC: HTTP/2 with trailers.
+    Grpc,
+    /// Opaque bytes.
+    Tcp,
+    /// Opaque bytes where the server speaks first, such as MySQL.
+    TcpServerFirst,
+    /// Not declared: found out from the first bytes.
+    Auto,
+}
+
+impl Protocol {
+    /// Follows Istio's protocol selection: `appProtocol` wins, then the port name's prefix up to the first `-`;
+    /// neither known means [`Protocol::Auto`].
+    pub fn declared(port_name: Option<&str>, app_protocol: Option<&str>) -> Self {
+        let from_name = || port_name.map(|name| name.split_once('-').map_or(name, |(prefix, _)| prefix));
+        app_protocol.or_else(from_name).map_or(Self::Auto, Self::parse)
+    }
+
+    fn parse(value: &str) -> Self {
+        match value.to_ascii_lowercase().as_str() {
+            "http" | "http1" | "kubernetes.io/ws" => Self::Http,
+            "http2" | "kubernetes.io/h2c" => Self::Http2,
+            "grpc" | "grpc-web" => Self::Grpc,
+            "tcp" | "tls" | "https" | "redis" => Self::Tcp,
+            "tcp-server-first" | "mysql" | "mongo" | "postgres" | "postgresql" | "smtp" | "ssh" | "ftp" => {
+                Self::TcpServerFirst
+            }
+            _ => Self::Auto,
+        }
+    }
+
+    /// Whether requests, not connections, are routed.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Http2 | Self::Grpc)
+    }
+
+    /// The name used on the wire, in CRDs and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+            Self::TcpServerFirst => "tcp-server-first",
+            Self::Auto => "auto",
+        }
+    }
+
+    /// Reads the name written by [`Protocol::as_str`].
+    pub fn from_wire(value: &str) -> Option<Self> {
+        [Self::Http, Self::Http2, Self::Grpc, Self::Tcp, Self::TcpServerFirst, Self::Auto]
+            .into_iter()
+            .find(|protocol| protocol.as_str() == value)
+    }
+}
+
+/// A port of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServicePort {
+    /// The port's name; empty if it has none.
+    pub name: String,
+    /// The number that clients dial.
+    pub number: u16,
+    /// How it speaks.
+    pub protocol: Protocol,
+}
+
+/// A service: local endpoints and what other clusters export under the same name.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Service {
+    /// Namespace and name.
+    pub name: ServiceName,
+    /// Label `isthmus.dev/global: "true"`: short and `cluster.local` names reach other clusters too.
+    pub global: bool,
+    /// No cluster IP: clients address single pods.
+    pub headless: bool,
+    /// The stable address of the clusterset name.
+    pub clusterset_addresses: Vec<IpAddr>,
+    /// Addresses of the own cluster's Service.
+    pub cluster_addresses: Vec<IpAddr>,
+    /// The union of the ports.
+    pub ports: Vec<ServicePort>,
+    /// Endpoints in the own cluster.
+    pub endpoints: Vec<Endpoint>,
+    /// Set when the own cluster exports it.
+    pub export: Option<ExportPolicy>,
+    /// What other clusters export under this name.
+    pub imports: BTreeMap<ClusterName, Import>,
+}
+
+impl Service {
+    /// The port with this number.
+    pub fn port(&self, number: u16) -> Option<&ServicePort> {
+        self.ports.iter().find(|port| port.number == number)
+    }
+}
+
+/// Who may use an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum ExportPolicy {
+    /// Every member.
+    Everyone,
+    /// Only these.
+    Only(BTreeSet<ClusterName>),
+}
+
+impl ExportPolicy {
+    /// Whether a member may see and use the export.
+    pub fn allows(&self, cluster: &ClusterName) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Only(clusters) => clusters.contains(cluster),
+        }
+    }
+}
+
+/// One pod behind a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// The pod.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Service port → port of the pod.
+    pub ports: BTreeMap<u16, u16>,
+    /// The identity that its sidecar proves; `None` when it has no sidecar.
+    pub identity: Option<SpiffeId>,
+    /// Labels that groups and subsets select on.
+    pub labels: Labels,
+    /// `region/zone/subzone`, or empty.
+    pub locality: String,
+    /// The control plane's opinion; the data plane has its own.
+    pub ready: bool,
+}
+
+/// What one other cluster exports of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Import {
+    /// Serial of the signed export.
+    pub serial: u64,
+    /// The ports that this cluster offers.
+    pub ports: Vec<ServicePort>,
+    /// Its groups, never pods.
+    pub groups: Vec<Group>,
+}
+
+/// What tells one group of endpoints from another (design: service account, export labels, locality).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct GroupKey {
+    /// The account whose identity the servers prove.
+    pub service_account: String,
+    /// The export labels, `app` and `version` by default.
+    pub labels: Labels,
+    /// `region/zone/subzone`, or empty.
+    pub locality: String,
+}
+
+/// Endpoints of another cluster that are chosen as one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// What they share.
+    pub key: GroupKey,
+    /// Whether they have sidecars; without, the destination gateway speaks for them.
+    pub meshed: bool,
+    /// Healthy endpoints at the last announcement.
+    pub healthy: u32,
+}
+
+/// Another member cluster.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RemoteCluster {
+    /// Its name.
+    pub name: ClusterName,
+    /// Its trust domain.
+    pub trust_domain: TrustDomain,
+    /// Its root certificates, DER.
+    #[serde(skip)]
+    pub roots: Vec<Vec<u8>>,
+    /// Serial of its bundle.
+    pub bundle_serial: u64,
+    /// The gateways in front of it.
+    pub gateways: Vec<RemoteGateway>,
+    /// Something is imported from it, so gateways connect to it.
+    pub imported: bool,
+    /// Unix milliseconds since when its announcements are stale (its lease ran out).
+    pub stale_since_ms: Option<u64>,
+}
+
+/// A gateway of another cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct RemoteGateway {
+    /// Its name there.
+    pub name: String,
+    /// `host:port` of its QUIC listener; a host name is resolved by whoever dials.
+    pub quic_address: String,
+}
+
+/// An east-west gateway of the own cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LocalGateway {
+    /// Its name.
+    pub name: String,
+    /// Its HBONE listener.
+    pub hbone_address: SocketAddr,
+    /// The identity it must prove.
+    pub identity: SpiffeId,
+}
+
+/// Whether plain text is accepted beside mTLS (Istio's PeerAuthentication modes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MtlsMode {
+    /// Both.
+    #[default]
+    Permissive,
+    /// mTLS only.
+    Strict,
+}
+
+/// The workload beside a sidecar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Workload {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// The pod.
+    pub name: String,
+    /// Its account.
+    pub service_account: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// The ports that it offers.
+    pub ports: Vec<WorkloadPort>,
+    /// Whether plain text is accepted.
+    pub mtls: MtlsMode,
+}
+
+impl Workload {
+    /// The port that a peer means by `number`: a port of the workload, else a service port that leads to one.
+    pub fn port(&self, number: u16) -> Option<&WorkloadPort> {
+        let own = self.ports.iter().find(|port| port.number == number);
+        own.or_else(|| self.ports.iter().find(|port| port.service_ports.contains(&number)))
+    }
+}
+
+/// A port of a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WorkloadPort {
+    /// The number that the sidecar owns.
+    pub number: u16,
+    /// Its name; may be empty.
+    pub name: String,
+    /// How it speaks.
+    pub protocol: Protocol,
+    /// Service ports that lead here.
+    pub service_ports: BTreeSet<u16>,
+}
+
+/// A name that the DNS shim knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostEntry {
+    /// The service.
+    pub name: ServiceName,
+    /// What A and AAAA answer.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// Exported or imported: has a clusterset name.
+    pub clusterset: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_are_selected_as_istio_does() {
+        let cases = [
+            (Some("http-web"), None, Protocol::Http),
+            (Some("grpc"), None, Protocol::Grpc),
+            (Some("http"), Some("grpc"), Protocol::Grpc),
+            (Some("web"), None, Protocol::Auto),
+            (None, None, Protocol::Auto),
+            (Some("mysql-main"), None, Protocol::TcpServerFirst),
+            (None, Some("kubernetes.io/h2c"), Protocol::Http2),
+        ];
+        for (name, app_protocol, expected) in cases {
+            assert_eq!(Protocol::declared(name, app_protocol), expected, "{name:?} {app_protocol:?}");
+        }
+    }
+}

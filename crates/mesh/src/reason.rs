@@ -1,0 +1,167 @@
+//! Why a decision came out as it did: what logs record, `hubctl explain` prints and tests check.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::names::ClusterName;
+
+/// One step of a decision, in the order in which it was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "reason")]
+pub enum Reason {
+    /// The host names no service, so the request goes where its address says.
+    NotInMesh,
+    /// The service is not known here: neither local nor imported.
+    UnknownService,
+    /// The service has no such port.
+    UnknownPort {
+        /// The port asked for.
+        port: u16,
+    },
+    /// Ready endpoints of the own cluster come first.
+    LocalFirst {
+        /// How many there are.
+        endpoints: usize,
+    },
+    /// The own cluster has no ready endpoint.
+    NoLocalEndpoint,
+    /// The name stays in the cluster: neither a clusterset name nor a global service.
+    ClusterScope,
+    /// Another cluster is a candidate.
+    Remote {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Its healthy endpoints at its last announcement.
+        healthy: u32,
+        /// Its announcements are stale: its lease ran out.
+        stale: bool,
+    },
+    /// Another cluster exports the service but cannot be used.
+    RemoteUnusable {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Why.
+        why: &'static str,
+    },
+    /// No gateway of the own cluster is known, so no other cluster can be reached.
+    NoGateway,
+    /// Nothing is left to try.
+    NoEndpoint,
+    /// Denied, see the denial.
+    Denied {
+        /// Why.
+        denial: Denial,
+    },
+    /// Allowed because no policy says otherwise.
+    AllowedByDefault,
+    /// Plain text was accepted in PERMISSIVE mode.
+    PermissivePlain,
+    /// The export allows the peer's cluster.
+    ExportAllows {
+        /// The peer's cluster.
+        cluster: ClusterName,
+    },
+}
+
+/// Why a gateway or a sidecar refused a flow; travels back to the client's log and to `hubctl explain`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Denial {
+    /// The header could not be read or breaks a rule.
+    BadHeader,
+    /// No common protocol version.
+    VersionUnsupported,
+    /// The header names a source that the TLS peer may not speak for.
+    SourceMismatch,
+    /// The destination cluster is not known, or nothing is imported from it.
+    ClusterUnknown,
+    /// No usable path to the destination cluster.
+    ClusterUnreachable,
+    /// The service is not exported to the peer's cluster (or does not exist: a peer cannot tell).
+    NotExported,
+    /// The export has no such port.
+    UnknownPort,
+    /// No ready endpoint matches the group.
+    NoEndpoint,
+    /// Endpoints exist but none could be connected to.
+    EndpointUnreachable,
+    /// A policy denies the peer.
+    Policy,
+    /// mTLS is required and the peer spoke plain text.
+    MtlsRequired,
+    /// The process is going away.
+    Draining,
+    /// A limit was reached.
+    Overloaded,
+}
+
+impl Denial {
+    const ALL: [Self; 13] = [
+        Self::BadHeader,
+        Self::VersionUnsupported,
+        Self::SourceMismatch,
+        Self::ClusterUnknown,
+        Self::ClusterUnreachable,
+        Self::NotExported,
+        Self::UnknownPort,
+        Self::NoEndpoint,
+        Self::EndpointUnreachable,
+        Self::Policy,
+        Self::MtlsRequired,
+        Self::Draining,
+        Self::Overloaded,
+    ];
+
+    /// The kebab-case name, on the wire, in logs and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadHeader => "bad-header",
+            Self::VersionUnsupported => "version-unsupported",
+            Self::SourceMismatch => "source-mismatch",
+            Self::ClusterUnknown => "cluster-unknown",
+            Self::ClusterUnreachable => "cluster-unreachable",
+            Self::NotExported => "not-exported",
+            Self::UnknownPort => "unknown-port",
+            Self::NoEndpoint => "no-endpoint",
+            Self::EndpointUnreachable => "endpoint-unreachable",
+            Self::Policy => "policy",
+            Self::MtlsRequired => "mtls-required",
+            Self::Draining => "draining",
+            Self::Overloaded => "overloaded",
+        }
+    }
+
+    /// Reads what [`Denial::as_str`] wrote.
+    pub fn from_wire(value: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|denial| denial.as_str() == value)
+    }
+
+    /// Whether another target, gateway or cluster may do better. No byte of the flow reached an application, so a
+    /// retry is always safe.
+    pub fn is_retriable(self) -> bool {
+        matches!(
+            self,
+            Self::ClusterUnreachable | Self::NoEndpoint | Self::EndpointUnreachable | Self::Draining | Self::Overloaded
+        )
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_denial_survives_the_wire() {
+        for denial in Denial::ALL {
+            assert_eq!(Denial::from_wire(denial.as_str()), Some(denial));
+            assert_eq!(serde_json::to_value(denial).unwrap(), denial.as_str());
+        }
+    }
+}
