@@ -7,7 +7,14 @@
 
 pub mod wire;
 
-#[allow(clippy::all, clippy::allow_attributes, unreachable_pub, rustdoc::all, reason = "generated code")]
+#[allow(
+    clippy::all,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    unreachable_pub,
+    rustdoc::all,
+    reason = "generated code"
+)]
 mod generated {
     pub mod trust {
         pub mod v1 {
@@ -36,10 +43,10 @@ mod generated {
     }
 }
 
-/// The resources of discovery.
-pub use generated::discovery::v1 as discovery;
 /// The agent's certificate authority.
 pub use generated::agent::v1 as agent;
+/// The resources of discovery.
+pub use generated::discovery::v1 as discovery;
 /// The hub's services and resources.
 pub use generated::hub::v1 as hub;
 /// Facts that clusters sign: bundles, gateways, exports.
