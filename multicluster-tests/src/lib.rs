@@ -1,1 +1,1 @@
-//! isthmus-multicluster-tests
+//! What the tests over whole fleets share.
