@@ -1,1 +1,60 @@
-//! Being laid out.
+//! HTTP/2 CONNECT streams (HBONE) and plain requests on crate `h2`, so that data may leave before the answer.
+//!
+//! [`Outer`] is the client side of one connection, [`serve`] the server side. Both carry flows as [`H2Io`]: an
+//! `AsyncRead + AsyncWrite` whose reads release flow control as they happen, whose writes wait for capacity, whose
+//! shutdown is `END_STREAM` and whose drop before the end is `RST_STREAM(CANCEL)`.
+//!
+//! The streams below are already TLS: nothing here knows certificates. Start reading at [`Outer::connect`] and
+//! [`Incoming`].
+
+mod client;
+mod io;
+mod keep_alive;
+mod server;
+
+use std::time::Duration;
+
+pub use client::{Answer, AnswerError, Connecting, HandshakeError, Outer, RequestError};
+pub use io::{H2Io, H2Reader, H2Writer};
+pub use server::{Incoming, Responder, serve};
+
+/// How one HTTP/2 connection is run; the default suits meshed peers.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Streams that the peer may have open at once.
+    pub max_concurrent_streams: u32,
+    /// Bytes that the peer may send on one stream beyond what was read.
+    pub stream_window: u32,
+    /// Bytes that the peer may send on the connection beyond what was read; bounds its memory.
+    pub connection_window: u32,
+    /// Bytes of the headers of one request or response.
+    pub max_header_list: u32,
+    /// How long the HTTP/2 preface may take.
+    pub handshake_timeout: Duration,
+    /// Time between pings while no stream is open.
+    pub ping_idle: Duration,
+    /// Time between pings while a stream is open.
+    pub ping_in_use: Duration,
+    /// How long a pong may take before the connection is given up.
+    pub ping_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_concurrent_streams: 4096,
+            stream_window: 1 << 20,
+            // Many times the stream window, so that a few slow readers do not stall the others.
+            connection_window: 32 << 20,
+            // The base64 of a tunnel header and everything else.
+            max_header_list: 32 * 1024,
+            handshake_timeout: Duration::from_secs(5),
+            ping_idle: Duration::from_secs(10),
+            ping_in_use: Duration::from_secs(2),
+            ping_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
