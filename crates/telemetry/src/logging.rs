@@ -1,0 +1,49 @@
+//! Logs as JSON lines on stderr.
+
+use std::fmt;
+
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{Format, Json, JsonFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// The environment variable that sets what is logged, such as `info,gateway=debug`; `info` by default.
+pub const LOG_VARIABLE: &str = "ISTHMUS_LOG";
+
+/// Logs from here on, one JSON object a line, each with the component's name. A second call changes nothing, so that
+/// several components can run in the process of one test.
+pub fn init_logging(component: &str) {
+    let wanted = std::env::var(LOG_VARIABLE).unwrap_or_default();
+    let filter = EnvFilter::try_new(if wanted.is_empty() { "info" } else { &wanted });
+    let refused = filter.is_err();
+    let format = WithComponent { component: component.to_owned(), inner: Format::default().json().flatten_event(true) };
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_writer(std::io::stderr)
+        .fmt_fields(JsonFields::new())
+        .event_format(format);
+    if subscriber.try_init().is_ok() && refused {
+        tracing::warn!(value = wanted, "{LOG_VARIABLE} is not a log filter; logging at info");
+    }
+}
+
+/// The JSON format with one more field in front.
+struct WithComponent {
+    component: String,
+    inner: Format<Json>,
+}
+
+impl<S, N> FormatEvent<S, N> for WithComponent
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = String::new();
+        self.inner.format_event(ctx, Writer::new(&mut line), event)?;
+        let name = serde_json::Value::from(self.component.as_str());
+        let rest = line.strip_prefix('{').unwrap_or(&line);
+        write!(writer, "{{\"component\":{name},{rest}")
+    }
+}
