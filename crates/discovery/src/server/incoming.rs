@@ -1,0 +1,156 @@
+//! Accepts TLS connections for tonic: with a client certificate (discovery) or without (the CA).
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use identity::{Credentials, EndReason, PeerIdentity};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+
+/// Bound on one handshake.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Handshakes at the same time; more wait in the listen queue.
+const HANDSHAKES: usize = 128;
+/// Pause after `accept` failed, which out of file descriptors it does at once and again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections of clients that proved an identity; such a connection breaks when the identity expires.
+pub fn accept_mutual(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    credentials: Credentials,
+    shutdown: CancellationToken,
+) -> ReceiverStream<io::Result<Connection>> {
+    accept(listener, shutdown, move |tcp| {
+        let (config, credentials) = (Arc::clone(&config), credentials.clone());
+        async move {
+            let (stream, peer) = identity::accept_tls(config, tcp, HANDSHAKE).await.map_err(io::Error::other)?;
+            let watched = peer.clone();
+            let expired = Box::pin(async move { credentials.expiry(&watched).await });
+            Ok(Connection { stream, peer: Some(peer), expired: Some(expired) })
+        }
+    })
+}
+
+/// Accepts connections without client certificates.
+pub fn accept_open(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    shutdown: CancellationToken,
+) -> ReceiverStream<io::Result<Connection>> {
+    accept(listener, shutdown, move |tcp| {
+        let config = Arc::clone(&config);
+        async move {
+            let stream = identity::accept_tls_open(config, tcp, HANDSHAKE).await.map_err(io::Error::other)?;
+            Ok(Connection { stream, peer: None, expired: None })
+        }
+    })
+}
+
+fn accept<H, F>(
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    handshake: H,
+) -> ReceiverStream<io::Result<Connection>>
+where
+    H: Fn(TcpStream) -> F + Send + 'static,
+    F: Future<Output = io::Result<Connection>> + Send + 'static,
+{
+    let (tx, rx) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        loop {
+            let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tx.closed() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (tcp, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Small messages wait for nothing; a socket that refuses the option works all the same.
+            let _slower = tcp.set_nodelay(true);
+            let (tx, handshake) = (tx.clone(), handshake(tcp));
+            tokio::spawn(async move {
+                match handshake.await {
+                    Ok(connection) => drop(tx.send(Ok(connection)).await),
+                    Err(error) => tracing::info!(peer = %address, %error, "a TLS handshake failed"),
+                }
+                drop(permit);
+            });
+        }
+    });
+    ReceiverStream::new(rx)
+}
+
+/// A TLS connection for tonic; requests on it carry `Option<PeerIdentity>` as an extension.
+pub struct Connection {
+    stream: TlsStream<TcpStream>,
+    peer: Option<PeerIdentity>,
+    expired: Option<Pin<Box<dyn Future<Output = EndReason> + Send>>>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.peer.as_ref().map(|peer| &peer.id)).finish_non_exhaustive()
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Option<PeerIdentity>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.peer.clone()
+    }
+}
+
+impl Connection {
+    /// Breaks the connection once its peer's identity no longer holds.
+    fn check_expiry(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(expired) = &mut self.expired else { return Ok(()) };
+        match expired.as_mut().poll(context) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(reason) => {
+                self.expired = Some(Box::pin(std::future::ready(reason.clone())));
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason))
+            }
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check_expiry(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
