@@ -246,3 +246,6 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, BootstrapEr
     let text = files::read_text(path)?;
     serde_json::from_str(&text).map_err(|source| BootstrapError::Format { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests;

@@ -340,3 +340,6 @@ fn request_key(csr_der: &[u8]) -> Result<SubjectPublicKeyInfo, IssueError> {
     }
     Ok(key)
 }
+
+#[cfg(test)]
+mod tests;

@@ -231,3 +231,6 @@ fn explain(id: &SpiffeId, error: webpki::Error) -> PeerError {
 fn unix(now: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,3 +117,6 @@ fn explain(error: io::Error) -> TlsError {
         _ => TlsError::Handshake(tls.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests;
