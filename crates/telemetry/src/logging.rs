@@ -47,3 +47,47 @@ where
         write!(writer, "{{\"component\":{name},{rest}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_is_one_json_object_that_names_the_component() {
+        let out = Shared::default();
+        let writer = out.clone();
+        let format = WithComponent { component: "dns".to_owned(), inner: Format::default().json().flatten_event(true) };
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .fmt_fields(JsonFields::new())
+            .event_format(format)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!("query", id = 7);
+            span.in_scope(|| tracing::info!(name = "a\"b\n", "answered"));
+        });
+        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&line["component"], &line["level"]), (&"dns".into(), &"INFO".into()));
+        assert_eq!((&line["message"], &line["name"]), (&"answered".into(), &"a\"b\n".into()));
+        assert_eq!(line["span"]["id"], 7);
+    }
+}

@@ -135,4 +135,18 @@ mod tests {
         assert!(shutdown.draining().is_cancelled());
         assert!(!shutdown.finish(Duration::from_secs(3600)).await);
     }
+    fn signal_self(name: &str) {
+        let sent = std::process::Command::new("kill").args([name, &std::process::id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    #[tokio::test]
+    async fn the_first_signal_drains_and_the_second_ends() {
+        let shutdown = Shutdown::on_signals().unwrap();
+        signal_self("-TERM");
+        shutdown.draining().cancelled().await;
+        assert!(!shutdown.ended().is_cancelled());
+        signal_self("-INT");
+        shutdown.ended().cancelled().await;
+    }
 }

@@ -8,10 +8,6 @@ use crate::testing::{
 
 const WEB: &str = "spiffe://east.demo/ns/default/sa/web";
 
-fn id_error() -> SpiffeId {
-    id(WEB)
-}
-
 /// Checks a chain of one leaf, issued by the root of `east.demo`, as a server's at this moment.
 fn check(params: &CertificateParams) -> Result<PeerIdentity, PeerError> {
     let root = handmade_root("east.demo");
@@ -105,10 +101,10 @@ fn a_certificate_is_believed_neither_before_nor_after_its_time() {
     assert!(before.is_err(), "believed before its time");
     assert_eq!(at(svid.not_before()), Ok(()));
     assert_eq!(at(svid.not_after()), Ok(()));
-    assert_eq!(at(svid.not_after() + Duration::from_secs(1)), Err(PeerError::Expired { id: id_error() }));
+    assert_eq!(at(svid.not_after() + Duration::from_secs(1)), Err(PeerError::Expired { id: id(WEB) }));
     let later = ca.ca.issue_with_validity(&id(WEB), now + HOUR, now + 2 * HOUR).unwrap();
     let verdict = validate_chain(later.chain(), &bundles([&ca]), PeerUsage::Any, now);
-    assert_eq!(verdict, Err(PeerError::NotYetValid { id: id_error() }));
+    assert_eq!(verdict, Err(PeerError::NotYetValid { id: id(WEB) }));
 }
 
 #[test]
@@ -119,7 +115,7 @@ fn a_root_that_has_expired_vouches_for_nobody() {
     let svid = ca.ca.issue_with_validity(&id(WEB), now, far + HOUR).unwrap();
     let at = |time| validate(svid.chain(), &bundles([&ca]), PeerUsage::Any, time).map(|valid| valid.until);
     assert!(at(now).unwrap() < far, "the verdict outlives the root");
-    assert_eq!(at(far), Err(PeerError::NotVouched { id: id_error() }));
+    assert_eq!(at(far), Err(PeerError::NotVouched { id: id(WEB) }));
 }
 
 #[test]
