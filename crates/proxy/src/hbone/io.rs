@@ -124,13 +124,15 @@ impl AsyncRead for H2Reader {
             return Poll::Ready(Ok(()));
         }
         let this = &mut *self;
+        // A caller may hand in a buffer that holds bytes of earlier reads.
+        let before = buffer.filled().len();
         // As much as fits and is there: one read for many small frames.
         while buffer.remaining() > 0 {
             if this.chunk.is_empty() {
                 match this.poll_chunk(cx) {
                     Poll::Ready(Ok(Some(chunk))) => this.chunk = chunk,
                     // Reported by the next read; the bytes so far are good.
-                    Poll::Ready(Ok(None) | Err(_)) | Poll::Pending if !buffer.filled().is_empty() => break,
+                    Poll::Ready(Ok(None) | Err(_)) | Poll::Pending if buffer.filled().len() > before => break,
                     Poll::Ready(Ok(None)) => break,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => return Poll::Pending,
