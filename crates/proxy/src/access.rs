@@ -1,1 +1,367 @@
-//! Being laid out.
+//! What happened, one record per request or connection: it becomes one line of the access log and the standard metrics.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mesh::{Reason, RouteDecision, ServiceName, SpiffeId, Workload};
+use serde::Serialize;
+
+use crate::body::{BodyOutcome, Ending};
+use crate::copy::Side;
+use crate::fault::flag;
+use crate::metrics::Metrics;
+
+/// Which end of the mesh hop reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reporter {
+    /// The client's proxy.
+    Source,
+    /// The server's proxy.
+    Destination,
+}
+
+impl Reporter {
+    /// The value of Istio's `reporter` label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
+
+/// Who ended a request or connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClosedBy {
+    /// Towards the server.
+    Upstream,
+    /// Towards the client.
+    Downstream,
+    /// This proxy.
+    Us,
+}
+
+impl ClosedBy {
+    /// For a copy whose first stream leads to the client.
+    pub fn of_copy(side: Side) -> Self {
+        match side {
+            Side::A => Self::Downstream,
+            Side::B => Self::Upstream,
+            Side::Us => Self::Us,
+        }
+    }
+}
+
+/// One end of a flow, as far as it is known. Empty texts are unknown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Party {
+    /// The pod.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub workload: String,
+    /// Its namespace.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// The SPIFFE id that it proved.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub identity: String,
+    /// Its cluster.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cluster: String,
+    /// Label `app`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub app: String,
+    /// Label `version`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
+}
+
+impl Party {
+    /// The workload beside this proxy.
+    pub fn own(workload: Option<&Workload>, cluster: Option<&mesh::ClusterName>, identity: Option<&SpiffeId>) -> Self {
+        let label = |name: &str| workload.and_then(|own| own.labels.get(name)).cloned().unwrap_or_default();
+        Self {
+            workload: workload.map(|own| own.name.clone()).unwrap_or_default(),
+            namespace: workload.map(|own| own.namespace.to_string()).unwrap_or_default(),
+            identity: identity.map(SpiffeId::to_string).unwrap_or_default(),
+            cluster: cluster.map(ToString::to_string).unwrap_or_default(),
+            app: label("app"),
+            version: label("version"),
+        }
+    }
+
+    /// A peer of which only the identity is known. Its cluster is the first label of its trust domain by default.
+    pub fn of_identity(identity: &SpiffeId) -> Self {
+        Self { namespace: identity.namespace().to_string(), identity: identity.to_string(), ..Self::default() }
+    }
+}
+
+/// The way between clusters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Via {
+    /// The own gateway that carried it.
+    pub source_gateway: String,
+    /// The gateway of the other cluster that dialled the server.
+    pub gateway: String,
+    /// The QUIC path between the two.
+    pub path: String,
+}
+
+/// Everything that is recorded of one request or connection.
+#[derive(Debug, Clone, Serialize)]
+pub struct Record {
+    /// RFC 3339, UTC, when it began.
+    pub time: String,
+    /// Which end reports.
+    pub reporter: Reporter,
+    /// `http`, `grpc` or `tcp`, as in Istio's `request_protocol`.
+    pub protocol: &'static str,
+    /// HTTP only.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub method: String,
+    /// What the client named.
+    pub authority: String,
+    /// HTTP only; without the query, which may hold secrets.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// HTTP status; 0 for connections.
+    pub status: u16,
+    /// gRPC only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_status: Option<String>,
+    /// Response flags, `-` for none.
+    pub flags: &'static str,
+    /// Milliseconds from the first byte to the last.
+    pub duration_ms: u64,
+    /// Bytes towards the client.
+    pub bytes_sent: u64,
+    /// Bytes from the client.
+    pub bytes_received: u64,
+    /// One id on all hops.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub request_id: String,
+    /// The client's end.
+    pub source: Party,
+    /// The server's end.
+    pub destination: Party,
+    /// The service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// The address or the service port that was dialled.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub upstream: String,
+    /// The gateways, when it left the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateways: Option<Via>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Both ends proved who they are.
+    pub mutual_tls: bool,
+    /// The revision that the decision was made on.
+    pub revision: u64,
+    /// The decision's reasons.
+    pub reasons: Vec<Reason>,
+    /// Who ended it.
+    pub closed_by: ClosedBy,
+    /// A client may repeat it without doing harm.
+    pub retriable: bool,
+    /// What went wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(skip)]
+    started: Instant,
+}
+
+impl Record {
+    /// Begins a record.
+    pub fn begin(reporter: Reporter, protocol: &'static str, authority: String) -> Self {
+        Self {
+            time: rfc3339(SystemTime::now()),
+            reporter,
+            protocol,
+            method: String::new(),
+            authority,
+            path: String::new(),
+            status: 0,
+            grpc_status: None,
+            flags: "-",
+            duration_ms: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            request_id: String::new(),
+            source: Party::default(),
+            destination: Party::default(),
+            service: None,
+            upstream: String::new(),
+            gateways: None,
+            attempts: 0,
+            mutual_tls: false,
+            revision: 0,
+            reasons: Vec::new(),
+            closed_by: ClosedBy::Upstream,
+            retriable: false,
+            error: None,
+            started: Instant::now(),
+        }
+    }
+
+    /// Takes over what a decision says.
+    pub fn decided(&mut self, decision: &RouteDecision) {
+        self.revision = decision.revision;
+        self.reasons = decision.reasons.clone();
+        self.service = decision.service.clone();
+    }
+
+    /// Takes over the head of a request.
+    pub fn request<B>(&mut self, request: &http::Request<B>) {
+        self.method = request.method().to_string();
+        // Paths are the client's; a line of the log must stay a line of sane length.
+        self.path = request.uri().path().chars().take(1024).collect();
+        let content_type = request.headers().get(http::header::CONTENT_TYPE);
+        if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+            self.protocol = "grpc";
+        }
+    }
+
+    /// How long it has taken so far.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// Takes finished records. The sink is the access log in processes and a list in tests.
+#[derive(Clone)]
+pub struct Recorder {
+    /// The standard metrics.
+    pub metrics: Metrics,
+    sink: Arc<dyn Fn(&Record) + Send + Sync>,
+}
+
+impl Recorder {
+    /// Records into `metrics` and `sink`.
+    pub fn new(metrics: Metrics, sink: impl Fn(&Record) + Send + Sync + 'static) -> Self {
+        Self { metrics, sink: Arc::new(sink) }
+    }
+
+    /// A request is over.
+    pub fn request(&self, mut record: Record) {
+        record.duration_ms = u64::try_from(record.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.metrics.request(&record);
+        (self.sink)(&record);
+    }
+
+    /// Follows a request until it is over; see [`OpenRecord`].
+    pub fn open(&self, record: Record) -> OpenRecord {
+        OpenRecord { record: Some(record), recorder: self.clone(), received: None }
+    }
+
+    /// A connection is open.
+    pub fn opened(&self, record: &Record) {
+        self.metrics.tcp_opened(record);
+    }
+
+    /// A connection is over.
+    pub fn closed(&self, mut record: Record) {
+        record.duration_ms = u64::try_from(record.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.metrics.tcp_closed(&record);
+        (self.sink)(&record);
+    }
+}
+
+type Received = Box<dyn Fn() -> u64 + Send>;
+
+/// The record of a request that is under way. Dropped before [`OpenRecord::finish`], it says that the client went away.
+pub struct OpenRecord {
+    /// `None` only once it was handed to the recorder.
+    record: Option<Record>,
+    recorder: Recorder,
+    received: Option<Received>,
+}
+
+impl OpenRecord {
+    /// Changes the record.
+    pub fn note(&mut self, change: impl FnOnce(&mut Record)) {
+        if let Some(record) = &mut self.record {
+            change(record);
+        }
+    }
+
+    /// Where the number of bytes from the client is read when the request is over.
+    pub fn count_received(&mut self, received: impl Fn() -> u64 + Send + 'static) {
+        self.received = Some(Box::new(received));
+    }
+
+    /// The answer has been passed on, or given up.
+    pub fn finish(mut self, ending: &Ending) {
+        self.note(|record| {
+            record.bytes_sent = ending.bytes;
+            record.grpc_status = ending.grpc_status.clone().or(record.grpc_status.take());
+            match &ending.outcome {
+                BodyOutcome::Complete => {}
+                BodyOutcome::Broken(error) => {
+                    record.flags = flag::BROKEN;
+                    record.error = Some(error.clone());
+                    record.closed_by = ClosedBy::Upstream;
+                }
+                BodyOutcome::Abandoned => {
+                    record.flags = flag::CLIENT;
+                    record.closed_by = ClosedBy::Downstream;
+                }
+            }
+        });
+        self.hand_over();
+    }
+
+    fn hand_over(&mut self) {
+        if let Some(mut record) = self.record.take() {
+            if let Some(received) = &self.received {
+                record.bytes_received = received();
+            }
+            self.recorder.request(record);
+        }
+    }
+}
+
+impl Drop for OpenRecord {
+    fn drop(&mut self) {
+        self.note(|record| {
+            record.flags = flag::CLIENT;
+            record.closed_by = ClosedBy::Downstream;
+        });
+        self.hand_over();
+    }
+}
+
+/// `2026-11-23T00:51:05.123Z`; proleptic Gregorian (Howard Hinnant, "chrono-compatible low-level date algorithms").
+fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339() {
+        let cases = [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (1_795_395_065, "2026-11-23T00:51:05.000Z"),
+        ];
+        for (seconds, expected) in cases {
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
+        }
+    }
+}

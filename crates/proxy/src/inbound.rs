@@ -1,1 +1,160 @@
-//! Being laid out.
+//! What reaches a workload: mutual TLS from peers and gateways on one port, plain text on the workload's own ports.
+//!
+//! [`Inbound::serve_mtls`] ends mutual TLS and hands requests and CONNECT flows on; [`Inbound::serve_plain`] owns one
+//! port of the workload. Both ask `mesh::authorize_inbound` before the application sees anything.
+
+mod flow;
+mod http;
+mod mtls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use identity::{Credentials, PeerIdentity};
+use mesh::{Denial, Host, InboundDecision, InboundPeer, Protocol, View, WorkloadPort};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::access::{Party, Record, Recorder, Reporter};
+use crate::listen::{self, Lifecycle, Limits};
+use crate::outbound::Directory;
+use crate::pool::plain::PlainPool;
+
+/// A port of the workload and where its application listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppPort {
+    /// The number that peers dial.
+    pub number: u16,
+    /// The application.
+    pub app: SocketAddr,
+    /// How it speaks; [`Protocol::Auto`] leaves it to the view.
+    pub protocol: Protocol,
+}
+
+/// What the inbound engine is given.
+pub struct InboundConfig {
+    /// Where views come from.
+    pub directory: Arc<dyn Directory>,
+    /// Who the workload is, and whom it believes.
+    pub credentials: Credentials,
+    /// Where records go.
+    pub recorder: Recorder,
+    /// When to stop.
+    pub life: Lifecycle,
+    /// What peers are allowed.
+    pub limits: Limits,
+    /// The workload's ports.
+    pub ports: Vec<AppPort>,
+}
+
+/// The inbound engine; clones share it.
+#[derive(Clone)]
+pub struct Inbound(Arc<Engine>);
+
+struct Engine {
+    config: InboundConfig,
+    plain: PlainPool,
+    handshakes: Semaphore,
+}
+
+/// Who is at the other end.
+#[derive(Clone)]
+enum Peer {
+    /// Proven by mutual TLS.
+    Mutual(Arc<PeerIdentity>),
+    /// Anyone.
+    Plain,
+}
+
+impl Peer {
+    fn as_inbound(&self) -> InboundPeer<'_> {
+        match self {
+            Self::Mutual(peer) => InboundPeer::Mutual(&peer.id),
+            Self::Plain => InboundPeer::Plain,
+        }
+    }
+}
+
+/// A port that may be opened, and where it leads.
+struct Admitted {
+    port: WorkloadPort,
+    app: SocketAddr,
+    protocol: Protocol,
+}
+
+/// How long connecting to the application may take; it is on the same machine.
+const APP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+impl Inbound {
+    /// Starts the engine; listeners are given to it one by one.
+    pub fn start(config: InboundConfig) -> Self {
+        let engine = Arc::new(Engine {
+            plain: PlainPool::new(config.credentials.clone(), APP_TIMEOUT),
+            handshakes: Semaphore::new(config.limits.handshakes),
+            config,
+        });
+        let (swept, ended) = (Arc::downgrade(&engine), engine.config.life.ended.clone());
+        tokio::spawn(async move {
+            let pause = std::time::Duration::from_secs(5);
+            while ended.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+                let Some(engine) = swept.upgrade() else { return };
+                engine.plain.sweep();
+            }
+        });
+        Self(engine)
+    }
+
+    /// Serves mutual TLS for all ports until draining.
+    pub async fn serve_mtls(&self, listener: TcpListener) {
+        let config = &self.0.config;
+        listen::accept(listener, &config.limits, &config.life, |accepted| {
+            let engine = self.0.clone();
+            async move { engine.mtls(accepted).await }
+        })
+        .await;
+    }
+
+    /// Serves one port of the workload in plain text until draining.
+    pub async fn serve_plain(&self, listener: TcpListener, number: u16) {
+        let config = &self.0.config;
+        listen::accept(listener, &config.limits, &config.life, |accepted| {
+            let engine = self.0.clone();
+            async move { engine.plain_connection(accepted, number).await }
+        })
+        .await;
+    }
+}
+
+impl Engine {
+    /// The decision on a port, and where the port leads when it may be opened.
+    fn admit(&self, view: &View, peer: &Peer, number: u16) -> (InboundDecision, Result<Admitted, Denial>) {
+        let decision = mesh::authorize_inbound(view, peer.as_inbound(), number);
+        let admitted = decision.outcome.clone().and_then(|port| {
+            let known = self.config.ports.iter().find(|known| known.number == port.number);
+            let known = known.ok_or(Denial::UnknownPort)?;
+            let protocol = if known.protocol == Protocol::Auto { port.protocol } else { known.protocol };
+            Ok(Admitted { port, app: known.app, protocol })
+        });
+        (decision, admitted)
+    }
+
+    fn begin(&self, protocol: &'static str, authority: String, view: &View, peer: &Peer) -> Record {
+        let svid = self.config.credentials.svid();
+        let mut record = Record::begin(Reporter::Destination, protocol, authority);
+        record.destination =
+            Party::own(view.workload.as_deref(), view.cluster(), svid.as_ref().map(|svid| svid.id()));
+        if let Some(workload) = &view.workload {
+            let host = record.authority.rsplit_once(':').map_or(record.authority.as_str(), |(host, _)| host);
+            record.service = Host::parse(host, &workload.namespace).service().cloned();
+        }
+        if let Peer::Mutual(peer) = peer {
+            let own = view.mesh.as_deref().filter(|mesh| mesh.trust_domain == *peer.id.trust_domain());
+            let cluster = own.map(|mesh| mesh.cluster.to_string());
+            let other = || view.cluster_of(peer.id.trust_domain()).map(|cluster| cluster.name.to_string());
+            let cluster = cluster.or_else(other).unwrap_or_default();
+            record.source = Party { cluster, ..Party::of_identity(&peer.id) };
+            record.mutual_tls = true;
+        }
+        record
+    }
+}

@@ -21,7 +21,19 @@ pub mod inbound;
 
 pub mod listen;
 
+pub mod serve;
+
 pub mod detect;
+
+pub mod body;
+
+mod h2body;
+
+pub mod headers;
+
+pub mod fault;
+
+pub mod reply;
 
 pub mod pool;
 

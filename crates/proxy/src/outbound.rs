@@ -1,1 +1,238 @@
-//! Being laid out.
+//! What a workload sends: decided per request (HTTP) or per connection (everything else), carried by mutual TLS to a
+//! sidecar of the own cluster or, through an own gateway, of another cluster.
+//!
+//! [`Outbound::request`] carries one HTTP request, [`Outbound::stream`] one captured stream. Both build a
+//! `mesh::RouteDecision`, then make attempts at the targets that `mesh::pick` chooses, as long as `mesh::retry` allows.
+
+mod attempt;
+mod http;
+mod stream;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use api::tunnel::PathEvent;
+use identity::Credentials;
+use mesh::{Host, RouteDecision, RouteRequest, ServiceName, Target, View};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::{Party, Recorder};
+use crate::balance::{Aside, LoadTable};
+use crate::hbone::Outer;
+use crate::listen::{Lifecycle, Limits};
+use crate::pool::dial::{LocalKey, RemoteKey};
+use crate::pool::gateways::Gateways;
+use crate::pool::http::HttpConnection;
+use crate::pool::plain::PlainPool;
+use crate::pool::{Policy, Pool};
+
+pub use stream::Captured;
+pub(crate) use stream::{IDLE, note_copy};
+
+/// Where views come from; the sidecar's discovery client, or a fixed view in tests.
+pub trait Directory: Send + Sync + 'static {
+    /// The newest view.
+    fn view(&self) -> Arc<View>;
+    /// Returns when the view holds the service, or when it is known or likely that there is none.
+    fn demand<'a>(&'a self, service: &'a ServiceName) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+}
+
+/// A view that someone else publishes, complete from the start.
+impl Directory for watch::Receiver<Arc<View>> {
+    fn view(&self) -> Arc<View> {
+        self.borrow().clone()
+    }
+
+    fn demand<'a>(&'a self, _service: &'a ServiceName) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// What the outbound engine is given.
+pub struct OutboundConfig {
+    /// Where views come from.
+    pub directory: Arc<dyn Directory>,
+    /// Who the workload is, and whom it trusts.
+    pub credentials: Credentials,
+    /// Where records go.
+    pub recorder: Recorder,
+    /// When to stop.
+    pub life: Lifecycle,
+    /// The workload's namespace, for short names, until the view tells.
+    pub namespace: mesh::Namespace,
+}
+
+/// The outbound engine; clones share it.
+#[derive(Clone)]
+pub struct Outbound(Arc<Engine>);
+
+struct Engine {
+    config: OutboundConfig,
+    limits: Limits,
+    load: LoadTable<TargetKey>,
+    aside: Aside<TargetKey>,
+    /// HTTP to sidecars of the own cluster.
+    local: Pool<LocalKey, HttpConnection>,
+    /// HTTP to sidecars of other clusters.
+    remote: Pool<RemoteKey, HttpConnection>,
+    paths: Paths,
+    /// Opaque flows to sidecars of the own cluster.
+    opaque: Pool<LocalKey, Outer>,
+    gateways: Gateways,
+    plain: PlainPool,
+}
+
+/// What load and failures are remembered under.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum TargetKey {
+    Local(std::net::SocketAddr),
+    Remote(RemoteKey),
+}
+
+impl TargetKey {
+    fn of(decision: &RouteDecision, target: &Target) -> Option<Self> {
+        match target {
+            Target::Local { address, .. } => Some(Self::Local(*address)),
+            Target::Remote { .. } => remote_key(decision, target).map(Self::Remote),
+        }
+    }
+}
+
+fn remote_key(decision: &RouteDecision, target: &Target) -> Option<RemoteKey> {
+    let Target::Remote { cluster, group, .. } = target else { return None };
+    let (cluster, group) = (cluster.clone(), group.clone());
+    Some(RemoteKey { cluster, service: decision.service.clone()?, port: decision.port, group })
+}
+
+/// How often unused connections are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+
+impl Outbound {
+    /// Starts the engine; no connection is made before one is needed.
+    pub fn start(config: OutboundConfig) -> Self {
+        let paths = Paths::default();
+        let watched = paths.clone();
+        let lose = Arc::new(move |gateway: &str, event: &PathEvent| watched.lose(gateway, &event.path));
+        let gateways = Gateways::new(config.credentials.clone(), lose);
+        let engine = Arc::new(Engine {
+            limits: Limits::for_own_workload(),
+            load: LoadTable::default(),
+            aside: Aside::default(),
+            local: Pool::new(Policy::SHARED),
+            remote: Pool::new(Policy::REMOTE),
+            paths,
+            opaque: Pool::new(Policy::SHARED),
+            gateways,
+            plain: PlainPool::new(config.credentials.clone(), mesh::CONNECT_TIMEOUT),
+            config,
+        });
+        let (swept, ended) = (Arc::downgrade(&engine), engine.config.life.ended.clone());
+        tokio::spawn(async move {
+            while ended.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
+                let Some(engine) = swept.upgrade() else { return };
+                engine.sweep();
+            }
+        });
+        Self(engine)
+    }
+
+    /// The decision for a host and a port on the newest view, after asking for the service; what `explain` prints.
+    pub async fn decide(&self, host: &str, port: u16) -> RouteDecision {
+        self.0.decide(host, port).await
+    }
+
+    /// The connections that are open, for the debug pages.
+    pub fn pools(&self) -> Vec<PoolEntry> {
+        let mut entries = Vec::new();
+        let mut add = |kind, to: String, path: String, active| entries.push(PoolEntry { kind, to, path, active });
+        let path = |connection: &HttpConnection| {
+            connection.via.as_ref().map(|via| format!("{}:{}", via.source_gateway, via.path)).unwrap_or_default()
+        };
+        self.0.local.for_each(|key, _, active| add("local", key.address.to_string(), String::new(), active));
+        self.0.opaque.for_each(|key, _, active| add("opaque", key.address.to_string(), String::new(), active));
+        self.0.remote.for_each(|key, connection, active| {
+            add("remote", format!("{} in {}", key.service, key.cluster), path(connection), active);
+        });
+        self.0.gateways.for_each(|address, active| add("gateway", address.to_string(), String::new(), active));
+        entries
+    }
+}
+
+/// One open connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PoolEntry {
+    /// `local`, `opaque`, `remote` or `gateway`.
+    pub kind: &'static str,
+    /// Where it leads.
+    pub to: String,
+    /// The path between gateways.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// What is in flight on it.
+    pub active: usize,
+}
+
+impl Engine {
+    async fn decide(&self, host: &str, port: u16) -> RouteDecision {
+        let view = self.config.directory.view();
+        let namespace = view.workload.as_deref().map_or(&self.config.namespace, |workload| &workload.namespace);
+        let host = Host::parse(host, namespace);
+        let view = match host.service() {
+            Some(service) if !view.services.contains_key(service) => {
+                self.config.directory.demand(service).await;
+                self.config.directory.view()
+            }
+            _ => view,
+        };
+        mesh::route(&view, &RouteRequest { host: &host, port })
+    }
+
+    /// The workload, as records name it.
+    fn own(&self) -> Party {
+        let view = self.config.directory.view();
+        let svid = self.config.credentials.svid();
+        Party::own(view.workload.as_deref(), view.cluster(), svid.as_ref().map(|svid| svid.id()))
+    }
+
+    fn sweep(&self) {
+        self.local.sweep();
+        self.remote.sweep();
+        self.opaque.sweep();
+        self.gateways.sweep();
+        self.plain.sweep();
+        self.aside.sweep();
+    }
+}
+
+/// The paths between gateways that connections ride on, each with the token that says it is dead.
+#[derive(Clone, Default)]
+struct Paths(Arc<Mutex<BTreeMap<(String, String), Weak<CancellationToken>>>>);
+
+impl Paths {
+    /// The token of a path, for a connection that rides on it.
+    fn ride(&self, gateway: &str, path: &str) -> Arc<CancellationToken> {
+        let mut paths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        paths.retain(|_, token| token.strong_count() > 0);
+        let entry = paths.entry((gateway.to_owned(), path.to_owned())).or_default();
+        entry.upgrade().unwrap_or_else(|| {
+            let token = Arc::new(CancellationToken::new());
+            *entry = Arc::downgrade(&token);
+            token
+        })
+    }
+
+    /// Tells everything that rides on a path that it is dead.
+    fn lose(&self, gateway: &str, path: &str) {
+        let key = (gateway.to_owned(), path.to_owned());
+        let token = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        if let Some(token) = token.and_then(|token| token.upgrade()) {
+            tracing::info!(gateway, path, "a path between gateways went down");
+            token.cancel();
+        }
+    }
+}

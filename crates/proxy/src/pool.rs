@@ -1,1 +1,330 @@
-//! Being laid out.
+//! Connections that are shared: how many there are per destination, and which of them carries the next request.
+//!
+//! A [`Pool`] knows no protocol. It counts what is in flight on each connection ([`Lease`]), prefers one that has room,
+//! dials when none has, and shares the least busy one when no more may be dialled.
+
+pub mod dial;
+pub mod gateways;
+pub mod http;
+pub mod plain;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::Hash;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::fault::Fault;
+
+/// A connection that can carry several things at once.
+pub trait Pooled: Send + Sync + 'static {
+    /// Whether something new may be put on it.
+    fn is_usable(&self) -> bool;
+}
+
+/// How a pool grows and shrinks.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Connections per destination.
+    pub connections: usize,
+    /// What a connection carries before another one is dialled.
+    pub per_connection: usize,
+    /// Dials at once per destination.
+    pub dials: usize,
+    /// A connection takes nothing new after this age, shortened by up to a third at random.
+    pub lifetime: Option<Duration>,
+    /// An unused connection is closed after this time.
+    pub idle: Duration,
+}
+
+impl Policy {
+    /// To a sidecar of the own cluster or a gateway: few connections, everything multiplexed.
+    pub const SHARED: Self =
+        Self { connections: 4, per_connection: 100, dials: 1, lifetime: None, idle: Duration::from_secs(300) };
+    /// To another cluster: a connection carries one request at a time, so that each rides its own QUIC stream, and
+    /// lives briefly, so that load follows endpoints (design: remote balancing).
+    pub const REMOTE: Self = Self {
+        connections: 64,
+        per_connection: 1,
+        dials: 64,
+        lifetime: Some(Duration::from_secs(30)),
+        idle: Duration::from_secs(30),
+    };
+}
+
+/// Shared connections by destination.
+pub struct Pool<K, C> {
+    slots: Mutex<HashMap<K, Arc<Slot<C>>>>,
+    policy: Policy,
+}
+
+struct Slot<C> {
+    state: Mutex<SlotState<C>>,
+    /// Something changed: a connection came, went, or has room.
+    changed: Notify,
+}
+
+struct SlotState<C> {
+    connections: Vec<Arc<Member<C>>>,
+    dialling: usize,
+    /// The last dial that failed, for those who waited for it.
+    failed: Option<(Instant, Fault)>,
+}
+
+struct Member<C> {
+    connection: C,
+    active: AtomicUsize,
+    /// Takes nothing new from then on.
+    until: Option<Instant>,
+    last_used: Mutex<Instant>,
+}
+
+impl<C: Pooled> Member<C> {
+    fn is_usable(&self, now: Instant) -> bool {
+        self.connection.is_usable() && self.until.is_none_or(|until| now < until)
+    }
+
+    fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+}
+
+/// The right to put one thing on a connection; given back on drop.
+pub struct Lease<C: Pooled> {
+    member: Arc<Member<C>>,
+    slot: Arc<Slot<C>>,
+}
+
+impl<C: Pooled> Deref for Lease<C> {
+    type Target = C;
+    fn deref(&self) -> &C {
+        &self.member.connection
+    }
+}
+
+impl<C: Pooled> Drop for Lease<C> {
+    fn drop(&mut self) {
+        *lock(&self.member.last_used) = Instant::now();
+        self.member.active.fetch_sub(1, Ordering::Relaxed);
+        self.slot.changed.notify_waiters();
+    }
+}
+
+/// What to do for a caller.
+enum Step<C: Pooled> {
+    Use(Lease<C>),
+    Dial(DialGuard<C>),
+    Wait,
+    Fail(Fault),
+}
+
+/// Counts a dial until it is over, also when its caller went away.
+struct DialGuard<C> {
+    slot: Arc<Slot<C>>,
+}
+
+impl<C> Drop for DialGuard<C> {
+    fn drop(&mut self) {
+        lock(&self.slot.state).dialling -= 1;
+        self.slot.changed.notify_waiters();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<K: Eq + Hash + Clone, C: Pooled> Pool<K, C> {
+    /// An empty pool.
+    pub fn new(policy: Policy) -> Self {
+        Self { slots: Mutex::default(), policy }
+    }
+
+    /// A connection to `key`, dialled by `dial` if need be. Whoever waits for another's dial shares its failure.
+    pub async fn get<D, F>(&self, key: &K, dial: D) -> Result<Lease<C>, Fault>
+    where
+        D: FnOnce() -> F,
+        F: Future<Output = Result<C, Fault>>,
+    {
+        let slot = lock(&self.slots).entry(key.clone()).or_insert_with(Slot::empty).clone();
+        let began = Instant::now();
+        let guard = loop {
+            let changed = slot.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.step(&slot, began) {
+                Step::Use(lease) => return Ok(lease),
+                Step::Dial(guard) => break guard,
+                Step::Fail(fault) => return Err(fault),
+                Step::Wait => changed.await,
+            }
+        };
+        match dial().await {
+            Ok(connection) => Ok(self.admit(guard, connection)),
+            Err(fault) => {
+                lock(&slot.state).failed = Some((Instant::now(), fault.clone()));
+                Err(fault)
+            }
+        }
+    }
+
+    fn step(&self, slot: &Arc<Slot<C>>, began: Instant) -> Step<C> {
+        let now = Instant::now();
+        let mut state = lock(&slot.state);
+        // Connections in use live on through their leases.
+        state.connections.retain(|member| member.is_usable(now));
+        let best = state.connections.iter().min_by_key(|member| member.active());
+        if let Some(best) = best.filter(|best| best.active() < self.policy.per_connection) {
+            return Step::Use(slot.lease(best));
+        }
+        if let Some((at, fault)) = &state.failed
+            && *at >= began
+            && state.connections.is_empty()
+        {
+            return Step::Fail(fault.clone());
+        }
+        let room = state.connections.len() + state.dialling < self.policy.connections;
+        if room && state.dialling < self.policy.dials {
+            state.dialling += 1;
+            return Step::Dial(DialGuard { slot: slot.clone() });
+        }
+        match state.connections.iter().min_by_key(|member| member.active()) {
+            Some(best) => Step::Use(slot.lease(best)),
+            None => Step::Wait,
+        }
+    }
+
+    fn admit(&self, guard: DialGuard<C>, connection: C) -> Lease<C> {
+        let now = Instant::now();
+        let until = self.policy.lifetime.map(|lifetime| now + lifetime.mul_f64(1.0 - rand::random::<f64>() / 3.0));
+        let member =
+            Arc::new(Member { connection, active: AtomicUsize::new(0), until, last_used: Mutex::new(now) });
+        let lease = guard.slot.lease(&member);
+        let mut state = lock(&guard.slot.state);
+        state.failed = None;
+        state.connections.push(member);
+        drop(state);
+        lease
+    }
+
+    /// Closes what is no longer used; called every few seconds.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        let mut slots = lock(&self.slots);
+        slots.retain(|_, slot| {
+            let mut state = lock(&slot.state);
+            state.connections.retain(|member| {
+                let idle = member.active() == 0 && now.duration_since(*lock(&member.last_used)) >= self.policy.idle;
+                member.is_usable(now) && !idle
+            });
+            // A caller that waits or dials holds the slot.
+            !state.connections.is_empty() || state.dialling > 0 || Arc::strong_count(slot) > 1
+        });
+    }
+
+    /// Every connection with its destination and what is in flight on it.
+    pub fn for_each(&self, mut visit: impl FnMut(&K, &C, usize)) {
+        for (key, slot) in &*lock(&self.slots) {
+            for member in &lock(&slot.state).connections {
+                visit(key, &member.connection, member.active());
+            }
+        }
+    }
+}
+
+impl<C: Pooled> Slot<C> {
+    fn empty() -> Arc<Self> {
+        let state = SlotState { connections: Vec::new(), dialling: 0, failed: None };
+        Arc::new(Self { state: Mutex::new(state), changed: Notify::new() })
+    }
+
+    fn lease(self: &Arc<Self>, member: &Arc<Member<C>>) -> Lease<C> {
+        member.active.fetch_add(1, Ordering::Relaxed);
+        Lease { member: member.clone(), slot: self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    struct Fake(AtomicBool);
+
+    impl Pooled for Fake {
+        fn is_usable(&self) -> bool {
+            !self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    async fn get(pool: &Pool<u8, Fake>) -> Lease<Fake> {
+        pool.get(&1, || async { Ok(Fake(AtomicBool::new(false))) }).await.unwrap()
+    }
+
+    fn count(pool: &Pool<u8, Fake>) -> usize {
+        let mut count = 0;
+        pool.for_each(|_, _, _| count += 1);
+        count
+    }
+
+    #[tokio::test]
+    async fn a_connection_with_room_is_used_before_another_is_dialled() {
+        let pool = Pool::new(Policy { connections: 2, ..Policy::REMOTE });
+        let one = get(&pool).await;
+        let two = get(&pool).await;
+        assert_eq!(count(&pool), 2);
+        let shared = get(&pool).await;
+        assert_eq!(count(&pool), 2, "the third shares");
+        drop((one, two, shared));
+        drop(get(&pool).await);
+        assert_eq!(count(&pool), 2);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_not_usable_is_replaced_and_its_lease_lives_on() {
+        let pool = Pool::new(Policy::SHARED);
+        let old = get(&pool).await;
+        old.0.store(true, Ordering::Relaxed);
+        let new = get(&pool).await;
+        assert!(new.is_usable() && !old.is_usable());
+        assert_eq!(count(&pool), 1);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_for_a_dial_share_its_failure() {
+        let pool: Arc<Pool<u8, Fake>> = Arc::new(Pool::new(Policy::SHARED));
+        let (tx, rx) = tokio::sync::oneshot::channel::<()>();
+        let first = tokio::spawn({
+            let pool = pool.clone();
+            async move {
+                let dial = || async {
+                    let _ = rx.await;
+                    Err(Fault::connect("refused"))
+                };
+                pool.get(&1, dial).await.map(drop)
+            }
+        });
+        tokio::task::yield_now().await;
+        let dialled = Arc::new(AtomicBool::new(false));
+        let second = tokio::spawn({
+            let (pool, dialled) = (pool.clone(), dialled.clone());
+            async move {
+                let dial = || async {
+                    dialled.store(true, Ordering::Relaxed);
+                    Err(Fault::connect("again"))
+                };
+                pool.get(&1, dial).await.map(drop)
+            }
+        });
+        tokio::task::yield_now().await;
+        tx.send(()).unwrap();
+        assert_eq!(first.await.unwrap(), Err(Fault::connect("refused")));
+        assert_eq!(second.await.unwrap(), Err(Fault::connect("refused")));
+        assert!(!dialled.load(Ordering::Relaxed));
+    }
+}

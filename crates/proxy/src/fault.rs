@@ -1,0 +1,138 @@
+//! Why an attempt failed: whose fault it is, and what that means for a retry.
+
+use http::{HeaderMap, StatusCode};
+use mesh::{Denial, Failure};
+
+use crate::body::chain;
+use crate::headers::DENIAL;
+use crate::hbone::{AnswerError, RequestError};
+
+/// Istio's and Envoy's response flags, the ones that can happen here.
+pub mod flag {
+    /// No connection to the upstream.
+    pub const UPSTREAM_FAILURE: &str = "UF";
+    /// No healthy upstream.
+    pub const NO_UPSTREAM: &str = "UH";
+    /// No route.
+    pub const NO_ROUTE: &str = "NR";
+    /// The upstream took too long.
+    pub const TIMEOUT: &str = "UT";
+    /// The upstream broke the connection off.
+    pub const BROKEN: &str = "UC";
+    /// The upstream reset the stream.
+    pub const RESET: &str = "UR";
+    /// The retries are used up.
+    pub const RETRIES: &str = "URX";
+    /// The client went away.
+    pub const CLIENT: &str = "DC";
+    /// A policy denies it.
+    pub const DENIED: &str = "UAEX";
+}
+
+/// One failed attempt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// What the retry rule asks.
+    pub failure: Failure,
+    /// The response flag.
+    pub flag: &'static str,
+    /// What happened, to whom.
+    pub message: String,
+    /// The reason of a peer that refused.
+    pub denial: Option<Denial>,
+}
+
+impl Fault {
+    /// Nothing was sent: there is no connection.
+    pub fn connect(message: impl Into<String>) -> Self {
+        Self { failure: Failure::Connect, flag: flag::UPSTREAM_FAILURE, message: message.into(), denial: None }
+    }
+
+    /// The connection took too long to come about.
+    pub fn connect_timeout(whom: &str) -> Self {
+        Self::connect(format!("connecting to {whom} took too long"))
+    }
+
+    /// A proxy on the way refused; nothing reached an application.
+    pub fn denied(denial: Denial, message: impl Into<String>) -> Self {
+        let flag = match denial {
+            Denial::Policy | Denial::NotExported | Denial::SourceMismatch | Denial::MtlsRequired => flag::DENIED,
+            Denial::NoEndpoint | Denial::ClusterUnreachable => flag::NO_UPSTREAM,
+            Denial::UnknownPort | Denial::ClusterUnknown => flag::NO_ROUTE,
+            _ => flag::UPSTREAM_FAILURE,
+        };
+        // A denial that nobody else would lift is final; the retry rule knows no such failure but a timeout.
+        let failure = if denial.is_retriable() { Failure::Refused } else { Failure::Timeout };
+        Self { failure, flag, message: message.into(), denial: Some(denial) }
+    }
+
+    /// Reads the denial of an answer that a proxy made itself.
+    pub fn from_answer(status: StatusCode, headers: &HeaderMap, whom: &str) -> Option<Self> {
+        let reason = headers.get(DENIAL)?.to_str().ok()?;
+        let message = format!("{whom} refused with {}: {reason}", status.as_u16());
+        let denial = Denial::from_wire(reason)?;
+        Some(Self::denied(denial, message))
+    }
+
+    /// The path to the peer was declared dead while the answer was awaited.
+    pub fn path_down(path: &str) -> Self {
+        let message = format!("the path {path} between the gateways went down");
+        Self { failure: Failure::PathDown, flag: flag::BROKEN, message, denial: None }
+    }
+
+    /// An error of a hyper client after the request was handed over. `unsent` when hyper gave the request back.
+    pub fn from_hyper(error: &hyper::Error, unsent: bool, whom: &str) -> Self {
+        let message = format!("{whom} failed: {}", chain(error));
+        let refused = unsent || h2_error(error).is_some_and(is_unprocessed);
+        let failure = if refused { Failure::Refused } else { Failure::Broken };
+        let reset = h2_error(error).is_some_and(h2::Error::is_reset);
+        let flag = if reset { flag::RESET } else { flag::BROKEN };
+        Self { failure, flag, message, denial: None }
+    }
+
+    /// A CONNECT that was not answered with success. Bytes of the flow leave only after it is, so all is safe to repeat.
+    pub fn from_connect(error: &AnswerError, whom: &str) -> Self {
+        if let AnswerError::Refused(parts) = error
+            && let Some(fault) = Self::from_answer(parts.status, &parts.headers, whom)
+        {
+            return fault;
+        }
+        Self { failure: Failure::Refused, ..Self::connect(format!("{whom}: {}", chain(error))) }
+    }
+
+    /// A request that could not be sent at all.
+    pub fn from_request(error: &RequestError, whom: &str) -> Self {
+        Self::connect(format!("{whom}: {}", chain(error)))
+    }
+
+    /// The status of the answer that the client gets.
+    pub fn status(&self) -> StatusCode {
+        match self.denial {
+            Some(Denial::Policy | Denial::NotExported | Denial::SourceMismatch | Denial::MtlsRequired) => {
+                StatusCode::FORBIDDEN
+            }
+            Some(Denial::UnknownPort) => StatusCode::BAD_GATEWAY,
+            _ if self.flag == flag::TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// The HTTP/2 error behind a hyper error, if there is one.
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref() {
+            return Some(error);
+        }
+        source = cause.source();
+    }
+    None
+}
+
+/// REFUSED_STREAM, and streams above the last one that a graceful GOAWAY admits (RFC 9113 §8.7).
+fn is_unprocessed(error: &h2::Error) -> bool {
+    error.reason() == Some(h2::Reason::REFUSED_STREAM)
+        || (error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR))
+}

@@ -1,0 +1,212 @@
+//! Connections for the application: CONNECT flows of peers, and plain text on the workload's own ports.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use http::{HeaderValue, StatusCode};
+use mesh::{Denial, InboundDecision, Protocol, View};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use super::{APP_TIMEOUT, Admitted, Engine, Peer};
+use crate::access::{ClosedBy, Record};
+use crate::body;
+use crate::copy::copy_bidirectional;
+use crate::detect::{CLIENT_SILENCE, Rewind, Spoken, sniff};
+use crate::fault::flag;
+use crate::hbone::Incoming;
+use crate::headers::DENIAL;
+use crate::listen::Accepted;
+use crate::outbound::{Captured, IDLE, note_copy};
+use crate::serve;
+
+/// What is known of a connection before its bytes are carried.
+struct Connection {
+    peer: Peer,
+    admitted: Admitted,
+    record: Record,
+}
+
+impl Engine {
+    /// A CONNECT of a peer.
+    pub(super) async fn flow(self: Arc<Self>, incoming: Incoming, peer: Peer) {
+        let authority = incoming.request.uri().authority().cloned();
+        let Some((authority, port)) = authority.and_then(|authority| Some((authority.clone(), authority.port_u16()?)))
+        else {
+            return incoming.refuse(StatusCode::BAD_REQUEST, Vec::new());
+        };
+        let view = self.config.directory.view();
+        let (decision, admitted) = self.admit(&view, &peer, port);
+        let record = self.begin_flow(authority.to_string(), &view, &peer, decision);
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(denial) => {
+                refuse(incoming, denial);
+                return self.refused(record, denial);
+            }
+        };
+        let connection = Connection { peer, admitted, record };
+        match connection.admitted.protocol {
+            Protocol::Tcp | Protocol::TcpServerFirst => match self.dial(&connection.admitted).await {
+                Ok(app) => match incoming.accept(Vec::new()) {
+                    Ok(io) => self.carry(io, app, connection.record).await,
+                    Err(error) => tracing::debug!(%error, "a peer went away before its flow was accepted"),
+                },
+                Err(error) => {
+                    refuse(incoming, Denial::EndpointUnreachable);
+                    self.unreachable(connection.record, &error);
+                }
+            },
+            _ => match incoming.accept(Vec::new()) {
+                Ok(io) => self.connection(io, connection).await,
+                Err(error) => tracing::debug!(%error, "a peer went away before its flow was accepted"),
+            },
+        }
+    }
+
+    /// A connection in plain text to one of the workload's own ports.
+    pub(super) async fn plain_connection(self: Arc<Self>, accepted: Accepted, number: u16) {
+        let Accepted { stream, permit, .. } = accepted;
+        let view = self.config.directory.view();
+        let (decision, admitted) = self.admit(&view, &Peer::Plain, number);
+        let local = stream.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        let record = self.begin_flow(local, &view, &Peer::Plain, decision);
+        match admitted {
+            Ok(admitted) => {
+                let connection = Connection { peer: Peer::Plain, admitted, record };
+                Box::pin(self.connection(stream, connection)).await;
+            }
+            Err(denial) => {
+                stream.abort();
+                drop(stream);
+                self.refused(record, denial);
+            }
+        }
+        drop(permit);
+    }
+
+    fn begin_flow(&self, authority: String, view: &View, peer: &Peer, decision: InboundDecision) -> Record {
+        let mut record = self.begin("tcp", authority, view, peer);
+        record.revision = decision.revision;
+        record.reasons = decision.reasons;
+        record.attempts = 1;
+        record
+    }
+
+    /// Carries an accepted connection as its port's protocol says.
+    async fn connection<T: Captured>(self: Arc<Self>, mut io: T, connection: Connection) {
+        match connection.admitted.protocol {
+            protocol if protocol.is_http() => self.http(io, connection).await,
+            Protocol::Auto => match sniff(&mut io, CLIENT_SILENCE).await {
+                Ok(sniffed) if sniffed.spoken != Spoken::Opaque => {
+                    self.http(Rewind::new(sniffed.first, io), connection).await;
+                }
+                Ok(sniffed) if sniffed.first.is_empty() && !sniffed.closed => self.silent(io, connection).await,
+                Ok(sniffed) => self.opaque(Rewind::new(sniffed.first, io), connection).await,
+                Err(error) => tracing::debug!(%error, "a connection failed"),
+            },
+            _ => self.opaque(io, connection).await,
+        }
+    }
+
+    /// The client of an undeclared port waits: the application is dialled, and the first byte from either side decides.
+    async fn silent<T: Captured>(self: Arc<Self>, mut io: T, connection: Connection) {
+        let mut app = match self.dial(&connection.admitted).await {
+            Ok(app) => app,
+            Err(error) => {
+                io.abort();
+                return self.unreachable(connection.record, &error);
+            }
+        };
+        let (mut of_client, mut of_app) = (BytesMut::with_capacity(1024), BytesMut::with_capacity(1024));
+        let client_spoke = tokio::select! {
+            read = io.read_buf(&mut of_client) => read.map(|_| true),
+            read = app.read_buf(&mut of_app) => read.map(|_| false),
+        };
+        let of_client = of_client.freeze();
+        match client_spoke {
+            Err(error) => {
+                io.abort();
+                app.abort();
+                tracing::debug!(%error, "a connection failed before its first byte");
+            }
+            Ok(true) if !of_client.is_empty() => {
+                let mut io = Rewind::new(of_client, io);
+                match sniff(&mut io, CLIENT_SILENCE).await {
+                    Ok(sniffed) if sniffed.spoken != Spoken::Opaque => {
+                        // Requests go over pooled connections; the one that was opened in vain just ends.
+                        drop(app);
+                        self.http(Rewind::new(sniffed.first, io), connection).await;
+                    }
+                    Ok(sniffed) => self.carry(Rewind::new(sniffed.first, io), app, connection.record).await,
+                    Err(error) => tracing::debug!(%error, "a connection failed"),
+                }
+            }
+            // The application spoke first, or one of the two ended: as it is.
+            Ok(_) => self.carry(io, Rewind::new(of_app.freeze(), app), connection.record).await,
+        }
+    }
+
+    async fn http<T: Captured>(self: Arc<Self>, io: T, connection: Connection) {
+        let (peer, number) = (connection.peer, connection.admitted.port.number);
+        let engine = self.clone();
+        serve::serve(io, &self.config.limits, &self.config.life, move |request| {
+            let (engine, peer) = (engine.clone(), peer.clone());
+            Box::pin(async move { engine.request(request.map(body::incoming), peer, Some(number)).await })
+        })
+        .await;
+    }
+
+    async fn opaque<T: Captured>(&self, io: T, connection: Connection) {
+        match self.dial(&connection.admitted).await {
+            Ok(app) => self.carry(io, app, connection.record).await,
+            Err(error) => {
+                io.abort();
+                drop(io);
+                self.unreachable(connection.record, &error);
+            }
+        }
+    }
+
+    async fn dial(&self, admitted: &Admitted) -> std::io::Result<TcpStream> {
+        let stream = tokio::time::timeout(APP_TIMEOUT, TcpStream::connect(admitted.app)).await??;
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    async fn carry<A: Captured, B: Captured>(&self, mut io: A, mut app: B, mut record: Record) {
+        self.config.recorder.opened(&record);
+        let outcome = copy_bidirectional(&mut io, &mut app, Some(IDLE)).await;
+        if outcome.error.is_some() {
+            io.abort();
+            app.abort();
+        }
+        drop((io, app));
+        note_copy(&mut record, &outcome);
+        self.config.recorder.closed(record);
+    }
+
+    fn refused(&self, mut record: Record, denial: Denial) {
+        record.flags = flag::DENIED;
+        record.error = Some(denial.to_string());
+        record.closed_by = ClosedBy::Us;
+        record.retriable = denial.is_retriable();
+        self.config.recorder.opened(&record);
+        self.config.recorder.closed(record);
+    }
+
+    fn unreachable(&self, mut record: Record, error: &std::io::Error) {
+        record.flags = flag::UPSTREAM_FAILURE;
+        record.error = Some(format!("the application cannot be reached: {error}"));
+        record.closed_by = ClosedBy::Us;
+        record.retriable = true;
+        self.config.recorder.opened(&record);
+        self.config.recorder.closed(record);
+    }
+}
+
+/// Refuses a CONNECT; the peer reads the reason from the header.
+fn refuse(incoming: Incoming, denial: Denial) {
+    let status = if denial.is_retriable() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::FORBIDDEN };
+    incoming.refuse(status, vec![(DENIAL, HeaderValue::from_static(denial.as_str()))]);
+}

@@ -1,0 +1,117 @@
+//! One HTTP request for the application.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::{Request, Response, StatusCode, Version};
+use mesh::{Denial, Failure, Protocol};
+
+use super::{Admitted, Engine, Peer};
+use crate::access::{ClosedBy, OpenRecord};
+use crate::body::{self, Body, Tracked};
+use crate::fault::{Fault, flag};
+use crate::pool::plain::Speaks;
+use crate::{headers, reply};
+
+impl Engine {
+    /// Carries a request to the application. `arrived` is the port that it arrived on; on the mTLS port, which serves
+    /// all ports, the peer's sidecar names it.
+    pub(super) async fn request(
+        &self,
+        mut request: Request<Body>,
+        peer: Peer,
+        arrived: Option<u16>,
+    ) -> Response<Body> {
+        let named = request.headers().get(headers::PORT).and_then(|value| value.to_str().ok()?.parse().ok());
+        let authority = headers::authority(&request);
+        let port = arrived.or(named).or(authority.as_ref().and_then(http::uri::Authority::port_u16));
+        let (Some(authority), Some(port)) = (authority, port) else {
+            return reply::text(StatusCode::BAD_REQUEST, "the request names no host or no port");
+        };
+        let view = self.config.directory.view();
+        let (decision, admitted) = self.admit(&view, &peer, port);
+        let mut record = self.begin("http", authority.to_string(), &view, &peer);
+        record.request(&request);
+        record.revision = decision.revision;
+        record.reasons = decision.reasons;
+        record.attempts = 1;
+        headers::strip_hop(request.headers_mut());
+        headers::strip_claims(request.headers_mut());
+        headers::forwarded_proto(request.headers_mut());
+        record.request_id = headers::request_id(request.headers_mut());
+        if let Peer::Mutual(peer) = &peer {
+            let svid = self.config.credentials.svid();
+            headers::rewrite_xfcc(request.headers_mut(), svid.as_ref().map(|svid| svid.id()), peer);
+        }
+        let grpc = reply::is_grpc(request.headers());
+        let speaks = admitted.as_ref().map_or(Speaks::Http1, |admitted| speaks(admitted, &request, &peer));
+        let received = Arc::new(AtomicU64::new(0));
+        let (counted, count) = (received.clone(), received);
+        let request = request.map(|body| {
+            Tracked::wrap(body, move |ending| counted.store(ending.bytes, Ordering::Relaxed))
+        });
+        let mut record = self.config.recorder.open(record);
+        record.count_received(move || count.load(Ordering::Relaxed));
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(denial) => return deny(denial, record, grpc),
+        };
+        record.note(|record| record.upstream = admitted.app.to_string());
+        match self.plain.send(request, admitted.app, &authority, speaks).await {
+            Err(fault) => unanswered(&fault, record, grpc),
+            Ok(answer) => {
+                let (mut head, incoming) = answer.response.into_parts();
+                headers::strip_hop(&mut head.headers);
+                headers::strip_claims(&mut head.headers);
+                record.note(|record| {
+                    record.status = head.status.as_u16();
+                    record.grpc_status = body::grpc_status(&head.headers);
+                });
+                let lease = answer.lease;
+                let body = Tracked::wrap(body::incoming(incoming), move |ending| {
+                    record.finish(&ending);
+                    drop(lease);
+                });
+                Response::from_parts(head, body)
+            }
+        }
+    }
+}
+
+/// What the application is spoken to. Between sidecars everything is HTTP/2, so there only gRPC tells the client's version.
+fn speaks(admitted: &Admitted, request: &Request<Body>, peer: &Peer) -> Speaks {
+    match (admitted.protocol, peer) {
+        (Protocol::Http2 | Protocol::Grpc, _) => Speaks::Http2,
+        (Protocol::Http, _) => Speaks::Http1,
+        _ if reply::is_grpc(request.headers()) => Speaks::Http2,
+        (_, Peer::Plain) if request.version() == Version::HTTP_2 => Speaks::Http2,
+        _ => Speaks::Http1,
+    }
+}
+
+fn deny(denial: Denial, mut record: OpenRecord, grpc: bool) -> Response<Body> {
+    let fault = Fault::denied(denial, format!("the server's sidecar denied it: {denial}"));
+    record.note(|record| record.retriable = denial.is_retriable());
+    answer(&fault, record, grpc)
+}
+
+/// The application could not be reached, or went away. In the first case the peer may try elsewhere, and is told so.
+fn unanswered(fault: &Fault, mut record: OpenRecord, grpc: bool) -> Response<Body> {
+    let unreached = matches!(fault.failure, Failure::Connect | Failure::Refused);
+    record.note(|record| record.retriable = unreached);
+    let denial = unreached.then_some(Denial::EndpointUnreachable);
+    let flag = if unreached { flag::UPSTREAM_FAILURE } else { flag::BROKEN };
+    answer(&Fault { flag, denial, ..fault.clone() }, record, grpc)
+}
+
+fn answer(fault: &Fault, mut record: OpenRecord, grpc: bool) -> Response<Body> {
+    let response = reply::for_fault(fault, grpc);
+    record.note(|record| {
+        record.status = response.status().as_u16();
+        record.grpc_status = body::grpc_status(response.headers());
+        record.flags = fault.flag;
+        record.error = Some(fault.message.clone());
+        record.closed_by = ClosedBy::Us;
+    });
+    response.map(|body| Tracked::wrap(body, move |ending| record.finish(&ending)))
+}

@@ -1,0 +1,72 @@
+//! The mTLS port: one handshake, one proven peer, one HTTP/2 connection.
+
+use std::sync::Arc;
+
+use http::Method;
+use identity::PeerPolicy;
+
+use super::{Engine, Peer};
+use crate::body::chain;
+use crate::h2body::{self, H2Body};
+use crate::hbone::{self, Incoming, Settings};
+use crate::listen::Accepted;
+use crate::pool::http::END_GRACE;
+use crate::serve::{CONNECTION_WINDOW, STREAM_WINDOW};
+
+impl Engine {
+    /// Ends TLS and serves the peer until it goes, or until its identity runs out.
+    pub(super) async fn mtls(self: Arc<Self>, accepted: Accepted) {
+        let limits = &self.config.limits;
+        let handshake = async {
+            let _turn = self.handshakes.acquire().await.ok()?;
+            let config = self.config.credentials.server_config(PeerPolicy::AnyKnown, &[b"h2"]);
+            let config = config.inspect_err(|error| tracing::error!(error = chain(error), "no TLS config")).ok()?;
+            match identity::accept_tls(config, accepted.stream, limits.handshake_timeout).await {
+                Ok(secured) => Some(secured),
+                Err(error) => {
+                    tracing::info!(peer = %accepted.peer, error = chain(&error), "a peer was refused");
+                    None
+                }
+            }
+        };
+        let Some((stream, peer)) = handshake.await else { return };
+        let peer = Arc::new(peer);
+        let settings = Settings {
+            max_concurrent_streams: limits.streams,
+            stream_window: STREAM_WINDOW,
+            connection_window: CONNECTION_WINDOW,
+            max_header_list: u32::try_from(limits.header_bytes).unwrap_or(u32::MAX),
+            ..Settings::default()
+        };
+        let drain = self.config.life.draining.child_token();
+        let (engine, proven) = (self.clone(), Peer::Mutual(peer.clone()));
+        let serve = hbone::serve(stream, &settings, drain.clone(), move |incoming| {
+            let (engine, proven) = (engine.clone(), proven.clone());
+            async move { engine.incoming(incoming, proven).await }
+        });
+        tokio::pin!(serve);
+        let result = tokio::select! {
+            result = serve.as_mut() => result,
+            reason = self.config.credentials.expiry(&peer) => {
+                tracing::info!(peer = %peer.id, ?reason, "a connection must end");
+                // GOAWAY, a moment for what is under way, then the end.
+                drain.cancel();
+                tokio::time::timeout(END_GRACE, serve).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!(peer = %peer.id, error = chain(&error), "a peer does not speak HTTP/2");
+        }
+        drop(accepted.permit);
+    }
+
+    async fn incoming(self: Arc<Self>, incoming: Incoming, peer: Peer) {
+        if incoming.request.method() == Method::CONNECT {
+            return Box::pin(self.flow(incoming, peer)).await;
+        }
+        let Incoming { request, body, respond, .. } = incoming;
+        let body = H2Body::wrap(body, request.headers());
+        let response = Box::pin(self.request(request.map(|()| body), peer, None)).await;
+        h2body::respond(respond, response).await;
+    }
+}

@@ -1,0 +1,288 @@
+//! One captured stream of the workload: HTTP inside is carried by request, everything else as it is.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::{Protocol, RouteDecision, RouteOutcome, Target};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::attempt::{Attempts, Chosen, Repeatable, Server, refused};
+use super::http::{Dialled, resolve};
+use super::{Engine, Outbound, remote_key};
+use crate::access::{ClosedBy, Party, Record, Reporter};
+use crate::body::chain;
+use crate::copy::{CopyOutcome, abort_tcp, copy_bidirectional};
+use crate::detect::{CLIENT_SILENCE, Rewind, Spoken, sniff};
+use crate::fault::{Fault, flag};
+use crate::hbone::{H2Io, Outer, Settings};
+use crate::pool::dial::{self, LocalKey};
+use crate::serve;
+
+/// A connection on which nothing moves for this long is closed (Envoy's default for TCP).
+pub(crate) const IDLE: Duration = Duration::from_secs(3600);
+
+/// A stream that can be reset instead of ended cleanly, so that a reset on one side becomes one on the other.
+pub trait Captured: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Dropping the stream from now on resets it.
+    fn abort(&self);
+}
+
+impl Captured for TcpStream {
+    fn abort(&self) {
+        abort_tcp(self);
+    }
+}
+
+impl<T: Captured> Captured for Rewind<T> {
+    fn abort(&self) {
+        self.get_ref().abort();
+    }
+}
+
+/// Dropping an HTTP/2 stream before its end always resets it.
+impl Captured for H2Io {
+    fn abort(&self) {}
+}
+
+impl Outbound {
+    /// Carries one stream to `host`:`port`, as the port's declared protocol says.
+    pub async fn stream<T: Captured>(&self, mut io: T, host: String, port: u16) {
+        let decision = self.0.decide(&host, port).await;
+        let dialled = Dialled { host, port };
+        let in_mesh = !matches!(decision.outcome, RouteOutcome::Passthrough);
+        match decision.protocol {
+            protocol if protocol.is_http() => self.http(io, dialled).await,
+            Protocol::Auto if in_mesh => match sniff(&mut io, CLIENT_SILENCE).await {
+                Ok(sniffed) if sniffed.spoken != Spoken::Opaque => {
+                    self.http(Rewind::new(sniffed.first, io), dialled).await;
+                }
+                Ok(sniffed) => self.0.opaque(Rewind::new(sniffed.first, io), &decision, &dialled).await,
+                Err(error) => tracing::debug!(%error, "a captured connection failed"),
+            },
+            _ => self.0.opaque(io, &decision, &dialled).await,
+        }
+    }
+
+    async fn http<T: Captured>(&self, io: T, dialled: Dialled) {
+        let engine = self.0.clone();
+        let dialled = Arc::new(dialled);
+        serve::serve(io, &self.0.limits, &self.0.config.life, move |request| {
+            let (engine, dialled) = (engine.clone(), dialled.clone());
+            Box::pin(async move { engine.request(request, Some(&dialled)).await })
+        })
+        .await;
+    }
+}
+
+/// An open connection to a server, over which nothing has gone yet.
+enum Upstream {
+    Tunnel(H2Io),
+    Plain(TcpStream),
+}
+
+struct Connected {
+    upstream: Upstream,
+    server: Server,
+    /// Leases of the connections below.
+    hold: Box<dyn Any + Send>,
+}
+
+impl Engine {
+    /// Carries bytes both ways. Another target is tried only before the first byte was delivered.
+    async fn opaque<T: Captured>(&self, io: T, decision: &RouteDecision, dialled: &Dialled) {
+        let authority = format!("{}:{}", dialled.host, dialled.port);
+        let mut record = Record::begin(Reporter::Source, "tcp", authority);
+        record.decided(decision);
+        record.source = self.own();
+        let connected = match &decision.outcome {
+            RouteOutcome::Refuse => Err(refused(decision)),
+            RouteOutcome::Passthrough => plain_to(decision, dialled).await.map(|connected| (connected, None)),
+            RouteOutcome::Forward { .. } => self.connect(decision, &mut record).await,
+        };
+        match connected {
+            Ok((connected, chosen)) => {
+                self.carry(io, connected, record).await;
+                // Until here the target counted as busy.
+                drop(chosen);
+            }
+            Err(fault) => {
+                record.flags = fault.flag;
+                record.error = Some(fault.message.clone());
+                record.closed_by = ClosedBy::Us;
+                record.retriable = true;
+                io.abort();
+                drop(io);
+                self.config.recorder.opened(&record);
+                self.config.recorder.closed(record);
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        decision: &RouteDecision,
+        record: &mut Record,
+    ) -> Result<(Connected, Option<Chosen>), Fault> {
+        let mut attempts = Attempts::new(self, decision);
+        loop {
+            let Some(chosen) = attempts.next() else { return Err(refused(decision)) };
+            record.attempts = attempts.made;
+            match self.connect_to(decision, &chosen.target).await {
+                Ok(connected) => {
+                    attempts.succeeded(&chosen);
+                    return Ok((connected, Some(chosen)));
+                }
+                Err(fault) => {
+                    tracing::debug!(%fault, attempt = attempts.made, "an attempt to connect failed");
+                    // Nothing was sent, so everything can be sent again.
+                    let repeatable = Repeatable { idempotent: true, replayable: true };
+                    if attempts.again(chosen, &fault, repeatable).await.is_err() {
+                        return Err(fault);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn connect_to(&self, decision: &RouteDecision, target: &Target) -> Result<Connected, Fault> {
+        match target {
+            Target::Local { endpoint, address, expected: Some(expected) } => {
+                let key = LocalKey::of(*address, expected);
+                let lease = self.opaque.get(&key, || self.dial_opaque(decision, &key)).await?;
+                let io = open_flow(&lease, &address.to_string(), decision.connect_timeout).await?;
+                let party = Party { workload: endpoint.clone(), ..self.party_of(Some(expected)) };
+                let server = Server { party, upstream: key.address.to_string(), via: None, mutual_tls: true };
+                Ok(Connected { upstream: Upstream::Tunnel(io), server, hold: Box::new(lease) })
+            }
+            Target::Local { endpoint, address, expected: None } => {
+                let stream = plain(&address.to_string(), decision.connect_timeout).await?;
+                let party = Party { workload: endpoint.clone(), ..self.party_of(None) };
+                let server = Server { party, upstream: address.to_string(), ..Server::default() };
+                Ok(Connected { upstream: Upstream::Plain(stream), server, hold: Box::new(()) })
+            }
+            Target::Remote { expected, .. } => {
+                let key = remote_key(decision, target).ok_or_else(|| Fault::connect("no service"))?;
+                let remote = self.open_remote(decision, &key, expected).await?;
+                let outer = Outer::handshake(remote.io, &flow_settings())
+                    .await
+                    .map_err(|error| Fault::connect(chain(&error)))?;
+                let authority = format!("{}:{}", key.service.clusterset_host(), key.port);
+                let io = open_flow(&outer, &authority, decision.connect_timeout).await?;
+                let expiry = end_with_identity(self, &outer, remote.peer.clone());
+                let party = Party { workload: remote.endpoint, ..self.party_of(Some(&remote.peer.id)) };
+                let server = Server { party, upstream: authority, via: Some(remote.via), mutual_tls: true };
+                Ok(Connected { upstream: Upstream::Tunnel(io), server, hold: Box::new((outer, remote.hold, expiry)) })
+            }
+        }
+    }
+
+    async fn dial_opaque(&self, decision: &RouteDecision, key: &LocalKey) -> Result<Outer, Fault> {
+        let (io, peer) = dial::local(&self.config.credentials, key, decision.connect_timeout).await?;
+        let outer =
+            Outer::handshake(io, &flow_settings()).await.map_err(|error| Fault::connect(chain(&error)))?;
+        let (credentials, watched) = (self.config.credentials.clone(), outer.clone());
+        let ended = self.config.life.ended.clone();
+        tokio::spawn(async move {
+            // Looks now and then whether the connection is still there, so that neither outlives the other.
+            let gone = async {
+                while watched.is_usable() || watched.active_streams() > 0 {
+                    tokio::time::sleep(super::SWEEP).await;
+                }
+            };
+            tokio::select! {
+                () = gone => {}
+                () = ended.cancelled() => {}
+                _ = credentials.expiry(&peer) => {
+                    tokio::time::sleep(crate::pool::http::END_GRACE).await;
+                    watched.abort();
+                }
+            }
+        });
+        Ok(outer)
+    }
+
+    async fn carry<T: Captured>(&self, mut io: T, connected: Connected, mut record: Record) {
+        let Connected { upstream, server, hold } = connected;
+        record.destination = server.party;
+        record.upstream = server.upstream;
+        record.gateways = server.via;
+        record.mutual_tls = server.mutual_tls;
+        record.attempts = record.attempts.max(1);
+        self.config.recorder.opened(&record);
+        let outcome = match upstream {
+            Upstream::Tunnel(mut tunnel) => copy_bidirectional(&mut io, &mut tunnel, Some(IDLE)).await,
+            Upstream::Plain(mut stream) => {
+                let outcome = copy_bidirectional(&mut io, &mut stream, Some(IDLE)).await;
+                if outcome.error.is_some() {
+                    stream.abort();
+                }
+                outcome
+            }
+        };
+        if outcome.error.is_some() {
+            io.abort();
+        }
+        drop((io, hold));
+        note_copy(&mut record, &outcome);
+        self.config.recorder.closed(record);
+    }
+}
+
+/// Takes over how a copy between client (first) and server (second) ended.
+pub(crate) fn note_copy(record: &mut Record, outcome: &CopyOutcome) {
+    record.bytes_received = outcome.a_to_b;
+    record.bytes_sent = outcome.b_to_a;
+    record.closed_by = ClosedBy::of_copy(outcome.closed_by);
+    if let Some(error) = &outcome.error {
+        record.error = Some(error.to_string());
+        record.flags = match record.closed_by {
+            ClosedBy::Downstream => flag::CLIENT,
+            ClosedBy::Upstream => flag::BROKEN,
+            ClosedBy::Us => flag::TIMEOUT,
+        };
+    }
+}
+
+/// Opens a flow and waits until the server's side is connected: only then may bytes of the client be lost to a retry.
+async fn open_flow(outer: &Outer, authority: &str, timeout: Duration) -> Result<H2Io, Fault> {
+    let connecting =
+        outer.connect(authority, Vec::new()).await.map_err(|error| Fault::from_request(&error, authority))?;
+    match tokio::time::timeout(timeout, connecting.answer).await {
+        Ok(Ok(_)) => Ok(connecting.io),
+        Ok(Err(error)) => Err(Fault::from_connect(&error, authority)),
+        Err(_) => Err(Fault::connect_timeout(authority)),
+    }
+}
+
+/// Aborts a connection that carries one flow when its peer's identity runs out.
+fn end_with_identity(engine: &Engine, outer: &Outer, peer: identity::PeerIdentity) -> tokio_util::task::AbortOnDropHandle<()> {
+    let (credentials, outer) = (engine.config.credentials.clone(), outer.clone());
+    tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+        credentials.expiry(&peer).await;
+        tokio::time::sleep(crate::pool::http::END_GRACE).await;
+        outer.abort();
+    }))
+}
+
+async fn plain_to(decision: &RouteDecision, dialled: &Dialled) -> Result<Connected, Fault> {
+    let address = resolve(&dialled.host, dialled.port).await?;
+    let stream = plain(&address.to_string(), decision.connect_timeout).await?;
+    let server = Server { upstream: address.to_string(), ..Server::default() };
+    Ok(Connected { upstream: Upstream::Plain(stream), server, hold: Box::new(()) })
+}
+
+async fn plain(address: &str, timeout: Duration) -> Result<TcpStream, Fault> {
+    let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
+        .await
+        .map_err(|_| Fault::connect_timeout(address))?
+        .map_err(|error| Fault::connect(format!("{address}: {error}")))?;
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+/// Opaque flows share a connection, so one slow reader must not stall the others.
+fn flow_settings() -> Settings {
+    Settings { stream_window: 256 * 1024, connection_window: 4 << 20, ..Settings::default() }
+}

@@ -1,0 +1,208 @@
+//! Dialling: to a sidecar of the own cluster, and through an own gateway to a sidecar of another cluster.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::tunnel::{GroupSelector, Header, Mode, Reply, reply};
+use http::HeaderName;
+use identity::{Credentials, PeerIdentity, PeerPolicy};
+use mesh::{ClusterName, Denial, GroupKey, LocalGateway, MTLS_PORT, ServiceName, SpiffeId, View};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use super::gateways::{Gateways, Hold};
+use crate::access::Via;
+use crate::body::chain;
+use crate::fault::Fault;
+use crate::hbone::{AnswerError, H2Io};
+use crate::tunnel::{reply_of, to_header_value};
+
+/// How long one gateway may take while another is left to try.
+const GATEWAY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A sidecar of the own cluster: where it is and who it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LocalKey {
+    /// Its mTLS port.
+    pub address: SocketAddr,
+    /// The identity that it must prove.
+    pub expected: SpiffeId,
+}
+
+impl LocalKey {
+    /// For an endpoint whose application listens on `address`.
+    pub fn of(address: SocketAddr, expected: &SpiffeId) -> Self {
+        Self { address: SocketAddr::new(address.ip(), MTLS_PORT), expected: expected.clone() }
+    }
+}
+
+/// A group of servers in another cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RemoteKey {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The service.
+    pub service: ServiceName,
+    /// The service port.
+    pub port: u16,
+    /// The group.
+    pub group: GroupKey,
+}
+
+/// Opens mTLS to a sidecar of the own cluster.
+pub async fn local(
+    credentials: &Credentials,
+    key: &LocalKey,
+    timeout: Duration,
+) -> Result<(TlsStream<TcpStream>, PeerIdentity), Fault> {
+    let whom = key.address;
+    let dial = async {
+        let stream =
+            TcpStream::connect(key.address).await.map_err(|error| Fault::connect(format!("{whom}: {error}")))?;
+        let _ = stream.set_nodelay(true);
+        let config = credentials
+            .client_config(PeerPolicy::only(key.expected.clone()), &[b"h2"])
+            .map_err(|error| Fault::connect(format!("{whom}: {}", chain(&error))))?;
+        identity::connect_tls(config, stream, timeout)
+            .await
+            .map_err(|error| Fault::connect(format!("{whom}: {}", chain(&error))))
+    };
+    tokio::time::timeout(timeout, dial).await.map_err(|_| Fault::connect_timeout(&whom.to_string()))?
+}
+
+/// The stream to a sidecar of another cluster: inner mTLS on a tunnelled flow.
+pub type RemoteIo = TlsStream<H2Io>;
+
+/// An open stream to a sidecar of another cluster.
+pub struct Remote {
+    /// The stream.
+    pub io: RemoteIo,
+    /// Who the server proved to be.
+    pub peer: PeerIdentity,
+    /// The gateways and the path.
+    pub via: Via,
+    /// The pod.
+    pub endpoint: String,
+    /// To be kept as long as the stream.
+    pub hold: Hold,
+}
+
+/// What is asked of the gateways.
+pub struct RemoteRequest<'a> {
+    /// Where to.
+    pub key: &'a RemoteKey,
+    /// Of which the server must prove one.
+    pub expected: &'a BTreeSet<SpiffeId>,
+    /// How long it may take altogether.
+    pub timeout: Duration,
+}
+
+/// Opens inner mTLS to a server of another cluster. The next gateway is tried when one cannot be reached or has no way;
+/// that is always safe, for no byte of a request leaves before.
+pub async fn remote(
+    credentials: &Credentials,
+    gateways: &Gateways,
+    view: &View,
+    request: &RemoteRequest<'_>,
+) -> Result<Remote, Fault> {
+    let order = gateways.order(view);
+    let mut last = Fault::denied(Denial::ClusterUnreachable, "no gateway of the own cluster is known");
+    for (number, gateway) in order.iter().enumerate() {
+        let left = order.len() - number - 1;
+        let timeout = if left > 0 { request.timeout.min(GATEWAY_TIMEOUT) } else { request.timeout };
+        let attempt = through(credentials, gateways, gateway, request, timeout);
+        match tokio::time::timeout(timeout, attempt).await {
+            Ok(Ok(remote)) => return Ok(remote),
+            Ok(Err(fault)) => {
+                let elsewhere = fault.denial.is_none_or(Denial::is_retriable);
+                last = fault;
+                if !elsewhere {
+                    break;
+                }
+            }
+            Err(_) => {
+                gateways.set_aside(gateway);
+                last = Fault::connect_timeout(&format!("{} through {}", request.key.cluster, gateway.name));
+            }
+        }
+        tracing::debug!(gateway = gateway.name, fault = %last, "a gateway did not carry the flow");
+    }
+    Err(last)
+}
+
+async fn through(
+    credentials: &Credentials,
+    gateways: &Gateways,
+    gateway: &Arc<LocalGateway>,
+    request: &RemoteRequest<'_>,
+    timeout: Duration,
+) -> Result<Remote, Fault> {
+    let key = request.key;
+    let whom = format!("{} in {} through {}", key.service, key.cluster, gateway.name);
+    let header = to_header_value(&header(key, credentials))
+        .map_err(|error| Fault::connect(format!("{whom}: {}", chain(&error))))?;
+    let headers = vec![(HeaderName::from_static(api::TUNNEL_HEADER), header)];
+    let authority = format!("{}:{}", key.service.clusterset_host(), key.port);
+    let tunnel = gateways.open(gateway, &authority, headers, timeout).await?;
+    let config = credentials
+        .client_config(PeerPolicy::Exactly(request.expected.clone()), &[b"h2"])
+        .map_err(|error| Fault::connect(format!("{whom}: {}", chain(&error))))?;
+    // The client hello leaves at once; the answer and the server hello race.
+    let handshake = identity::connect_tls(config, tunnel.connecting.io, timeout);
+    let answer = tunnel.connecting.answer;
+    tokio::pin!(handshake, answer);
+    let (shaken, parts) = tokio::select! {
+        parts = answer.as_mut() => {
+            let parts = parts.map_err(|error| refusal(&error, &whom))?;
+            (handshake.await, parts)
+        }
+        shaken = handshake.as_mut() => match shaken {
+            Ok(shaken) => (Ok(shaken), answer.await.map_err(|error| refusal(&error, &whom))?),
+            // The handshake breaks when the gateway refuses; the answer tells why.
+            Err(error) => match tokio::time::timeout(Duration::from_millis(200), answer).await {
+                Ok(Err(answer)) => return Err(refusal(&answer, &whom)),
+                _ => (Err(error), http::Response::new(()).into_parts().0),
+            },
+        },
+    };
+    let (io, peer) = shaken.map_err(|error| Fault::connect(format!("{whom}: {}", chain(&error))))?;
+    let accepted = match reply_of(&parts.headers).and_then(|reply| reply.reply) {
+        Some(reply::Reply::Accepted(accepted)) => accepted,
+        _ => api::tunnel::Accepted::default(),
+    };
+    let via = Via { source_gateway: gateway.name.clone(), gateway: accepted.gateway, path: accepted.path };
+    Ok(Remote { io, peer, via, endpoint: accepted.endpoint, hold: tunnel.hold })
+}
+
+fn header(key: &RemoteKey, credentials: &Credentials) -> Header {
+    Header {
+        version: 1,
+        namespace: key.service.namespace().to_string(),
+        service: key.service.name().to_owned(),
+        port: u32::from(key.port),
+        cluster: key.cluster.to_string(),
+        group: Some(GroupSelector {
+            service_account: key.group.service_account.clone(),
+            labels: key.group.labels.clone().into_iter().collect(),
+            locality: key.group.locality.clone(),
+        }),
+        pod: String::new(),
+        mode: Mode::Mesh.into(),
+        source: credentials.svid().map(|svid| svid.id().to_string()).unwrap_or_default(),
+        traceparent: String::new(),
+    }
+}
+
+/// Why a gateway did not carry a flow; its reason travels in a header of the answer.
+fn refusal(error: &AnswerError, whom: &str) -> Fault {
+    if let AnswerError::Refused(parts) = error
+        && let Some(Reply { reply: Some(reply::Reply::Denied(denied)) }) = reply_of(&parts.headers)
+        && let Some(denial) = Denial::from_wire(&denied.reason)
+    {
+        let message = format!("{whom}: {} denied it ({}): {}", denied.by, denial, denied.message);
+        return Fault::denied(denial, message);
+    }
+    Fault::from_connect(error, whom)
+}

@@ -1,0 +1,137 @@
+//! One HTTP/2 connection that carries requests to a peer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use identity::{Credentials, PeerIdentity};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::Pooled;
+use super::gateways::Hold;
+use crate::access::Via;
+use crate::body::{Body, chain};
+use crate::fault::Fault;
+use crate::serve::{CONNECTION_WINDOW, STREAM_WINDOW};
+
+/// How long a connection may go on after its peer's identity ran out: design says 5 s, the rest is for closing.
+pub const END_GRACE: Duration = Duration::from_secs(4);
+
+/// An HTTP/2 client connection.
+pub struct HttpConnection {
+    requests: http2::SendRequest<Body>,
+    /// Who the peer proved to be; `None` in plain text.
+    pub peer: Option<PeerIdentity>,
+    /// The way to another cluster.
+    pub via: Option<Via>,
+    /// The pod at the other end, when it is known.
+    pub endpoint: String,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Takes nothing new.
+    retired: AtomicBool,
+    lost: Arc<CancellationToken>,
+}
+
+impl Pooled for HttpConnection {
+    fn is_usable(&self) -> bool {
+        !self.shared.retired.load(Ordering::Acquire) && !self.shared.lost.is_cancelled() && !self.requests.is_closed()
+    }
+}
+
+/// What a new connection is made of.
+pub struct Parts<T> {
+    /// The stream, secured if it is to be.
+    pub io: T,
+    /// Who is at the other end.
+    pub peer: Option<PeerIdentity>,
+    /// How far away.
+    pub via: Option<Via>,
+    /// The pod, when it is known.
+    pub endpoint: String,
+    /// Cancelled when the path below is dead: the connection then takes nothing new, and requests without an answer are
+    /// better sent elsewhere.
+    pub lost: Arc<CancellationToken>,
+    /// Kept as long as the connection.
+    pub hold: Option<Hold>,
+    /// Ping the peer; not across clusters, where flows outlive short holes and the gateways watch the path.
+    pub pings: bool,
+}
+
+impl HttpConnection {
+    /// Starts HTTP/2 and a task that drives it; the task ends the connection when the peer's identity runs out.
+    pub async fn handshake<T>(parts: Parts<T>, credentials: &Credentials) -> Result<Self, Fault>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(64 * 1024);
+        if parts.pings {
+            builder.keep_alive_interval(Duration::from_secs(15)).keep_alive_timeout(Duration::from_secs(10));
+        }
+        let handshake = builder.handshake(TokioIo::new(parts.io)).await;
+        let (requests, connection) =
+            handshake.map_err(|error| Fault::connect(format!("the HTTP/2 handshake failed: {}", chain(&error))))?;
+        let shared = Arc::new(Shared { retired: AtomicBool::new(false), lost: parts.lost });
+        let (state, peer, credentials) = (shared.clone(), parts.peer.clone(), credentials.clone());
+        let hold = parts.hold;
+        tokio::spawn(async move {
+            drive(connection, peer, credentials, &state).await;
+            drop(hold);
+            state.retired.store(true, Ordering::Release);
+        });
+        let Parts { peer, via, endpoint, .. } = parts;
+        Ok(Self { requests, peer, via, endpoint, shared })
+    }
+
+    /// Sends one request and waits for the head of its answer.
+    pub async fn send(&self, request: Request<Body>, whom: &str) -> Result<Response<Incoming>, Fault> {
+        let mut requests = self.requests.clone();
+        requests.try_send_request(request).await.map_err(|mut error| {
+            let unsent = error.take_message().is_some();
+            Fault::from_hyper(error.error(), unsent, whom)
+        })
+    }
+
+    /// Resolves when the path below is dead.
+    pub async fn lost(&self) {
+        self.shared.lost.cancelled().await;
+    }
+}
+
+async fn drive<F>(connection: F, peer: Option<PeerIdentity>, credentials: Credentials, shared: &Shared)
+where
+    F: Future<Output = hyper::Result<()>>,
+{
+    tokio::pin!(connection);
+    let expiry = async {
+        match &peer {
+            Some(peer) => credentials.expiry(peer).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        result = connection.as_mut() => {
+            if let Err(error) = result {
+                tracing::debug!(error = chain(&error), "connection to a peer failed");
+            }
+        }
+        reason = expiry => {
+            shared.retired.store(true, Ordering::Release);
+            tracing::info!(?reason, peer = peer.map(|peer| peer.id.to_string()), "connection to a peer must end");
+            // What is under way gets a moment; then the connection is dropped.
+            let _ = tokio::time::timeout(END_GRACE, connection).await;
+        }
+    }
+}
