@@ -1,0 +1,184 @@
+//! Writes the configuration files and credentials of a fleet's components.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use identity::bootstrap::{Registration, register};
+use mesh::Namespace;
+use serde_json::{Value, json};
+
+use crate::layout::Layout;
+use crate::plan::{ClusterPlan, HubNode, Plan, PodPlan, at, port};
+use crate::process::{make_parent, write_atomic};
+
+/// The namespace of Isthmus' own components.
+const SYSTEM: &str = mesh::SYSTEM_NAMESPACE;
+/// How long proxies let streams finish after SIGTERM, in seconds.
+const DRAIN_SECONDS: u64 = 5;
+
+/// Writes `hub-<id>/hub.yaml` of every node.
+pub fn write_hub(layout: &Layout, plan: &Plan) -> Result<()> {
+    let address = |node: &HubNode, port| at(node.ip, port).to_string();
+    let members: Vec<Value> = plan
+        .hub
+        .iter()
+        .map(|node| json!({"id": node.id, "api": address(node, port::HUB_API), "join": address(node, port::HUB_JOIN)}))
+        .collect();
+    for node in &plan.hub {
+        let directory = layout.hub(node.id);
+        let config = json!({
+            "node_id": node.id,
+            "mesh_id": plan.mesh.as_str(),
+            "data_dir": directory,
+            "listen": {
+                "api": address(node, port::HUB_API),
+                "join": address(node, port::HUB_JOIN),
+                "admin": address(node, port::ADMIN),
+            },
+            "members": members,
+        });
+        write_yaml(&directory.join("hub.yaml"), &config)?;
+    }
+    Ok(())
+}
+
+/// Writes `agent/agent.yaml` of a cluster.
+pub fn write_agent(layout: &Layout, plan: &Plan, cluster: &ClusterPlan) -> Result<()> {
+    let name = cluster.name.as_str();
+    let gateways: Vec<Value> = cluster
+        .gateways
+        .iter()
+        .map(|gateway| {
+            json!({
+                "name": gateway.name,
+                "hbone": at(gateway.ip, port::HBONE).to_string(),
+                "quic": at(gateway.ip, port::QUIC).to_string(),
+            })
+        })
+        .collect();
+    let config = json!({
+        "cluster": name,
+        "mesh_id": plan.mesh.as_str(),
+        "data_dir": layout.agent(name),
+        "source": {"directory": layout.manifests(name)},
+        "listen": {
+            "discovery": at(cluster.agent, port::DISCOVERY).to_string(),
+            "ca": at(cluster.agent, port::CA).to_string(),
+            "admin": at(cluster.agent, port::ADMIN).to_string(),
+        },
+        "gateways": gateways,
+    });
+    write_yaml(&layout.agent(name).join("agent.yaml"), &config)
+}
+
+/// Registers every proxy of a cluster with its agent and writes its configuration and credential.
+pub fn write_proxies(layout: &Layout, cluster: &ClusterPlan) -> Result<()> {
+    let name = cluster.name.as_str();
+    for gateway in &cluster.gateways {
+        let directory = layout.component(name, &gateway.name);
+        let credential = enrol(layout, cluster, Enrolment::system(&gateway.name, "gateway"), &directory)?;
+        let config = json!({
+            "name": gateway.name,
+            "credential": credential,
+            "cache_dir": directory.join("cache"),
+            "listen": {
+                "hbone": at(gateway.ip, port::HBONE).to_string(),
+                "quic": at(gateway.ip, port::QUIC).to_string(),
+                "admin": at(gateway.ip, port::ADMIN).to_string(),
+            },
+            "drain_seconds": DRAIN_SECONDS,
+        });
+        write_yaml(&directory.join("gateway.yaml"), &config)?;
+    }
+    write_dns(layout, cluster)?;
+    cluster.pods.iter().filter(|pod| pod.mesh).try_for_each(|pod| write_sidecar(layout, cluster, pod))
+}
+
+fn write_dns(layout: &Layout, cluster: &ClusterPlan) -> Result<()> {
+    let directory = layout.component(cluster.name.as_str(), "dns");
+    let credential = enrol(layout, cluster, Enrolment::system("dns", "dns"), &directory)?;
+    let config = json!({
+        "credential": credential,
+        "cache_dir": directory.join("cache"),
+        "listen": {
+            "dns": at(cluster.dns, port::DNS).to_string(),
+            "admin": at(cluster.dns, port::ADMIN).to_string(),
+        },
+        "forward": ["resolv.conf"],
+    });
+    write_yaml(&directory.join("dns.yaml"), &config)
+}
+
+fn write_sidecar(layout: &Layout, cluster: &ClusterPlan, pod: &PodPlan) -> Result<()> {
+    let directory = layout.pod(cluster.name.as_str(), &pod.name);
+    let enrolment =
+        Enrolment { namespace: pod.namespace.as_str(), name: &pod.name, service_account: &pod.service_account };
+    let credential = enrol(layout, cluster, enrolment, &directory)?;
+    let ports: Vec<Value> = pod
+        .ports
+        .iter()
+        .map(|port| {
+            json!({"number": port.number, "app": at(pod.ip, port.app).to_string(), "protocol": port.protocol.as_str()})
+        })
+        .collect();
+    let config = json!({
+        "credential": credential,
+        "cache_dir": directory.join("cache"),
+        "listen": {
+            "outbound": at(pod.ip, port::OUTBOUND).to_string(),
+            "mtls": at(pod.ip, port::HBONE).to_string(),
+            "admin": at(pod.ip, port::ADMIN).to_string(),
+        },
+        "bind": pod.ip.to_string(),
+        "ports": ports,
+        "drain_seconds": DRAIN_SECONDS,
+        "dns": at(cluster.dns, port::DNS).to_string(),
+    });
+    write_yaml(&directory.join("sidecar.yaml"), &config)
+}
+
+/// Who is registered.
+struct Enrolment<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    service_account: &'a str,
+}
+
+impl<'a> Enrolment<'a> {
+    fn system(name: &'a str, service_account: &'a str) -> Self {
+        Self { namespace: SYSTEM, name, service_account }
+    }
+}
+
+/// Registers one proxy with the agent and returns the path of its credential.
+fn enrol(
+    layout: &Layout,
+    cluster: &ClusterPlan,
+    enrolment: Enrolment<'_>,
+    directory: &Path,
+) -> Result<std::path::PathBuf> {
+    let agent = layout.agent(cluster.name.as_str());
+    let roots = agent.join("ca/ca.crt");
+    let address = |ip: Ipv4Addr, port| at(ip, port).to_string();
+    let registration = Registration {
+        workload: format!("{}/{}", enrolment.namespace, enrolment.name),
+        namespace: Namespace::new(enrolment.namespace)?,
+        service_account: enrolment.service_account.to_owned(),
+        cluster: cluster.name.clone(),
+        trust_domain: cluster.trust_domain.clone(),
+        roots_pem: std::fs::read_to_string(&roots).with_context(|| format!("cannot read {}", roots.display()))?,
+        ca_addresses: vec![address(cluster.agent, port::CA)],
+        discovery_addresses: vec![address(cluster.agent, port::DISCOVERY)],
+    };
+    let path = directory.join("credential.json");
+    make_parent(&path)?;
+    register(&agent, &registration, &path)
+        .with_context(|| format!("cannot register {} with its agent", registration.workload))?;
+    Ok(path)
+}
+
+fn write_yaml(path: &Path, config: &Value) -> Result<()> {
+    let text = serde_saphyr::to_string(config).with_context(|| format!("cannot write {}", path.display()))?;
+    write_atomic(path, text.as_bytes())
+}

@@ -1,0 +1,66 @@
+//! A local port that leads to a workload's view of a service: each connection is a CONNECT through its sidecar.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::call::connect;
+
+/// A running forward.
+#[derive(Debug)]
+pub struct Forward {
+    /// Where it listens.
+    pub local: SocketAddr,
+    shutdown: CancellationToken,
+}
+
+impl Forward {
+    /// Listens on `local` and forwards every connection to `host:port` through the sidecar at `proxy`. A connection that
+    /// the sidecar refuses is closed and reported to `on_error`.
+    pub async fn start(
+        local: SocketAddr,
+        proxy: SocketAddr,
+        target: (String, u16),
+        on_error: impl Fn(String) + Clone + Send + 'static,
+    ) -> Result<Self> {
+        let listener = TcpListener::bind(local).await.with_context(|| format!("cannot listen on {local}"))?;
+        let local = listener.local_addr()?;
+        let shutdown = CancellationToken::new();
+        let ended = shutdown.clone();
+        tokio::spawn(ended.run_until_cancelled_owned(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (host, port) = target.clone();
+                let on_error = on_error.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = carry(stream, proxy, &host, port).await {
+                        on_error(format!("{error:#}"));
+                    }
+                });
+            }
+        }));
+        Ok(Self { local, shutdown })
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+async fn carry(mut client: TcpStream, proxy: SocketAddr, host: &str, port: u16) -> Result<()> {
+    let mut tunnel = connect(proxy, host, port).await?;
+    // Half-closes pass through in both directions.
+    tokio::io::copy_bidirectional(&mut client, &mut tunnel).await.context("the connection broke")?;
+    Ok(())
+}
+
+/// Parses `host:port`, as in `reviews.default:9080`.
+pub fn parse_target(text: &str) -> Result<(String, u16)> {
+    let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+    parsed
+        .filter(|(host, _)| !host.is_empty())
+        .ok_or_else(|| crate::hint::Hint::error(format!("{text:?} is no target"), "write <service>.<namespace>:<port>"))
+}

@@ -1,0 +1,110 @@
+//! What is executed for each process of the plan.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::Fleet;
+use crate::hint::Hint;
+use crate::plan::{ClusterPlan, Kind, PodPlan, ProcessPlan, at};
+use crate::process::Launch;
+
+/// Environment variable that names the directory of the executables.
+pub const ENV_BIN_DIR: &str = "ISTHMUS_BIN_DIR";
+
+/// Every executable that a fleet needs.
+pub const BINARIES: [&str; 6] =
+    ["hubctl", "isthmus-hub", "isthmus-agent", "isthmus-gateway", "isthmus-sidecar", "isthmus-dns"];
+
+/// Finds the directory of the executables: `ISTHMUS_BIN_DIR`, else beside the running one (one level up from cargo's
+/// `deps`, where test executables live).
+pub fn find_binaries() -> Result<PathBuf> {
+    let directory = match std::env::var_os(ENV_BIN_DIR) {
+        Some(directory) => PathBuf::from(directory),
+        None => beside_executable()?,
+    };
+    let missing: Vec<_> = BINARIES.into_iter().filter(|name| !directory.join(name).is_file()).collect();
+    if missing.is_empty() {
+        return Ok(std::path::absolute(directory)?);
+    }
+    let message = format!("{} has no {}", directory.display(), missing.join(", "));
+    Err(Hint::error(message, format!("build them with `cargo build --bins`, or set {ENV_BIN_DIR}")))
+}
+
+fn beside_executable() -> Result<PathBuf> {
+    let executable = std::env::current_exe().context("the path of the running executable is unknown")?;
+    let directory = executable.parent().context("the running executable has no directory")?;
+    let is_deps = directory.file_name().is_some_and(|name| name == "deps");
+    Ok(directory.parent().filter(|_| is_deps).unwrap_or(directory).to_owned())
+}
+
+impl Fleet {
+    /// What to execute for a process.
+    pub fn launch(&self, process: &ProcessPlan) -> Result<Launch> {
+        let (command, environment) = match process.kind {
+            Kind::App => self.app(process)?,
+            kind => (self.component(process, kind)?, Vec::new()),
+        };
+        Ok(Launch {
+            command,
+            environment,
+            instance: self.state.instance.clone(),
+            log: self.layout.log(&process.name),
+            record: self.layout.pid(&process.name),
+        })
+    }
+
+    fn component(&self, process: &ProcessPlan, kind: Kind) -> Result<Vec<String>> {
+        let cluster = process.cluster.as_deref().unwrap_or_default();
+        let name = process.name.rsplit_once('/').map_or(process.name.as_str(), |(_, last)| last);
+        let config = match kind {
+            Kind::Hub => self.layout.root().join(&process.name).join("hub.yaml"),
+            Kind::Agent => self.layout.agent(cluster).join("agent.yaml"),
+            Kind::Gateway => self.layout.component(cluster, name).join("gateway.yaml"),
+            Kind::Dns => self.layout.component(cluster, name).join("dns.yaml"),
+            Kind::Sidecar | Kind::App => {
+                let pod = process.name.split('/').nth(1).unwrap_or_default();
+                self.layout.pod(cluster, pod).join("sidecar.yaml")
+            }
+        };
+        let binary = text(&self.state.binaries.join(kind.binary()))?;
+        Ok(vec![binary, "--config".to_owned(), text(&config)?])
+    }
+
+    fn app(&self, process: &ProcessPlan) -> Result<(Vec<String>, Vec<(String, String)>)> {
+        let reference = process.name.trim_end_matches("/app");
+        let (cluster, pod) = self.pod(reference)?;
+        let command = match &pod.command {
+            Some(words) => words.iter().map(|word| fill(word, pod)).collect(),
+            None => echo_command(&text(&self.state.binaries.join(Kind::App.binary()))?, pod),
+        };
+        Ok((command, app_environment(cluster, pod)))
+    }
+}
+
+fn app_environment(cluster: &ClusterPlan, pod: &PodPlan) -> Vec<(String, String)> {
+    pod.environment(&cluster.name)
+}
+
+fn echo_command(binary: &str, pod: &PodPlan) -> Vec<String> {
+    let mut command = vec![binary.to_owned(), "fleet".to_owned(), "echo".to_owned()];
+    for port in &pod.ports {
+        let listen = at(pod.ip, port.app);
+        command.extend(["--port".to_owned(), format!("{}={}:{listen}", port.name, port.protocol.as_str())]);
+    }
+    command
+}
+
+/// Replaces `{port}`, `{port:<name>}`, `{host}` and `{pod}`.
+fn fill(word: &str, pod: &PodPlan) -> String {
+    let first = pod.ports.first().map(|port| port.app.to_string()).unwrap_or_default();
+    let mut filled = word.replace("{port}", &first);
+    for port in &pod.ports {
+        filled = filled.replace(&format!("{{port:{}}}", port.name), &port.app.to_string());
+    }
+    filled.replace("{host}", &pod.ip.to_string()).replace("{pod}", &pod.name)
+}
+
+fn text(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).with_context(|| format!("{} is not valid UTF-8", path.display()))
+}

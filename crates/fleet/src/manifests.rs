@@ -1,0 +1,102 @@
+//! Manifests of a cluster: those that follow from the fleet file, and those that a user applies.
+
+mod store;
+
+use serde_json::{Value, json};
+
+use crate::file::Export;
+use crate::plan::{ClusterPlan, PodPlan, ServicePlan};
+
+pub use store::{Applied, apply, delete, documents, file_name, read_all};
+
+/// Annotation of an EndpointSlice: the service account of its endpoints.
+pub const SERVICE_ACCOUNT: &str = "isthmus.dev/service-account";
+/// Annotation of an EndpointSlice: whether a sidecar stands beside its endpoints.
+pub const MESHED: &str = "isthmus.dev/meshed";
+/// Annotation of an EndpointSlice: labels of its pods, `key=value` joined by commas.
+pub const POD_LABELS: &str = "isthmus.dev/pod-labels";
+/// The manifests that the fleet file implies for a cluster: a Service and one EndpointSlice per pod for each service, and a
+/// ServiceExport where it is exported.
+pub fn generate(cluster: &ClusterPlan) -> Vec<Value> {
+    let mut objects = Vec::new();
+    for plan in &cluster.services {
+        objects.push(service(plan));
+        let pods = cluster.pods.iter().filter(|pod| plan.pods.contains(&pod.name));
+        objects.extend(pods.map(|pod| endpoint_slice(plan, pod)));
+        objects.extend(export(plan));
+    }
+    objects
+}
+
+fn service(service: &ServicePlan) -> Value {
+    let ports: Vec<Value> = service
+        .ports
+        .iter()
+        .map(|port| {
+            json!({
+                "name": port.name,
+                "port": port.port,
+                "targetPort": port.port,
+                "protocol": "TCP",
+                "appProtocol": port.protocol.as_str(),
+            })
+        })
+        .collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": service.name, "namespace": service.namespace.as_str()},
+        "spec": {"ports": ports},
+    })
+}
+
+/// One slice per pod, because service account and labels are annotations of the slice.
+fn endpoint_slice(service: &ServicePlan, pod: &PodPlan) -> Value {
+    let labels: Vec<String> = pod.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let ports: Vec<Value> = pod
+        .ports
+        .iter()
+        .map(|port| {
+            json!({
+                "name": port.name,
+                "port": port.number,
+                "protocol": "TCP",
+                "appProtocol": port.protocol.as_str(),
+            })
+        })
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("{}-{}", service.name, pod.name),
+            "namespace": service.namespace.as_str(),
+            "labels": {"kubernetes.io/service-name": service.name},
+            "annotations": {
+                SERVICE_ACCOUNT: pod.service_account,
+                MESHED: pod.mesh.to_string(),
+                POD_LABELS: labels.join(","),
+            },
+        },
+        "addressType": "IPv4",
+        "endpoints": [{
+            "addresses": [pod.ip.to_string()],
+            "conditions": {"ready": true},
+            "targetRef": {"kind": "Pod", "name": pod.name, "namespace": pod.namespace.as_str()},
+        }],
+        "ports": ports,
+    })
+}
+
+fn export(service: &ServicePlan) -> Option<Value> {
+    let mut metadata = json!({"name": service.name, "namespace": service.namespace.as_str()});
+    match &service.export {
+        Export::No => return None,
+        Export::All => {}
+        Export::To(clusters) => {
+            let clusters: Vec<&str> = clusters.iter().map(|cluster| cluster.as_str()).collect();
+            metadata["annotations"] = json!({federation_crds::EXPORT_TO_ANNOTATION: clusters.join(",")});
+        }
+    }
+    Some(json!({"apiVersion": "multicluster.x-k8s.io/v1alpha1", "kind": "ServiceExport", "metadata": metadata}))
+}

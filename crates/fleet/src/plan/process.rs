@@ -1,0 +1,113 @@
+//! The processes of a plan, in the order in which they start.
+
+use std::net::SocketAddr;
+
+use super::{ClusterPlan, Plan, PodPlan, at, port};
+
+/// What a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A hub node.
+    Hub,
+    /// A cluster's agent.
+    Agent,
+    /// An east-west gateway.
+    Gateway,
+    /// A DNS shim.
+    Dns,
+    /// The proxy beside a workload.
+    Sidecar,
+    /// The application of a workload.
+    App,
+}
+
+impl Kind {
+    /// The executable of components; applications have their own command or run in `hubctl`.
+    pub fn binary(self) -> &'static str {
+        match self {
+            Self::Hub => "isthmus-hub",
+            Self::Agent => "isthmus-agent",
+            Self::Gateway => "isthmus-gateway",
+            Self::Dns => "isthmus-dns",
+            Self::Sidecar => "isthmus-sidecar",
+            Self::App => "hubctl",
+        }
+    }
+}
+
+/// How to see that a process serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ready {
+    /// `GET /readyz` on this admin listener answers 200.
+    Admin(SocketAddr),
+    /// All of these accept a TCP connection.
+    Accepts(Vec<SocketAddr>),
+}
+
+/// One process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessPlan {
+    /// `hub-1`, `east/agent`, `east/gateway-1`, `east/dns`, `east/web-1/sidecar`, `east/web-1/app`.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Its cluster; `None` for hub nodes.
+    pub cluster: Option<String>,
+    /// Its main listener, for tables.
+    pub address: SocketAddr,
+    /// How to see that it serves.
+    pub ready: Ready,
+}
+
+impl Plan {
+    /// Every process, hub first, applications last.
+    pub fn processes(&self) -> Vec<ProcessPlan> {
+        let hub = self.hub.iter().map(|node| ProcessPlan {
+            name: format!("hub-{}", node.id),
+            kind: Kind::Hub,
+            cluster: None,
+            address: at(node.ip, port::HUB_API),
+            ready: Ready::Admin(at(node.ip, port::ADMIN)),
+        });
+        hub.chain(self.clusters.iter().flat_map(cluster)).collect()
+    }
+
+    /// One process by name.
+    pub fn process(&self, name: &str) -> Option<ProcessPlan> {
+        self.processes().into_iter().find(|process| process.name == name)
+    }
+}
+
+fn cluster(cluster: &ClusterPlan) -> Vec<ProcessPlan> {
+    let component = |name: &str, kind, ip, main| ProcessPlan {
+        name: format!("{}/{name}", cluster.name),
+        kind,
+        cluster: Some(cluster.name.to_string()),
+        address: at(ip, main),
+        ready: Ready::Admin(at(ip, port::ADMIN)),
+    };
+    let mut processes = vec![component("agent", Kind::Agent, cluster.agent, port::DISCOVERY)];
+    let gateways = cluster.gateways.iter();
+    processes.extend(gateways.map(|gateway| component(&gateway.name, Kind::Gateway, gateway.ip, port::QUIC)));
+    processes.push(component("dns", Kind::Dns, cluster.dns, port::DNS));
+    let meshed = cluster.pods.iter().filter(|pod| pod.mesh);
+    processes
+        .extend(meshed.map(|pod| component(&format!("{}/sidecar", pod.name), Kind::Sidecar, pod.ip, port::OUTBOUND)));
+    processes.extend(cluster.pods.iter().filter_map(|pod| app(cluster, pod)));
+    processes
+}
+
+/// A pod without ports and command is only a sidecar: somewhere to send requests from.
+fn app(cluster: &ClusterPlan, pod: &PodPlan) -> Option<ProcessPlan> {
+    if pod.ports.is_empty() && pod.command.is_none() {
+        return None;
+    }
+    let listeners: Vec<_> = pod.ports.iter().map(|port| at(pod.ip, port.app)).collect();
+    Some(ProcessPlan {
+        name: format!("{}/{}/app", cluster.name, pod.name),
+        kind: Kind::App,
+        cluster: Some(cluster.name.to_string()),
+        address: listeners.first().copied().unwrap_or(at(pod.ip, 0)),
+        ready: Ready::Accepts(listeners),
+    })
+}
