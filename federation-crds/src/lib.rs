@@ -1,1 +1,36 @@
-//! isthmus-federation-crds
+//! The Kubernetes kinds that Isthmus reads, and the one door through which manifests come in.
+//!
+//! What it is not: a client of Kubernetes and no compiler of configuration. It turns text into typed objects that an
+//! apiserver with our CRDs would have admitted, or into errors that name file, document, object and field.
+//!
+//! Invariants:
+//! * Nothing is ignored in silence: an unknown kind, an unknown field and a value of the wrong type are errors.
+//! * All errors of a text are reported at once, and with any error there is no manifest: nothing is half applied.
+//! * `crds/*.yaml` is generated from the types here; a test fails when it drifts.
+//!
+//! Start reading at [`parse_manifests`], then [`Manifest`]; the kinds of the Multi-Cluster Services API are in [`mcs`].
+
+pub mod crds;
+mod error;
+mod manifest;
+pub mod mcs;
+mod parse;
+mod schema;
+mod suggest;
+mod validate;
+
+pub use error::{ManifestError, ManifestErrors};
+pub use manifest::{Kind, Manifest, ManifestKey};
+pub use mcs::{EXPORT_TO_ANNOTATION, ServiceExport, ServiceImport, export_to};
+pub use parse::parse_manifests;
+pub use validate::{validate, validate_manifest_set};
+
+/// `core/v1 Service`.
+pub use k8s_openapi::api::core::v1::Service;
+/// `discovery.k8s.io/v1 EndpointSlice`.
+pub use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+/// The label of a Service whose short and `cluster.local` names reach other clusters too: `"true"` or `"false"`.
+pub const GLOBAL_LABEL: &str = "isthmus.dev/global";
+/// The label of an EndpointSlice that names its Service.
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";

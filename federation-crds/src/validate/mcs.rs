@@ -1,0 +1,118 @@
+//! ServiceExport and ServiceImport.
+
+use std::collections::BTreeSet;
+
+use super::metadata::{check_annotations, check_labels};
+use super::rules;
+use crate::error::FieldErrors;
+use crate::mcs::{
+    EXPORT_TO_ANNOTATION, ImportType, IpFamily, ServiceExport, ServiceImport, ServiceImportSpec, export_to,
+};
+
+pub(super) fn check_export(export: &ServiceExport, errors: &mut FieldErrors) {
+    if let Some(clusters) = export_to(export) {
+        let path = format!("metadata.annotations[{EXPORT_TO_ANNOTATION:?}]");
+        let mut seen = BTreeSet::new();
+        for cluster in &clusters {
+            if let Err(message) = rules::label(cluster) {
+                let hint =
+                    "write cluster names separated by commas, or leave the annotation out to export to every member";
+                errors.add_with_hint(&path, message, hint);
+            } else if !seen.insert(cluster) {
+                errors.add(&path, format!("cluster {cluster} is named twice"));
+            }
+        }
+    }
+    if let Some(spec) = &export.spec.spec {
+        check_labels(&spec.exported_labels, "spec.exportedLabels", errors);
+        check_annotations(&spec.exported_annotations, "spec.exportedAnnotations", errors);
+    }
+}
+
+pub(super) fn check_import(import: &ServiceImport, errors: &mut FieldErrors) {
+    let spec = &import.spec;
+    check_ports(spec, errors);
+    check_addresses(spec, errors);
+    let words: [(&str, Option<&str>, &[&str]); 3] = [
+        ("spec.sessionAffinity", spec.session_affinity.as_deref(), &["None", "ClientIP"]),
+        ("spec.internalTrafficPolicy", spec.internal_traffic_policy.as_deref(), &["Cluster", "Local"]),
+        (
+            "spec.trafficDistribution",
+            spec.traffic_distribution.as_deref(),
+            &["PreferClose", "PreferSameZone", "PreferSameNode"],
+        ),
+    ];
+    for (path, value, allowed) in words {
+        if let Some(value) = value {
+            errors.check(path, rules::one_of(value, allowed));
+        }
+    }
+    let client_ip = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    if let Some(seconds) = client_ip.and_then(|config| config.timeout_seconds)
+        && !(1..=86_400).contains(&seconds)
+    {
+        errors.add("spec.sessionAffinityConfig.clientIP.timeoutSeconds", format!("{seconds} must be 1 to 86400"));
+    }
+}
+
+fn check_ports(spec: &ServiceImportSpec, errors: &mut FieldErrors) {
+    let mut names = BTreeSet::new();
+    let mut numbers = BTreeSet::new();
+    for (index, port) in spec.ports.iter().enumerate() {
+        let path = format!("spec.ports[{index}]");
+        errors.check(format!("{path}.port"), rules::port(port.port));
+        match port.name.as_deref().filter(|name| !name.is_empty()) {
+            None if spec.ports.len() > 1 => {
+                errors.add(format!("{path}.name"), "is required when there is more than one port");
+            }
+            None => {}
+            Some(name) => {
+                errors.check(format!("{path}.name"), rules::label(name));
+                if !names.insert(name) {
+                    errors.add(format!("{path}.name"), format!("the name {name:?} is used twice"));
+                }
+            }
+        }
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        errors.check(format!("{path}.protocol"), rules::protocol(protocol));
+        if !numbers.insert((protocol, port.port)) {
+            errors.add(format!("{path}.port"), format!("{}/{protocol} is used twice", port.port));
+        }
+        if let Some(protocol) = &port.app_protocol {
+            errors.check(format!("{path}.appProtocol"), rules::qualified_name(protocol));
+        }
+    }
+}
+
+fn check_addresses(spec: &ServiceImportSpec, errors: &mut FieldErrors) {
+    if spec.type_ == ImportType::Headless && !spec.ips.is_empty() {
+        errors.add("spec.ips", "must be absent when the type is Headless");
+    }
+    if let [first, second] = spec.ip_families.as_slice()
+        && first == second
+    {
+        errors.add("spec.ipFamilies[1]", "must differ from the first");
+    }
+    let mut families = Vec::new();
+    for (index, address) in spec.ips.iter().enumerate() {
+        let path = format!("spec.ips[{index}]");
+        let family = match rules::ip(address) {
+            Ok(parsed) if parsed.is_ipv4() => IpFamily::IPv4,
+            Ok(_) => IpFamily::IPv6,
+            Err(message) => {
+                errors.add(path, message);
+                continue;
+            }
+        };
+        if families.contains(&family) {
+            errors.add(&path, "must be of the other family than the first");
+        }
+        families.push(family);
+        if spec.ip_families.get(index).is_some_and(|wanted| *wanted != family) {
+            errors.add(&path, format!("{address:?} must be of the family that spec.ipFamilies[{index}] says"));
+        }
+    }
+    if !spec.ip_families.is_empty() && spec.ips.len() > spec.ip_families.len() {
+        errors.add("spec.ipFamilies", "must name the family of every address in spec.ips");
+    }
+}
