@@ -6,7 +6,7 @@ use hub_state::{Command, Outcome, Refusal};
 use serde::{Deserialize, Serialize};
 
 /// Identifies a hub node for ever; a node that lost its disk comes back under a new one.
-pub type NodeId = u64;
+pub(crate) type NodeId = u64;
 
 openraft::declare_raft_types!(
     /// The instantiation of openraft.
@@ -20,7 +20,7 @@ openraft::declare_raft_types!(
 
 /// Where a node is reached. Part of the membership, so that everybody knows everybody's addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HubNode {
+pub(crate) struct HubNode {
     /// `host:port` of the API listener, which also carries the traffic between nodes.
     pub api: String,
     /// `host:port` of the join listener.
@@ -35,21 +35,21 @@ impl fmt::Display for HubNode {
 
 /// One log entry: commands that waited together share one write to disk (openraft 0.9 does not group commits).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// In the order in which they are applied.
     pub commands: Vec<Command>,
 }
 
 /// One answer per command of the batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answers {
+pub(crate) struct Answers {
     /// In the order of the commands.
     pub answers: Vec<Result<Outcome, Refusal>>,
 }
 
 /// The body of a snapshot: the rows of the state, postcard.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct SnapshotBytes(pub Vec<u8>);
+pub(crate) struct SnapshotBytes(pub Vec<u8>);
 
 /// Snapshots are long; only the length is of interest in a log.
 impl fmt::Debug for SnapshotBytes {

@@ -21,11 +21,11 @@ mod snapshots;
 mod store;
 mod worker;
 
-pub use log::LogStore;
-pub use machine::{Machine, SnapshotBuilder};
-pub use recovery::{OpenError, Opened, open};
-pub use replica::{Position, Replica};
-pub use store::{Durability, Store, StoreError, WriteBatch};
+pub(crate) use log::LogStore;
+pub(crate) use machine::Machine;
+pub(crate) use recovery::{OpenError, Opened, open};
+pub(crate) use replica::Replica;
+pub(crate) use store::StoreError;
 
 #[cfg(test)]
 mod tests;

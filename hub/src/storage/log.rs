@@ -22,7 +22,7 @@ const READ_BYTES: usize = 2 * 1024 * 1024;
 
 /// The log; clones share it.
 #[derive(Clone)]
-pub struct LogStore {
+pub(crate) struct LogStore {
     worker: Worker<Box<dyn Store>>,
 }
 
@@ -33,7 +33,7 @@ impl LogStore {
     }
 
     /// Releases the file.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.worker.close().await;
     }
 

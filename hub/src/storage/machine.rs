@@ -17,14 +17,14 @@ use crate::raft_types::{
 };
 
 /// The state machine of one node.
-pub struct Machine {
+pub(crate) struct Machine {
     replica: Replica,
     rows: Worker<RowStore>,
     files: SnapshotFiles,
 }
 
 /// Builds one snapshot of the state as it was when the builder was made.
-pub struct SnapshotBuilder {
+pub(crate) struct SnapshotBuilder {
     state: State,
     applied: Option<LogId>,
     membership: StoredMembership,
@@ -37,12 +37,12 @@ impl Machine {
     }
 
     /// What the rest of the node reads.
-    pub fn replica(&self) -> Replica {
+    pub(crate) fn replica(&self) -> Replica {
         self.replica.clone()
     }
 
     /// Releases the files, after a call to the returned handle.
-    pub fn closer(&self) -> impl AsyncFnOnce() + use<> {
+    pub(crate) fn closer(&self) -> impl AsyncFnOnce() + use<> {
         let rows = self.rows.clone();
         async move || rows.close().await
     }

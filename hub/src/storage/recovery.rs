@@ -20,7 +20,7 @@ use super::store::StoreError;
 
 /// Why a node cannot start from its data directory.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// A file cannot be read or written.
     #[error("cannot {act} {}", path.display())]
     Io {
@@ -48,7 +48,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The applied state is damaged and no snapshot covers what the log no longer has.
-    #[error("the applied state cannot be rebuilt: the log begins after entry {purged} and no valid snapshot reaches that far; hint: remove the node and add it again under a new id, with an empty directory")]
+    #[error(
+        "the applied state cannot be rebuilt: the log begins after entry {purged} and no valid snapshot reaches that far; hint: remove the node and add it again under a new id, with an empty directory"
+    )]
     NotRebuildable {
         /// The purge point of the log.
         purged: u64,
@@ -59,7 +61,7 @@ pub enum OpenError {
 }
 
 /// Stores that are ready for Raft.
-pub struct Opened {
+pub(crate) struct Opened {
     /// Log, vote and committed index.
     pub log: LogStore,
     /// The state machine.
@@ -71,7 +73,7 @@ pub struct Opened {
 }
 
 /// Opens the stores of a data directory and repairs what can be repaired. Blocks.
-pub fn open(data_dir: &Path) -> Result<Opened, OpenError> {
+pub(crate) fn open(data_dir: &Path) -> Result<Opened, OpenError> {
     std::fs::create_dir_all(data_dir).map_err(io_error("create", data_dir))?;
     let log_path = data_dir.join("raft.redb");
     let sled_path = data_dir.join("sled");

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, TableDefinition};
 
 use super::store::{Durability, Pair, Store, StoreError, WriteBatch};
 

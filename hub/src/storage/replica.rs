@@ -1,19 +1,20 @@
 //! The applied state as the rest of the node reads it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hub_state::{Change, History, Refusal, Resources, State};
 use tokio::sync::watch;
 
 use super::fingerprint::digest_of;
-use crate::raft_types::{Answers, Batch, LogId, StoredMembership};
+use crate::raft_types::{Answers, Batch, HubNode, LogId, NodeId, StoredMembership};
 
 /// Changes that are kept for watches that resume.
 const HISTORY_CHANGES: usize = 16_384;
 
 /// How far the state is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Position {
+pub(crate) struct Position {
     /// The revision of the state.
     pub revision: u64,
     /// The index of the last applied log entry.
@@ -24,7 +25,7 @@ pub struct Position {
 
 /// The replicated state in memory; clones share it. Locks are held for computation only, never across a wait.
 #[derive(Clone)]
-pub struct Replica {
+pub(crate) struct Replica {
     inner: Arc<RwLock<Inner>>,
     position: watch::Sender<Position>,
 }
@@ -39,32 +40,38 @@ struct Inner {
 impl Replica {
     pub(super) fn new(state: State, applied: Option<LogId>, membership: StoredMembership) -> Self {
         let history = History::new(HISTORY_CHANGES, state.revision());
-        let position =
-            Position { revision: state.revision(), index: applied.map_or(0, |id| id.index), installs: 0 };
+        let position = Position { revision: state.revision(), index: applied.map_or(0, |id| id.index), installs: 0 };
         let inner = Inner { state, history, applied, membership };
         Self { inner: Arc::new(RwLock::new(inner)), position: watch::Sender::new(position) }
     }
 
     /// Reads the state.
-    pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.lock().state)
     }
 
     /// Signals every step of the state; a level to wait on.
-    pub fn position(&self) -> watch::Receiver<Position> {
+    pub(crate) fn position(&self) -> watch::Receiver<Position> {
         self.position.subscribe()
     }
 
     /// All resources as they were at a revision, with the present revision and resources; `None` = too long ago.
-    pub fn since(&self, revision: u64) -> Option<Resources> {
+    pub(crate) fn since(&self, revision: u64) -> Option<Resources> {
         let inner = self.lock();
         inner.history.resources_at(inner.state.resources(), revision)
     }
 
-    /// SHA-256 over all rows.
-    pub fn digest(&self) -> [u8; 32] {
-        let rows = self.lock().state.rows();
-        digest_of(rows.iter())
+    /// The applied index, the revision, and SHA-256 over all rows, all of one moment.
+    pub(crate) fn digest(&self) -> (u64, u64, [u8; 32]) {
+        let inner = self.lock();
+        let (state, index) = (inner.state.clone(), inner.applied.map_or(0, |id| id.index));
+        drop(inner);
+        (index, state.revision(), digest_of(state.rows().iter()))
+    }
+
+    /// The members as of the last applied entry.
+    pub(crate) fn nodes(&self) -> BTreeMap<NodeId, HubNode> {
+        self.lock().membership.nodes().map(|(id, node)| (*id, node.clone())).collect()
     }
 
     pub(super) fn applied(&self) -> (Option<LogId>, StoredMembership) {
@@ -130,11 +137,7 @@ impl Replica {
 }
 
 /// One line for every write, on every node.
-fn audit(
-    command: &hub_state::Command,
-    outcome: &Result<hub_state::Outcome, Refusal>,
-    changes: &[Change],
-) {
+fn audit(command: &hub_state::Command, outcome: &Result<hub_state::Outcome, Refusal>, changes: &[Change]) {
     let action = match &command.action {
         hub_state::Action::Transact { .. } => "transact",
         hub_state::Action::CreateToken(_) => "create-token",

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// A failure of an engine.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// The engine reported an error.
     #[error("{engine} cannot {act}")]
     Engine {
@@ -37,7 +37,7 @@ pub enum StoreError {
 
 /// When a batch must be on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
+pub(crate) enum Durability {
     /// Before the call returns.
     Immediate,
     /// With the next immediate batch, or never if the machine stops before.
@@ -46,7 +46,7 @@ pub enum Durability {
 
 /// Changes that happen together or not at all. Removals of ranges come first.
 #[derive(Debug, Default)]
-pub struct WriteBatch {
+pub(crate) struct WriteBatch {
     /// Ranges of keys to remove.
     pub remove: Vec<Range<Vec<u8>>>,
     /// Single keys: `None` removes.
@@ -55,16 +55,16 @@ pub struct WriteBatch {
 
 impl WriteBatch {
     /// Adds a put.
-    pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+    pub(crate) fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
         self.write.push((key.into(), Some(value.into())));
     }
 }
 
 /// A key and its value.
-pub type Pair = (Vec<u8>, Vec<u8>);
+pub(super) type Pair = (Vec<u8>, Vec<u8>);
 
 /// An engine that keeps ordered keys. Calls block; a [`Worker`](super::worker::Worker) keeps them off the runtime.
-pub trait Store: Send + 'static {
+pub(crate) trait Store: Send + 'static {
     /// Applies the batch atomically.
     fn commit(&mut self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError>;
 

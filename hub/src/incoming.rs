@@ -1,0 +1,156 @@
+//! Connections that may be served: handshakes bounded in number and time, the peer's identity attached, and an end when
+//! that identity ends.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use identity::{Credentials, EndReason, PeerIdentity};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+
+use crate::metrics::Metrics;
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Handshakes at one time; more wait in the kernel's queue.
+const HANDSHAKES: usize = 64;
+/// Connections at one time; more are closed at once.
+const CONNECTIONS: usize = 2048;
+
+/// Who is at the other end; an extension of every request. Empty on the join listener.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer(pub(crate) Option<Arc<PeerIdentity>>);
+
+/// One accepted connection.
+pub(crate) struct Connection {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+    /// Resolves when the peer is no longer to be believed.
+    end: Pin<Box<dyn Future<Output = EndReason> + Send>>,
+    ended: bool,
+    /// Counts the connection.
+    _slot: OwnedSemaphorePermit,
+}
+
+/// What a listener demands.
+pub(crate) struct Listening {
+    pub(crate) config: Arc<ServerConfig>,
+    /// Whose clients have certificates; `None` for the join listener.
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) metrics: Metrics,
+    pub(crate) draining: CancellationToken,
+}
+
+/// Accepts until the node drains.
+pub(crate) fn accept(listener: TcpListener, listening: Listening) -> ReceiverStream<io::Result<Connection>> {
+    let (accepted, connections) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let listening = Arc::new(listening);
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let slots = Arc::new(Semaphore::new(CONNECTIONS));
+        let draining = listening.draining.clone();
+        while let Some(Ok(handshake)) = draining.run_until_cancelled(Arc::clone(&handshakes).acquire_owned()).await {
+            let Some(tcp) = draining.run_until_cancelled(listener.accept()).await else { return };
+            let tcp = match tcp {
+                Ok((tcp, _)) => tcp,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Out of file descriptors, most likely: leave time for some to come back.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                listening.metrics.connections_refused.inc();
+                continue;
+            };
+            let (listening, accepted) = (Arc::clone(&listening), accepted.clone());
+            tokio::spawn(async move {
+                let connection = handshake_with(&listening, tcp, slot).await;
+                drop(handshake);
+                if let Some(connection) = connection {
+                    let _ = accepted.send(Ok(connection)).await;
+                }
+            });
+        }
+    });
+    ReceiverStream::new(connections)
+}
+
+async fn handshake_with(listening: &Listening, tcp: TcpStream, slot: OwnedSemaphorePermit) -> Option<Connection> {
+    let address = tcp.peer_addr().ok();
+    let _ = tcp.set_nodelay(true);
+    let config = Arc::clone(&listening.config);
+    let shaken = match &listening.credentials {
+        Some(credentials) => identity::accept_tls(config, tcp, HANDSHAKE_TIMEOUT).await.map(|(stream, peer)| {
+            let peer = Arc::new(peer);
+            let (credentials, watched) = (credentials.clone(), Arc::clone(&peer));
+            let end: Pin<Box<dyn Future<Output = EndReason> + Send>> =
+                Box::pin(async move { credentials.expiry(&watched).await });
+            (stream, Peer(Some(peer)), end)
+        }),
+        None => identity::accept_tls_open(config, tcp, HANDSHAKE_TIMEOUT).await.map(|stream| {
+            let end: Pin<Box<dyn Future<Output = EndReason> + Send>> = Box::pin(std::future::pending());
+            (stream, Peer(None), end)
+        }),
+    };
+    match shaken {
+        Ok((stream, peer, end)) => Some(Connection { stream, peer, end, ended: false, _slot: slot }),
+        Err(error) => {
+            listening.metrics.connections_refused.inc();
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::info!(%error, cause, peer = ?address, "a connection was refused");
+            None
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    /// An HTTP/2 connection always has a read pending, so its end is noticed here.
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.ended
+            && let Poll::Ready(reason) = self.end.as_mut().poll(cx)
+        {
+            self.ended = true;
+            tracing::info!(%reason, peer = ?self.peer.0.as_ref().map(|peer| peer.id.to_string()), "a connection ends");
+        }
+        if self.ended {
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionAborted)));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.ended {
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionAborted)));
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        Poll::Ready(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

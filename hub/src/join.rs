@@ -1,0 +1,85 @@
+//! The one call without a client certificate: a cluster becomes a member.
+//!
+//! What is checked here needs cryptography: that the bundle is signed by a root inside it, and that the caller holds
+//! that root's key. The token and the names are judged by the state, in the log.
+
+use api::hub::join_server::Join;
+use api::hub::{JoinRequest, JoinResponse};
+use aws_lc_rs::digest;
+use hub_state::Action;
+use identity::{verify_proof, verify_signed};
+use mesh::{ClusterName, TrustDomain};
+use prost::Message as _;
+use tonic::{Request, Response, Status};
+
+use crate::api::negotiate;
+use crate::facts;
+use crate::node::Node;
+use crate::wire::invalid;
+
+/// Signed together with the token id and the request id.
+const PROOF_CONTEXT: &[u8] = b"isthmus-join/1\0";
+const TEXT_MAX: usize = 128;
+
+/// `Join` of one node.
+pub(crate) struct JoinService {
+    pub(crate) node: Node,
+    /// The hub's roots, DER.
+    pub(crate) roots: Vec<Vec<u8>>,
+}
+
+#[tonic::async_trait]
+impl Join for JoinService {
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let request = request.into_inner();
+        let version = negotiate(request.min_version, request.max_version)?;
+        let join = verified(request)?;
+        let actor = format!("token:{}", join.token_id);
+        let outcome = self.node.propose(actor, Action::Join(join)).await?;
+        Ok(Response::new(JoinResponse {
+            revision: outcome.revision,
+            mesh_id: self.node.inner.mesh.to_string(),
+            hub_trust_domain: TrustDomain::of_hub(&self.node.inner.mesh).to_string(),
+            hub_roots: self.roots.clone(),
+            hub_addresses: self.node.api_addresses(),
+            version,
+        }))
+    }
+}
+
+fn verified(request: JoinRequest) -> Result<hub_state::Join, Status> {
+    let (token_id, secret) = request.token.split_once('.').ok_or_else(|| invalid("the token is not <id>.<secret>"))?;
+    if token_id.len() > TEXT_MAX || secret.len() > TEXT_MAX {
+        return Err(invalid("the token is too long"));
+    }
+    if request.request_id.is_empty() || request.request_id.chars().count() > 64 {
+        return Err(invalid("request_id must have 1 to 64 characters"));
+    }
+    let cluster = ClusterName::new(request.cluster).map_err(invalid)?;
+    let trust_domain = TrustDomain::new(request.trust_domain).map_err(invalid)?;
+    let signed = request.bundle.ok_or_else(|| invalid("bundle is missing"))?;
+    let decoded = facts::decode(signed.encode_to_vec())?;
+    let bundle = decoded.bundle.ok_or_else(|| invalid("what is signed is not a bundle"))?;
+    verify_signed(&decoded.parts, &bundle)
+        .map_err(|error| invalid(format!("the bundle is not signed by a root in it: {error}")))?;
+    let signer = bundle.roots().iter().find(|root| sha256(root).as_slice() == decoded.parts.signer);
+    let signer = signer.ok_or_else(|| invalid("the bundle's signer is not in it"))?;
+    let message = [PROOF_CONTEXT, token_id.as_bytes(), b"\0", request.request_id.as_bytes()].concat();
+    verify_proof(signer, &message, &request.proof)
+        .map_err(|_| Status::permission_denied("the proof of possession of the root's key is not valid"))?;
+    Ok(hub_state::Join {
+        token_id: token_id.to_owned(),
+        secret_sha256: sha256(secret.as_bytes()),
+        cluster,
+        trust_domain,
+        request_id: request.request_id.clone(),
+        key_fingerprint: sha256(signer),
+        bundle: decoded.fact,
+    })
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hash
+}

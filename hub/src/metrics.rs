@@ -1,0 +1,43 @@
+//! The hub's metrics.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use telemetry::Registry;
+
+/// Counters and gauges of one node; clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Metrics {
+    /// Connections that were refused: handshake failed, or too many.
+    pub(crate) connections_refused: Counter,
+    /// Commands that this node put into the log as leader.
+    pub(crate) commands: Counter,
+    /// Log entries that they went into.
+    pub(crate) batches: Counter,
+    /// Commands that were refused.
+    pub(crate) refused: Counter,
+    /// Times that the applied state was rebuilt on start.
+    pub(crate) rebuilds: Counter,
+    /// The revision that this node has applied.
+    pub(crate) revision: Gauge,
+    /// 1 on the leader.
+    pub(crate) is_leader: Gauge,
+    /// Open watches.
+    pub(crate) watches: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &Registry) -> Self {
+        let metrics = Self::default();
+        let Self { connections_refused, commands, batches, refused, rebuilds, revision, is_leader, watches } =
+            metrics.clone();
+        registry.register("isthmus_hub_connections_refused", "Connections that were refused", connections_refused);
+        registry.register("isthmus_hub_commands", "Commands proposed by this node as leader", commands);
+        registry.register("isthmus_hub_batches", "Log entries that commands went into", batches);
+        registry.register("isthmus_hub_commands_refused", "Commands that were refused", refused);
+        registry.register("isthmus_hub_state_rebuilds", "Rebuilds of the applied state on start", rebuilds);
+        registry.register("isthmus_hub_revision", "Revision that this node has applied", revision);
+        registry.register("isthmus_hub_is_leader", "1 on the leader", is_leader);
+        registry.register("isthmus_hub_watches", "Open watches", watches);
+        metrics
+    }
+}

@@ -1,0 +1,301 @@
+//! Puts a node together, runs it, and takes it down again.
+
+mod formation;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use api::hub::hub_peer_server::HubPeerServer;
+use api::hub::hub_server::HubServer;
+use api::hub::join_server::JoinServer;
+use identity::{Credentials, PeerPolicy, TrustBundle};
+use mesh::TrustDomain;
+use openraft::SnapshotPolicy;
+use serde_json::json;
+use telemetry::{Admin, Readiness, Registry, Shutdown};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::api::HubService;
+use crate::config::Config;
+use crate::incoming::{self, Listening};
+use crate::join::JoinService;
+use crate::leases::Leases;
+use crate::metrics::Metrics;
+use crate::node::{Inner, Node};
+use crate::peer::{self, Network, PeerService, Peers};
+use crate::proposer::Proposer;
+use crate::raft_types::Raft;
+use crate::storage::{self, Opened};
+use crate::trust::{self, NodeFiles};
+
+/// How long open calls may take after the drain began.
+const DRAIN: Duration = Duration::from_secs(3);
+/// The largest message from a client: a transaction.
+const CLIENT_MESSAGE_MAX: usize = 8 * 1024 * 1024;
+/// The largest message to a client: a snapshot of what it sees.
+const CLIENT_ANSWER_MAX: usize = 64 * 1024 * 1024;
+const STREAMS_PER_CONNECTION: u32 = 256;
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Bound listeners; tests bind them to ports of the system's choice before the members' addresses are written down.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Mutual TLS: `Hub` and `HubPeer`.
+    pub api: TcpListener,
+    /// TLS: `Join` only.
+    pub join: TcpListener,
+    /// Plain HTTP.
+    pub admin: TcpListener,
+}
+
+/// Binds the configured listeners and serves until the shutdown.
+pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    let bind = async |name: &str, address| {
+        TcpListener::bind(address).await.with_context(|| format!("listen.{name}: cannot listen on {address}"))
+    };
+    let listeners = Listeners {
+        api: bind("api", config.listen_api).await?,
+        join: bind("join", config.listen_join).await?,
+        admin: bind("admin", config.listen_admin).await?,
+    };
+    serve(config, listeners, shutdown).await
+}
+
+/// Serves on bound listeners until the shutdown; when this returns, all files are released.
+pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> anyhow::Result<()> {
+    identity::install_crypto();
+    let registry = Registry::new("hub");
+    let readiness = Readiness::new();
+    let no_leader = readiness.block("no leader is known");
+    let metrics = Metrics::register(&registry);
+
+    let files = NodeFiles::new(&config.data_dir, &config.mesh_id);
+    let own = files.bundle()?;
+    let svid = watch::Sender::new(Some(Arc::new(files.svid()?)));
+    let data_dir = config.data_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || storage::open(&data_dir)).await??;
+    metrics.rebuilds.inc_by(u64::from(opened.rebuilt.is_some()));
+
+    let bundles = watch::Sender::new(Arc::new(trust::bundles(&own, &opened.machine.replica())));
+    let credentials = Credentials::new(svid.subscribe(), bundles.subscribe());
+    let pristine = opened.pristine;
+    let log = opened.log.clone();
+    let close_rows = opened.machine.closer();
+    let node = start_raft(&config, opened, credentials, metrics).await?;
+
+    let background = CancellationToken::new();
+    tokio::spawn(trust::follow(own.clone(), node.replica().clone(), bundles, background.clone()));
+    tokio::spawn(files.keep_fresh(svid, background.clone()));
+    tokio::spawn(follow_metrics(node.clone(), background.clone()));
+    tokio::spawn(node.inner.leases.clone().watch(
+        node.id(),
+        node.raft().clone(),
+        node.replica().clone(),
+        node.inner.proposer.clone(),
+        background.clone(),
+    ));
+    if pristine {
+        tokio::spawn(formation::initialise(node.clone(), config.members.clone(), background.clone()));
+    }
+    let ready = tokio::spawn({
+        let node = node.clone();
+        async move {
+            let mut metrics = node.raft().server_metrics();
+            let _ = metrics.wait_for(|metrics| metrics.current_leader.is_some()).await;
+            drop(no_leader);
+        }
+    });
+
+    let served = serve_listeners(&config, listeners, &node, &own, (registry, readiness), &shutdown).await;
+    ready.abort();
+    background.cancel();
+    if let Err(error) = node.raft().shutdown().await {
+        tracing::warn!(%error, "raft did not stop cleanly");
+    }
+    log.close().await;
+    close_rows().await;
+    shutdown.end();
+    served
+}
+
+async fn start_raft(
+    config: &Config,
+    opened: Opened,
+    credentials: Credentials,
+    metrics: Metrics,
+) -> anyhow::Result<Node> {
+    let raft_config = openraft::Config {
+        cluster_name: config.mesh_id.to_string(),
+        heartbeat_interval: 150,
+        election_timeout_min: 600,
+        election_timeout_max: 1200,
+        install_snapshot_timeout: 30_000,
+        send_snapshot_timeout: 30_000,
+        max_payload_entries: 64,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
+        max_in_snapshot_log_to_keep: (config.snapshot_every / 5).max(1),
+        replication_lag_threshold: config.snapshot_every,
+        ..openraft::Config::default()
+    };
+    let peers = Peers::new(credentials.clone(), TrustDomain::of_hub(&config.mesh_id))?;
+    let network = Network { peers: peers.clone() };
+    let replica = opened.machine.replica();
+    let raft_config = Arc::new(raft_config.validate()?);
+    let raft = Raft::new(config.node_id, raft_config, network, opened.log, opened.machine)
+        .await
+        .context("raft cannot start from what is stored")?;
+    let proposer = Proposer::start(raft.clone(), metrics.clone());
+    let inner = Inner {
+        id: config.node_id,
+        mesh: config.mesh_id.clone(),
+        raft,
+        replica,
+        peers,
+        proposer,
+        leases: Leases::new(config.lease_ttl),
+        lease_ttl: config.lease_ttl,
+        credentials,
+        metrics,
+    };
+    Ok(Node { inner: Arc::new(inner) })
+}
+
+async fn serve_listeners(
+    config: &Config,
+    listeners: Listeners,
+    node: &Node,
+    own: &TrustBundle,
+    (registry, readiness): (Registry, Readiness),
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let draining = shutdown.draining();
+    let credentials = node.inner.credentials.clone();
+    let metrics = node.inner.metrics.clone();
+    let api = incoming::accept(
+        listeners.api,
+        Listening {
+            config: credentials.server_config(PeerPolicy::AnyKnown, &[b"h2"])?,
+            credentials: Some(credentials.clone()),
+            metrics: metrics.clone(),
+            draining: draining.clone(),
+        },
+    );
+    let join = incoming::accept(
+        listeners.join,
+        Listening {
+            config: credentials.server_config_open(&[b"h2"])?,
+            credentials: None,
+            metrics,
+            draining: draining.clone(),
+        },
+    );
+    let root = own.roots().first().context("hub-ca.crt has no certificate")?;
+    let hub = HubService { node: node.clone(), ca_hash: identity::root_hash(root), draining: draining.clone() };
+    let roots = own.roots().iter().map(|root| root.to_vec()).collect();
+    let join_service = JoinService { node: node.clone(), roots };
+    let admin = admin(node, registry, readiness);
+    tracing::info!(node = config.node_id, mesh = %config.mesh_id, "the hub node serves");
+
+    let api = server()
+        .add_service(
+            HubServer::new(hub)
+                .max_decoding_message_size(CLIENT_MESSAGE_MAX)
+                .max_encoding_message_size(CLIENT_ANSWER_MAX),
+        )
+        .add_service(
+            HubPeerServer::new(PeerService { node: node.clone() })
+                .max_decoding_message_size(peer::MESSAGE_MAX)
+                .max_encoding_message_size(peer::MESSAGE_MAX),
+        )
+        .serve_with_incoming_shutdown(api, draining.clone().cancelled_owned());
+    let join = server()
+        .add_service(JoinServer::new(join_service).max_decoding_message_size(256 * 1024))
+        .serve_with_incoming_shutdown(join, draining.clone().cancelled_owned());
+    let admin = tokio::spawn(admin.serve(listeners.admin, shutdown.clone()));
+    let overdue = async {
+        draining.cancelled().await;
+        tokio::select! {
+            () = tokio::time::sleep(DRAIN) => {}
+            () = async { shutdown.ended().cancelled().await } => {}
+        }
+    };
+    let result = tokio::select! {
+        served = async { tokio::try_join!(api, join) } => served.map(|_| ()).context("a listener broke"),
+        () = overdue => Ok(()),
+        stopped = raft_stopped(node) => Err(anyhow::anyhow!("raft stopped: {stopped}")),
+    };
+    admin.abort();
+    result
+}
+
+fn server() -> Server {
+    Server::builder()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+}
+
+/// Resolves when Raft cannot go on, for example because a disk failed: the process must end then.
+async fn raft_stopped(node: &Node) -> String {
+    let mut metrics = node.raft().metrics();
+    match metrics.wait_for(|metrics| metrics.running_state.is_err()).await {
+        Ok(metrics) => format!("{:?}", metrics.running_state),
+        Err(_) => "its task ended".to_owned(),
+    }
+}
+
+async fn follow_metrics(node: Node, ended: CancellationToken) {
+    let mut position = node.replica().position();
+    let mut raft = node.raft().server_metrics();
+    loop {
+        let revision = position.borrow_and_update().revision;
+        node.inner.metrics.revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+        let leads = raft.borrow_and_update().current_leader == Some(node.id());
+        node.inner.metrics.is_leader.set(i64::from(leads));
+        tokio::select! {
+            () = ended.cancelled() => return,
+            changed = position.changed() => if changed.is_err() { return },
+            changed = raft.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+fn admin(node: &Node, registry: Registry, readiness: Readiness) -> Admin {
+    let raft = node.clone();
+    let state = node.clone();
+    Admin::new(registry, readiness)
+        .route("/debug/raft", move |_| {
+            let node = raft.clone();
+            async move {
+                let metrics = node.raft().metrics().borrow().clone();
+                let members: BTreeMap<String, String> =
+                    node.replica().nodes().into_iter().map(|(id, node)| (id.to_string(), node.api)).collect();
+                json!({
+                    "node": node.id(),
+                    "leader": metrics.current_leader,
+                    "term": metrics.current_term,
+                    "state": format!("{:?}", metrics.state),
+                    "last_log_index": metrics.last_log_index,
+                    "applied_index": metrics.last_applied.map(|id| id.index),
+                    "snapshot_index": metrics.snapshot.map(|id| id.index),
+                    "purged_index": metrics.purged.map(|id| id.index),
+                    "members": members,
+                })
+            }
+        })
+        .route("/debug/state", move |_| {
+            let node = state.clone();
+            async move {
+                node.replica().read(|state| {
+                    let resources: BTreeMap<String, u64> =
+                        state.resources().iter().map(|(key, resource)| (key.to_string(), resource.revision)).collect();
+                    json!({"revision": state.revision(), "resources": resources})
+                })
+            }
+        })
+}
