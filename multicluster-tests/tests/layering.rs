@@ -64,7 +64,7 @@ fn heavy_dependencies_stay_where_the_design_puts_them() {
         ("sled", &["isthmus-hub"]),
         ("quinn", &["isthmus-gateway", "isthmus-identity", "isthmus-multicluster-tests"]),
         ("kube", &["isthmus-federation-crds", "isthmus-agent", "hubctl", "isthmus-multicluster-tests"]),
-        ("rcgen", &["isthmus-identity", "isthmus-multicluster-tests"]),
+        ("rcgen", &["isthmus-identity"]),
         ("envoy-types", &["isthmus-discovery"]),
     ];
     let arrows = arrows();
