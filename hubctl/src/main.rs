@@ -1,2 +1,7 @@
-//! hubctl
-fn main() {}
+//! `hubctl`: see the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hubctl::main()
+}

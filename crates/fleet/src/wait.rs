@@ -62,8 +62,8 @@ pub async fn until_ready(layout: &Layout, process: &ProcessPlan, deadline: Insta
 /// Waits until all serve, reporting each as it becomes ready.
 pub async fn until_all_ready(layout: &Layout, processes: &[ProcessPlan], deadline: Instant) -> Result<()> {
     let mut waiting = tokio::task::JoinSet::new();
-    for process in processes.iter().cloned() {
-        let layout = layout.clone();
+    for process in processes {
+        let (layout, process) = (layout.clone(), process.clone());
         waiting.spawn(async move { until_ready(&layout, &process, deadline).await });
     }
     while let Some(done) = waiting.join_next().await {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::Fleet;
 use crate::hint::Hint;
-use crate::plan::{ClusterPlan, Kind, PodPlan, ProcessPlan, at};
+use crate::plan::{Kind, PodPlan, ProcessPlan, at};
 use crate::process::Launch;
 
 /// Environment variable that names the directory of the executables.
@@ -42,7 +42,10 @@ impl Fleet {
     /// What to execute for a process.
     pub fn launch(&self, process: &ProcessPlan) -> Result<Launch> {
         let (command, environment) = match process.kind {
-            Kind::App => self.app(process)?,
+            Kind::App => {
+                let (cluster, pod) = self.pod(process.name.trim_end_matches("/app"))?;
+                (self.app(pod)?, pod.environment(&cluster.name))
+            }
             kind => (self.component(process, kind)?, Vec::new()),
         };
         Ok(Launch {
@@ -71,19 +74,12 @@ impl Fleet {
         Ok(vec![binary, "--config".to_owned(), text(&config)?])
     }
 
-    fn app(&self, process: &ProcessPlan) -> Result<(Vec<String>, Vec<(String, String)>)> {
-        let reference = process.name.trim_end_matches("/app");
-        let (cluster, pod) = self.pod(reference)?;
-        let command = match &pod.command {
-            Some(words) => words.iter().map(|word| fill(word, pod)).collect(),
-            None => echo_command(&text(&self.state.binaries.join(Kind::App.binary()))?, pod),
-        };
-        Ok((command, app_environment(cluster, pod)))
+    fn app(&self, pod: &PodPlan) -> Result<Vec<String>> {
+        match &pod.command {
+            Some(words) => Ok(words.iter().map(|word| fill(word, pod)).collect()),
+            None => Ok(echo_command(&text(&self.state.binaries.join(Kind::App.binary()))?, pod)),
+        }
     }
-}
-
-fn app_environment(cluster: &ClusterPlan, pod: &PodPlan) -> Vec<(String, String)> {
-    pod.environment(&cluster.name)
 }
 
 fn echo_command(binary: &str, pod: &PodPlan) -> Vec<String> {

@@ -1,0 +1,111 @@
+//! Fleet files: what is accepted, and what is said about what is not.
+
+use fleet::FleetFile;
+use fleet::file::{Export, FileError, PortProtocol};
+
+const HEAD: &str = "name: demo\nclusters:\n  - name: east\n";
+
+/// The problems of a text as `field: message`.
+fn problems(text: &str) -> Vec<String> {
+    match FleetFile::parse(text) {
+        Err(FileError::Fields(problems)) => {
+            assert!(problems.iter().all(|problem| !problem.hint.is_empty()), "every problem has a hint: {problems:?}");
+            problems.into_iter().map(|problem| format!("{}: {}", problem.field, problem.message)).collect()
+        }
+        Err(other) => vec![other.to_string()],
+        Ok(file) => panic!("accepted: {file:?}"),
+    }
+}
+
+#[test]
+fn every_mistake_names_its_field() {
+    let workload = |fields: &str| format!("{HEAD}    workloads:\n      - {{name: web, {fields}}}\n");
+    let cases: Vec<(String, &str)> = vec![
+        ("clusters: [{name: east}]".into(), "name: the field is required"),
+        ("name: demo".into(), "clusters: the field is required"),
+        ("[]".into(), "(the file): expected fields, found a list"),
+        (format!("{HEAD}hub: {{nodes: 2}}"), "hub.nodes: 2 is not an odd number of voters"),
+        (format!("{HEAD}hub: {{nodes: 7}}"), "hub.nodes: expected a number from 1 to 5, found 7"),
+        (format!("{HEAD}hub: {{node: 3}}"), "hub.node: unknown field"),
+        (format!("{HEAD}mesh: Demo"), "mesh: mesh id \"Demo\" is not valid"),
+        ("name: demo\nclusters: [{name: hub}]".into(), "clusters[0].name: a cluster cannot be called hub"),
+        ("name: demo\nclusters: [{name: a}, {name: a}]".into(), "clusters: cluster \"a\" is listed twice"),
+        (format!("{HEAD}    gateways: 0"), "clusters[0].gateways: expected a number from 1 to 7, found 0"),
+        (format!("{HEAD}    gateways: two"), "clusters[0].gateways: expected a number from 1 to 7, found text"),
+        (workload("serviceaccount: web"), "clusters[0].workloads[0].serviceaccount: unknown field"),
+        (workload("labels: {version: 1}"), "clusters[0].workloads[0].labels.version: expected text, found a number"),
+        (workload("mesh: 'no'"), "clusters[0].workloads[0].mesh: expected true or false, found text"),
+        (workload("replicas: 300"), "clusters[0].workloads[0].replicas: expected a number from 1 to 230, found 300"),
+        (workload("command: []"), "clusters[0].workloads[0].command: the command is empty"),
+        (workload("ports: [{name: a}]"), "clusters[0].workloads[0].ports[0].port: the field is required"),
+        (
+            workload("ports: [{name: a, port: 80, protocol: htpt}]"),
+            "clusters[0].workloads[0].ports[0].protocol: unknown protocol \"htpt\"",
+        ),
+        (workload("ports: [{name: a, port: 15008}]"), "clusters[0].workloads[0].ports: port 15008 is taken"),
+        (
+            workload("ports: [{name: a, port: 80}, {name: a, port: 81}]"),
+            "clusters[0].workloads[0].ports: port a (81) is listed twice",
+        ),
+        (workload("export: yes please"), "clusters[0].workloads[0].export: expected true, false or a list of clusters"),
+        (
+            workload("export: [west], ports: [{port: 80}]"),
+            "clusters[0].workloads[0].export: there is no cluster \"west\"",
+        ),
+        (
+            workload("export: true"),
+            "clusters[0].workloads[0].export: a workload without ports has no Service to export",
+        ),
+        (
+            format!(
+                "{HEAD}    workloads: [{{name: a, service: s, ports: [{{port: 80}}]}}, {{name: b, service: s, ports: [{{port: 81}}]}}]"
+            ),
+            "clusters[0].workloads: workloads \"a\" and \"b\" share a service but differ",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(problems(&text), [expected], "for\n{text}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let text = "name: demo\nhub: {nodes: 4}\nclusters:\n  - nam: east\n    gateways: 99\n";
+    assert_eq!(
+        problems(text),
+        [
+            "hub.nodes: 4 is not an odd number of voters",
+            "clusters[0].nam: unknown field",
+            "clusters[0].name: the field is required",
+            "clusters[0].gateways: expected a number from 1 to 7, found 99",
+        ]
+    );
+    let told = FleetFile::parse(text).expect_err("mistakes").to_string();
+    assert!(told.starts_with("the fleet file has 4 mistakes:\n"), "{told}");
+    assert!(told.contains("hint: did you mean `name`?"), "{told}");
+}
+
+#[test]
+fn a_short_file_has_the_usual_defaults() {
+    let text = format!("{HEAD}    workloads: [{{name: web, ports: [{{port: 80}}]}}]");
+    let file = FleetFile::parse(&text).expect("valid");
+    assert_eq!((file.mesh.as_str(), file.hub_nodes, file.clusters[0].gateways), ("demo", 3, 1));
+    let web = &file.clusters[0].workloads[0];
+    assert_eq!((web.namespace.as_str(), web.service_account.as_str(), web.service.as_str()), ("default", "web", "web"));
+    assert_eq!((web.replicas, web.mesh, &web.export), (1, true, &Export::No));
+    assert_eq!((web.ports[0].name.as_str(), web.ports[0].protocol), ("http", PortProtocol::Http));
+}
+
+#[test]
+fn the_committed_examples_are_valid() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/fleets");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(directory).expect("the examples") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            FleetFile::load(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 2);
+}

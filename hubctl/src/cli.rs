@@ -1,0 +1,297 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use fleet::call::Speak;
+use fleet::echo::EchoPort;
+
+use crate::context::Context;
+
+/// Operates an Isthmus mesh, and plays with one on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "hubctl", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(crate) context: Context,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show everything once: two clusters, traffic between them, failures under load
+    Demo(Demo),
+    /// A whole mesh as processes on this machine
+    #[command(subcommand)]
+    Fleet(FleetCommand),
+    /// The hub itself
+    #[command(subcommand)]
+    Hub(HubCommand),
+    /// Join tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Make a cluster a member, with the line that `token create` printed
+    JoinCluster(JoinCluster),
+    /// Member clusters and their leases
+    Clusters,
+    /// Services of the mesh: addresses, ports, who exports them
+    Services,
+    /// Exports, cluster by cluster
+    Exports,
+    /// East-west gateways, cluster by cluster
+    Gateways,
+    /// Send real probes over every hop, from both ends, and name the one that fails
+    Check,
+    /// Tell where a request would go, and why
+    Explain(Explain),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Leave the fleet running
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Write the figures to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Requests per second while things fail
+    #[arg(long, default_value_t = 200)]
+    pub(crate) rate: u32,
+    /// Stop after the first cross-cluster answers
+    #[arg(long)]
+    pub(crate) no_failures: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FleetCommand {
+    /// Bring a fleet up
+    Up(Up),
+    /// End all processes of a fleet and remove its directory
+    Down {
+        /// The fleet's directory [default: --fleet, or the only one]
+        directory: Option<PathBuf>,
+    },
+    /// The fleets of this user
+    List,
+    /// Processes, whether they run and whether they serve
+    Status,
+    /// Send a signal to a process
+    Kill {
+        /// The process, as `fleet status` names it
+        process: String,
+        /// KILL, TERM, STOP, CONT, …
+        #[arg(long, default_value = "KILL")]
+        signal: String,
+    },
+    /// Start a process that was killed, and wait until it serves
+    Start {
+        /// The process, as `fleet status` names it
+        process: String,
+    },
+    /// Print what a process wrote
+    Logs {
+        /// The process, as `fleet status` names it
+        process: String,
+        /// Go on printing
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Apply manifests to a cluster: all of them or none
+    Apply(Manifests),
+    /// Delete what manifests name from a cluster
+    Delete(Manifests),
+    /// Run a command as if it were in a workload: its proxy variables lead to the workload's sidecar
+    Exec {
+        /// `<cluster>/<workload>` or `<cluster>/<pod>`
+        workload: String,
+        /// The command
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Call a service from a workload
+    Call(Call),
+    /// Forward a local port to a workload's view of a service
+    Forward {
+        /// `<cluster>/<workload>` or `<cluster>/<pod>`
+        workload: String,
+        /// `<service>.<namespace>:<port>`
+        target: String,
+        /// Where to listen
+        #[arg(long, default_value = "127.0.0.1:0")]
+        local: SocketAddr,
+    },
+    /// The echo server that workloads run by default
+    #[command(hide = true)]
+    Echo {
+        /// `name=protocol:address`
+        #[arg(long = "port", required = true)]
+        ports: Vec<EchoPort>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// The fleet file
+    #[arg(short, long)]
+    pub(crate) file: PathBuf,
+    /// What the fleet stands on
+    #[arg(long, value_enum, default_value = "loopback")]
+    pub(crate) ground: Ground,
+    /// The fleet's directory: new or empty [default: one named after the fleet, under the temporary directory]
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Leave everything in place if it does not come up
+    #[arg(long)]
+    pub(crate) keep_on_failure: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Ground {
+    /// Loopback addresses and explicit proxies; no privileges, and no boundary between local users
+    Loopback,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Manifests {
+    /// The cluster
+    pub(crate) cluster: String,
+    /// A file of YAML documents; `-` is standard input
+    #[arg(short, long, required = true)]
+    pub(crate) file: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Call {
+    /// `<cluster>/<workload>` or `<cluster>/<pod>`
+    pub(crate) workload: String,
+    /// What to call
+    pub(crate) url: String,
+    /// HTTP method
+    #[arg(short = 'X', long = "request")]
+    pub(crate) method: Option<String>,
+    /// Request header `name: value`
+    #[arg(short = 'H', long = "header")]
+    pub(crate) headers: Vec<String>,
+    /// Request body; `@file` reads one
+    #[arg(short, long)]
+    pub(crate) data: Option<String>,
+    /// http1, h2, grpc or tcp
+    #[arg(long, default_value = "http1")]
+    pub(crate) protocol: Speak,
+    /// Print status and headers too
+    #[arg(short, long)]
+    pub(crate) include: bool,
+    /// Seconds that the call may take
+    #[arg(long, default_value_t = 30)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HubCommand {
+    /// Make the files of a new hub: its root, certificates of its nodes, the first operator's credential
+    Init {
+        /// The mesh
+        #[arg(long)]
+        mesh_id: String,
+        /// Where the files go
+        #[arg(long)]
+        dir: PathBuf,
+        /// `<id>=<api host:port>,<join host:port>`
+        #[arg(long = "member", required = true)]
+        members: Vec<String>,
+    },
+    /// Every node: role, revision, and whether its state equals the others'
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a single-use token and print the line that joins the cluster
+    Create {
+        /// The cluster's name
+        #[arg(long)]
+        cluster: String,
+        /// Its trust domain [default: `<cluster>.<mesh>`]
+        #[arg(long)]
+        trust_domain: Option<String>,
+        /// How long it can be used, such as 15m
+        #[arg(long, default_value = "15m", value_parser = parse_duration)]
+        ttl: u64,
+    },
+    /// All tokens, without their secrets
+    List,
+    /// Make a token unusable
+    Revoke {
+        /// Its id, as `token list` shows it
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinCluster {
+    /// The cluster's name, as in the token
+    pub(crate) name: String,
+    /// Join listeners of the hub
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub(crate) hub: Vec<String>,
+    /// The token
+    #[arg(long)]
+    pub(crate) token: String,
+    /// The hash of the hub's root, `sha256:…`
+    #[arg(long)]
+    pub(crate) ca_hash: String,
+    /// The trust domain, if the token is for another than `<cluster>.<mesh>`
+    #[arg(long)]
+    pub(crate) trust_domain: Option<String>,
+    /// The agent's data directory
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// `<cluster>/<workload>` or `<cluster>/<pod>`
+    #[arg(long)]
+    pub(crate) from: String,
+    /// `<host>:<port>`, such as reviews.default:9080
+    #[arg(long)]
+    pub(crate) to: String,
+}
+
+/// Seconds of `90s`, `15m`, `2h` or a bare number of seconds.
+fn parse_duration(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("write a number with s, m or h, such as 15m".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "write a number with s, m or h, such as 15m".to_owned())?;
+    number.checked_mul(factor).ok_or_else(|| "that is too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_read_as_people_write_them() {
+        for (text, seconds) in [("15m", Ok(900)), ("90s", Ok(90)), ("90", Ok(90)), ("2h", Ok(7200))] {
+            assert_eq!(parse_duration(text), seconds);
+        }
+        assert!(parse_duration("1d").is_err() && parse_duration("m").is_err());
+    }
+}

@@ -1,0 +1,31 @@
+//! One module per group of commands. Each returns the exit code.
+
+mod check;
+mod explain;
+mod fleet;
+mod hub;
+mod mesh;
+mod token;
+
+use anyhow::Result;
+
+use crate::cli::{Cli, Command};
+use crate::demo;
+
+/// Runs a command.
+pub(crate) async fn run(cli: Cli) -> Result<u8> {
+    let context = &cli.context;
+    match cli.command {
+        Command::Demo(options) => demo::run(options).await,
+        Command::Fleet(command) => fleet::run(context, command).await,
+        Command::Hub(command) => hub::run(context, command).await,
+        Command::Token(command) => token::run(context, command).await,
+        Command::JoinCluster(options) => token::join(context, options).await,
+        Command::Clusters => mesh::clusters(context).await,
+        Command::Services => mesh::services(context).await,
+        Command::Exports => mesh::exports(context).await,
+        Command::Gateways => mesh::gateways(context).await,
+        Command::Check => check::run(context).await,
+        Command::Explain(options) => explain::run(context, options).await,
+    }
+}

@@ -1,0 +1,190 @@
+//! The hops of a fleet, from the inside out.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use fleet::call::{Call, connect};
+use fleet::converge::{Import, imports};
+use fleet::file::PortProtocol;
+use fleet::http::{get, get_json};
+use fleet::plan::{ClusterPlan, at, port};
+use fleet::{Fleet, dns};
+use hub_client::HubClient;
+use serde_json::Value;
+
+use super::Check;
+use crate::context::Context;
+
+/// One probe takes no longer.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// Every check of a fleet: hub, then per cluster its components and its paths, then requests.
+pub(super) fn checks(context: &Context, fleet: &Fleet) -> Vec<Check> {
+    let mut checks = hub(context);
+    for cluster in &fleet.plan().clusters {
+        checks.extend(components(cluster));
+    }
+    let imports = imports(fleet.plan());
+    for cluster in &fleet.plan().clusters {
+        let mut remote: Vec<String> =
+            imports.iter().filter(|import| import.to.name == cluster.name).map(|i| i.from.name.to_string()).collect();
+        remote.sort();
+        remote.dedup();
+        checks.extend(paths(cluster, &remote));
+    }
+    for import in imports {
+        checks.push(name(import));
+        checks.extend(requests(import));
+    }
+    checks
+}
+
+/// Each node, asked as the operator over mTLS.
+fn hub(context: &Context) -> Vec<Check> {
+    let operator = match context.operator() {
+        Ok(operator) => operator,
+        Err(error) => {
+            let why = format!("{error:#}");
+            return vec![Check::optional("operator -> hub", async move { Err(why) })];
+        }
+    };
+    let client: Result<HubClient, String> = operator.client().map_err(|error| error.to_string());
+    let node = |address: &String| {
+        let (address, client) = (address.clone(), client.clone());
+        let hop = format!("operator -> hub node {address}");
+        Check::optional(hop, async move {
+            let status = client?.status_of(&address).await.map_err(|error| first_line(&error.to_string()))?;
+            let role = if status.leader_id == status.node_id { "leader" } else { "follower" };
+            Ok(format!("{role}, revision {}", status.revision))
+        })
+    };
+    operator.api_addresses.iter().map(node).collect()
+}
+
+fn components(cluster: &ClusterPlan) -> Vec<Check> {
+    let admin = |name: &str, ip| {
+        let hop = format!("{}: {name}", cluster.name);
+        Check::new(hop, ready(at(ip, port::ADMIN)))
+    };
+    let mut checks = vec![admin("agent", cluster.agent), admin("dns", cluster.dns)];
+    checks.extend(cluster.gateways.iter().map(|gateway| admin(&gateway.name, gateway.ip)));
+    let meshed = cluster.pods.iter().filter(|pod| pod.mesh);
+    checks.extend(meshed.map(|pod| admin(&format!("sidecar of {}", pod.name), pod.ip)));
+    checks
+}
+
+async fn ready(admin: SocketAddr) -> Result<String, String> {
+    match get(admin, "/readyz", WITHIN).await {
+        Ok((status, _)) if status.is_success() => Ok("ready".to_owned()),
+        Ok((_, body)) => Err(first_line(String::from_utf8_lossy(&body).trim())),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What each gateway's own probes say about each gateway of the clusters that it needs.
+fn paths(cluster: &ClusterPlan, remote: &[String]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for gateway in &cluster.gateways {
+        for remote in remote {
+            let hop = format!("{}/{} -> {remote} (QUIC)", cluster.name, gateway.name);
+            let (admin, remote) = (at(gateway.ip, port::ADMIN), remote.clone());
+            checks.push(Check::new(hop, async move {
+                let paths = get_json(admin, "/debug/paths", WITHIN).await.map_err(|error| error.to_string())?;
+                judge_paths(&paths, &remote)
+            }));
+        }
+    }
+    checks
+}
+
+/// All paths to a cluster must be usable: with one of two gone traffic flows, but the hop is broken.
+fn judge_paths(paths: &Value, remote: &str) -> Result<String, String> {
+    let to_remote = paths.as_array().into_iter().flatten().filter(|path| path["cluster"] == remote);
+    let mut usable = Vec::new();
+    let mut broken = Vec::new();
+    for path in to_remote {
+        let name = path["remote_gateway"].as_str().unwrap_or("?");
+        if path["usable"] == true {
+            let rtt = path["rtt_ms"].as_f64().map(|rtt| format!(" {rtt:.1} ms")).unwrap_or_default();
+            usable.push(format!("{name}{rtt}"));
+        } else {
+            let why = path["last_error"].as_str().unwrap_or("its probes are not answered");
+            broken.push(format!("{name}: {why}"));
+        }
+    }
+    match (usable.is_empty(), broken.is_empty()) {
+        (true, true) => Err("it knows no gateway there".to_owned()),
+        (_, false) => Err(broken.join("; ")),
+        (false, true) => Ok(usable.join(", ")),
+    }
+}
+
+/// The name of an import, asked of the importing cluster's shim.
+fn name(import: Import<'_>) -> Check {
+    let host = format!("{}.{}.svc.clusterset.local", import.service.name, import.service.namespace);
+    let shim = at(import.to.dns, port::DNS);
+    Check::new(format!("{}: dns {host}", import.to.name), async move {
+        let answer = dns::ask(shim, &host, WITHIN).await.map_err(|error| error.to_string())?;
+        match answer.addresses.first() {
+            Some(address) => Ok(address.to_string()),
+            None => Err(format!("no address (response code {})", answer.code)),
+        }
+    })
+}
+
+/// One real request per imported port, from a workload of the importing cluster.
+fn requests(import: Import<'_>) -> Vec<Check> {
+    let Some(pod) = import.to.pods.iter().find(|pod| pod.mesh) else { return Vec::new() };
+    let host = format!("{}.{}.svc.clusterset.local", import.service.name, import.service.namespace);
+    let mut checks = Vec::new();
+    for service_port in &import.service.ports {
+        let number = service_port.port;
+        let hop = format!("{}/{} -> {host}:{number}", import.to.name, pod.workload);
+        let (proxy, host, protocol) = (pod.proxy(), host.clone(), service_port.protocol);
+        checks.push(Check::new(hop, async move {
+            let started = Instant::now();
+            let probe = request(proxy, &host, number, protocol);
+            let seen = tokio::time::timeout(WITHIN, probe).await.map_err(|_| "no answer in 5 s".to_owned())??;
+            Ok(format!("{seen}, {:.1} ms", started.elapsed().as_secs_f64() * 1000.0))
+        }));
+    }
+    checks
+}
+
+async fn request(proxy: SocketAddr, host: &str, number: u16, protocol: PortProtocol) -> Result<String, String> {
+    if protocol == PortProtocol::Http {
+        let call = Call::get(proxy, &format!("http://{host}:{number}/")).map_err(|error| format!("{error:#}"))?;
+        let reply = call.send().await.map_err(|error| format!("{error:#}"))?;
+        let status = reply.status.map(|status| status.as_u16()).unwrap_or_default();
+        let body = String::from_utf8_lossy(&reply.body);
+        return if status < 500 {
+            Ok(format!("HTTP {status}"))
+        } else {
+            Err(format!("HTTP {status}: {}", body.trim()))
+        };
+    }
+    connect(proxy, host, number).await.map(|_| "connected".to_owned()).map_err(|error| error.to_string())
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or("no reason given").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn one_broken_path_of_two_is_named() {
+        let paths = json!([
+            {"path": "a", "cluster": "west", "remote_gateway": "gateway-1", "usable": true, "rtt_ms": 0.42},
+            {"path": "b", "cluster": "west", "remote_gateway": "gateway-2", "usable": false, "last_error": "timed out"},
+            {"path": "c", "cluster": "north", "remote_gateway": "gateway-1", "usable": true, "rtt_ms": 1.0},
+        ]);
+        assert_eq!(judge_paths(&paths, "west"), Err("gateway-2: timed out".to_owned()));
+        assert_eq!(judge_paths(&paths, "north"), Ok("gateway-1 1.0 ms".to_owned()));
+        assert_eq!(judge_paths(&paths, "south"), Err("it knows no gateway there".to_owned()));
+    }
+}

@@ -1,0 +1,162 @@
+//! `hubctl fleet`: a whole mesh on this machine.
+
+mod call;
+mod logs;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use fleet::up::{UpRequest, up};
+use fleet::{Fleet, FleetFile, Hint, block, down, handle, manifests, process};
+
+use crate::cli::{FleetCommand, Manifests, Up};
+use crate::context::Context;
+use crate::output::{self, Table, note};
+
+/// How long a process that is started again may take until it serves.
+const START: Duration = Duration::from_secs(30);
+
+pub(super) async fn run(context: &Context, command: FleetCommand) -> Result<u8> {
+    match command {
+        FleetCommand::Up(options) => bring_up(options).await,
+        FleetCommand::Down { directory } => take_down(context, directory).await,
+        FleetCommand::List => list(context),
+        FleetCommand::Status => status(context).await,
+        FleetCommand::Kill { process, signal } => kill(context, &process, &signal).await,
+        FleetCommand::Start { process } => {
+            let record = context.fleet()?.start(&process, START).await?;
+            note(&format!("{process} runs as {}", record.pid));
+            Ok(0)
+        }
+        FleetCommand::Logs { process, follow } => logs::run(&context.fleet()?, &process, follow).await,
+        FleetCommand::Apply(options) => change(context, &options, manifests::apply),
+        FleetCommand::Delete(options) => change(context, &options, manifests::delete),
+        FleetCommand::Exec { workload, command } => run::exec(&context.fleet()?, &workload, &command).await,
+        FleetCommand::Call(options) => call::run(&context.fleet()?, options).await,
+        FleetCommand::Forward { workload, target, local } => {
+            run::forward(&context.fleet()?, &workload, &target, local).await
+        }
+        FleetCommand::Echo { ports } => run::echo(&ports).await,
+    }
+}
+
+/// Where a fleet lives if nobody says otherwise: below a directory that only its user can enter.
+fn default_directory(name: &str) -> PathBuf {
+    block::registry().join("fleets").join(name)
+}
+
+async fn bring_up(options: Up) -> Result<u8> {
+    let crate::cli::Ground::Loopback = options.ground;
+    let file = FleetFile::load(&options.file)?;
+    let binaries = handle::find_binaries()?;
+    let directory = std::path::absolute(options.dir.unwrap_or_else(|| default_directory(&file.name)))?;
+    let mut request = UpRequest::new(file, &directory, binaries);
+    request.keep_on_failure = options.keep_on_failure;
+    let registry = request.registry.clone();
+    let started = Instant::now();
+    let progress = |step: &str| note(&format!("[{:5.1} s] {step}", started.elapsed().as_secs_f64()));
+    let interrupted = tokio::signal::ctrl_c();
+    let fleet = tokio::select! {
+        fleet = up(request, &progress) => fleet?,
+        _ = interrupted => {
+            note("interrupted; taking down what was started");
+            down::down(&directory, &registry, down::GRACE).await?;
+            return Ok(1);
+        }
+    };
+    progress("ready");
+    let first = fleet.plan().clusters.iter().flat_map(|cluster| cluster.pods.iter().map(move |pod| (cluster, pod)));
+    let from =
+        first.filter(|(_, pod)| pod.mesh).map(|(cluster, pod)| format!("{}/{}", cluster.name, pod.workload)).next();
+    note(&format!("fleet {} is in {}", fleet.plan().name, directory.display()));
+    note("next: hubctl fleet status | check | fleet down");
+    if let Some(from) = from {
+        note(&format!("      hubctl fleet call {from} http://<service>.<namespace>.svc.clusterset.local:<port>/"));
+    }
+    Ok(0)
+}
+
+async fn take_down(context: &Context, directory: Option<PathBuf>) -> Result<u8> {
+    let directory = match directory.or_else(|| context.fleet.clone()) {
+        Some(directory) => directory,
+        None => Fleet::only()?.layout.root().to_owned(),
+    };
+    let downed = down::down(&directory, &block::registry(), down::GRACE).await?;
+    note(&format!(
+        "{} processes ended ({} killed), {} removed",
+        downed.ended,
+        downed.killed,
+        downed.directory.display()
+    ));
+    Ok(0)
+}
+
+fn list(context: &Context) -> Result<u8> {
+    let mut table = Table::new(&["FLEET", "DIRECTORY", "BLOCK", "CLUSTERS", "ALIVE"]);
+    let mut rows = Vec::new();
+    for directory in handle::running() {
+        let Ok(fleet) = Fleet::open(&directory) else { continue };
+        let plan = fleet.plan();
+        let clusters: Vec<_> = plan.clusters.iter().map(|cluster| cluster.name.to_string()).collect();
+        let alive = process::of_instance(&fleet.state.instance).len();
+        let block = format!("127.{}.0.0/16", plan.block);
+        let row = [plan.name.clone(), directory.display().to_string(), block, clusters.join(","), alive.to_string()];
+        rows.push(serde_json::json!({
+            "fleet": plan.name, "directory": directory, "block": row[2], "clusters": clusters, "alive": alive,
+        }));
+        table.row(row);
+    }
+    output::print(context.output, &table, &rows)?;
+    Ok(0)
+}
+
+async fn status(context: &Context) -> Result<u8> {
+    let rows = context.fleet()?.status().await;
+    let mut table = Table::new(&["PROCESS", "PID", "STATE", "READY", "ADDRESS"]);
+    for row in &rows {
+        let state = format!("{:?}", row.state).to_lowercase();
+        let ready = match (&row.lacks, row.ready) {
+            (_, true) => "yes".to_owned(),
+            (Some(lacks), _) => format!("no: {}", lacks.lines().next().unwrap_or_default()),
+            (None, _) => "no".to_owned(),
+        };
+        let pid = row.pid.map(|pid| pid.to_string()).unwrap_or_default();
+        table.row([row.process.clone(), pid, state, ready, row.address.clone()]);
+    }
+    output::print(context.output, &table, &rows)?;
+    Ok(u8::from(rows.iter().any(|row| !row.ready)))
+}
+
+async fn kill(context: &Context, process: &str, signal: &str) -> Result<u8> {
+    let parsed = process::parse_signal(signal)
+        .ok_or_else(|| Hint::error(format!("unknown signal {signal:?}"), "use KILL, TERM, INT, HUP, STOP or CONT"))?;
+    let record = context.fleet()?.signal(process, parsed).await?;
+    note(&format!("sent {} to {process} ({})", signal.to_uppercase(), record.pid));
+    Ok(0)
+}
+
+type Change = fn(&Path, &[serde_json::Value]) -> Result<Vec<manifests::Applied>>;
+
+/// Applies or deletes: everything is read and checked before the first file changes.
+fn change(context: &Context, options: &Manifests, change: Change) -> Result<u8> {
+    let fleet = context.fleet()?;
+    let cluster = fleet.cluster(&options.cluster)?;
+    let mut objects = Vec::new();
+    for path in &options.file {
+        let text = if path == Path::new("-") {
+            std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?
+        } else {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+        };
+        objects.extend(manifests::read_all(&path.display().to_string(), &text)?);
+    }
+    let applied = change(&fleet.layout.manifests(cluster.name.as_str()), &objects)?;
+    let mut table = Table::new(&["OBJECT", "ACTION"]);
+    for row in &applied {
+        table.row([row.object.clone(), row.action.to_owned()]);
+    }
+    output::print(context.output, &table, &applied)?;
+    Ok(0)
+}

@@ -1,0 +1,57 @@
+//! `fleet exec`, `fleet forward` and the echo server.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result};
+use fleet::echo::{Echo, EchoPort, Whoami};
+use fleet::forward::{Forward, parse_target};
+use fleet::{Fleet, process};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::output::{self, note};
+
+/// Runs a command whose traffic goes through the workload's sidecar, and takes over its exit code.
+pub(super) async fn exec(fleet: &Fleet, workload: &str, command: &[String]) -> Result<u8> {
+    let (cluster, pod) = fleet.meshed_pod(workload)?;
+    let (program, arguments) = command.split_first().context("the command is empty")?;
+    let proxy = pod.proxy();
+    let mut child = tokio::process::Command::new(program);
+    child.args(arguments).stdin(Stdio::inherit());
+    for name in process::PROXY_VARIABLES {
+        // Loopback names and addresses go through the sidecar too: here they are the mesh.
+        let value = match name.to_lowercase().as_str() {
+            "no_proxy" => String::new(),
+            // socks5h: the sidecar resolves names, by way of the cluster's shim.
+            "all_proxy" => format!("socks5h://{proxy}"),
+            _ => format!("http://{proxy}"),
+        };
+        child.env(name, value);
+    }
+    child.envs(pod.environment(&cluster.name));
+    let status = child.status().await.with_context(|| format!("cannot run {program}"))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+/// Forwards until Ctrl-C.
+pub(super) async fn forward(fleet: &Fleet, workload: &str, target: &str, local: SocketAddr) -> Result<u8> {
+    let (_, pod) = fleet.meshed_pod(workload)?;
+    let forward =
+        Forward::start(local, pod.proxy(), parse_target(target)?, |error| note(&format!("warning: {error}"))).await?;
+    output::text(&format!("{}\n", forward.local))?;
+    note(&format!("forwarding {} to {target} as {workload} sees it; Ctrl-C ends it", forward.local));
+    tokio::signal::ctrl_c().await?;
+    Ok(0)
+}
+
+/// Serves until SIGTERM or Ctrl-C, then lets requests finish.
+pub(super) async fn echo(ports: &[EchoPort]) -> Result<u8> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let echo = Echo::start(ports, Whoami::from_environment()).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    echo.stop().await;
+    Ok(0)
+}

@@ -1,0 +1,159 @@
+//! `hubctl clusters|services|exports|gateways`: what the hub keeps, read linearizably.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+use api::hub::{Address, Cluster, Kind, Lease, ReadRequest, Resource};
+use api::trust::{Export, GatewaySet, Port, Signed};
+use prost::Message;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::output::{self, Table};
+
+/// Everything the operator may see.
+async fn read(context: &Context) -> Result<Vec<Resource>> {
+    let request = ReadRequest { kind: Kind::Unspecified.into(), cluster: String::new(), stale: false };
+    Ok(context.hub()?.read(request).await?.resources)
+}
+
+/// The resources of one kind: owning cluster, name, decoded value.
+fn of_kind<M: Message + Default>(resources: &[Resource], kind: Kind) -> Result<Vec<(String, String, M)>> {
+    let of = resources.iter().filter_map(|resource| Some((resource.key.as_ref()?, &resource.value)));
+    of.filter(|(key, _)| key.kind() == kind)
+        .map(|(key, value)| {
+            let decoded = M::decode(value.as_slice()).with_context(|| format!("the hub's {kind:?} is malformed"))?;
+            Ok((key.cluster.clone(), key.name.clone(), decoded))
+        })
+        .collect()
+}
+
+/// The payloads of signed resources. Operators look at them; only agents rely on them, and check the signature.
+fn signed<M: Message + Default>(resources: &[Resource], kind: Kind) -> Result<Vec<(String, M)>> {
+    of_kind::<Signed>(resources, kind)?
+        .into_iter()
+        .map(|(cluster, name, signed)| {
+            let payload = M::decode(signed.payload.as_slice());
+            Ok((cluster.clone(), payload.with_context(|| format!("{cluster}'s {kind:?} {name} is malformed"))?))
+        })
+        .collect()
+}
+
+pub(super) async fn clusters(context: &Context) -> Result<u8> {
+    let resources = read(context).await?;
+    let leases: BTreeMap<String, Lease> = of_kind::<Lease>(&resources, Kind::Lease)?
+        .into_iter()
+        .map(|(cluster, _, lease)| (if lease.cluster.is_empty() { cluster } else { lease.cluster.clone() }, lease))
+        .collect();
+    let gateways = signed::<GatewaySet>(&resources, Kind::Gateways)?;
+    let exports = signed::<Export>(&resources, Kind::Export)?;
+    let mut table = Table::new(&["CLUSTER", "TRUST DOMAIN", "LEASE", "GATEWAYS", "EXPORTS", "JOINED"]);
+    let mut rows = Vec::new();
+    for (_, _, cluster) in of_kind::<Cluster>(&resources, Kind::Cluster)? {
+        let lease = match leases.get(&cluster.name) {
+            Some(lease) if lease.live => "live".to_owned(),
+            Some(lease) => format!("stale since {}", when(lease.changed_at_ms)),
+            None => "never".to_owned(),
+        };
+        let of = gateways.iter().filter(|(name, _)| *name == cluster.name);
+        let gateways: usize = of.map(|(_, set)| set.gateways.len()).sum();
+        let exports = exports.iter().filter(|(name, _)| *name == cluster.name).count();
+        rows.push(json!({
+            "cluster": cluster.name, "trustDomain": cluster.trust_domain, "lease": lease, "gateways": gateways,
+            "exports": exports, "joinedAtMs": cluster.joined_at_ms,
+        }));
+        let joined = when(cluster.joined_at_ms);
+        table.row([cluster.name, cluster.trust_domain, lease, gateways.to_string(), exports.to_string(), joined]);
+    }
+    output::print(context.output, &table, &rows)?;
+    Ok(0)
+}
+
+pub(super) async fn services(context: &Context) -> Result<u8> {
+    let resources = read(context).await?;
+    let addresses: BTreeMap<String, Address> =
+        of_kind::<Address>(&resources, Kind::Address)?.into_iter().map(|(_, name, address)| (name, address)).collect();
+    let mut services: BTreeMap<String, Vec<Export>> = BTreeMap::new();
+    for (_, export) in signed::<Export>(&resources, Kind::Export)? {
+        services.entry(format!("{}/{}", export.namespace, export.name)).or_default().push(export);
+    }
+    let mut table = Table::new(&["SERVICE", "ADDRESS", "PORTS", "EXPORTED BY"]);
+    let mut rows = Vec::new();
+    for (service, mut exports) in services {
+        // KEP-1645: the oldest export decides what the service looks like.
+        exports.sort_by_key(|export| export.created_at);
+        let clusters: Vec<_> = exports.iter().map(|export| export.cluster.clone()).collect();
+        let ports = exports.first().map(|export| ports(&export.ports)).unwrap_or_default();
+        let address = addresses.get(&service).map(|address| address.ipv4.clone()).unwrap_or_default();
+        rows.push(json!({"service": service, "address": address, "ports": ports, "clusters": clusters}));
+        table.row([service, address, ports, clusters.join(",")]);
+    }
+    output::print(context.output, &table, &rows)?;
+    Ok(0)
+}
+
+pub(super) async fn exports(context: &Context) -> Result<u8> {
+    let resources = read(context).await?;
+    let mut table = Table::new(&["CLUSTER", "SERVICE", "PORTS", "HEALTHY", "GROUPS", "TO", "SERIAL"]);
+    let mut rows: Vec<Value> = Vec::new();
+    for (cluster, export) in signed::<Export>(&resources, Kind::Export)? {
+        let service = format!("{}/{}", export.namespace, export.name);
+        let healthy: u32 = export.groups.iter().map(|group| group.healthy).sum();
+        let to = if export.to_clusters.is_empty() { "every member".to_owned() } else { export.to_clusters.join(",") };
+        let groups: Vec<Value> = export
+            .groups
+            .iter()
+            .map(|group| {
+                json!({"serviceAccount": group.service_account, "labels": group.labels, "healthy": group.healthy})
+            })
+            .collect();
+        rows.push(json!({
+            "cluster": cluster, "service": service, "ports": ports(&export.ports), "healthy": healthy,
+            "groups": groups, "to": export.to_clusters, "serial": export.serial,
+        }));
+        let (groups, serial) = (export.groups.len().to_string(), export.serial.to_string());
+        table.row([cluster, service, ports(&export.ports), healthy.to_string(), groups, to, serial]);
+    }
+    output::print(context.output, &table, &rows)?;
+    Ok(0)
+}
+
+pub(super) async fn gateways(context: &Context) -> Result<u8> {
+    let resources = read(context).await?;
+    let mut table = Table::new(&["CLUSTER", "GATEWAY", "QUIC ADDRESS", "SERIAL"]);
+    let mut rows: Vec<Value> = Vec::new();
+    for (cluster, set) in signed::<GatewaySet>(&resources, Kind::Gateways)? {
+        for gateway in set.gateways {
+            rows.push(json!({
+                "cluster": cluster, "gateway": gateway.name, "quic": gateway.quic_address, "serial": set.serial,
+            }));
+            table.row([cluster.clone(), gateway.name, gateway.quic_address, set.serial.to_string()]);
+        }
+    }
+    output::print(context.output, &table, &rows)?;
+    Ok(0)
+}
+
+fn ports(ports: &[Port]) -> String {
+    let ports = ports.iter().map(|port| format!("{}/{}", port.number, port.protocol));
+    ports.collect::<Vec<_>>().join(",")
+}
+
+/// A moment in Unix milliseconds, as a person would say it.
+pub(super) fn when(unix_ms: u64) -> String {
+    let moment = SystemTime::UNIX_EPOCH + Duration::from_millis(unix_ms);
+    match SystemTime::now().duration_since(moment) {
+        Ok(ago) => format!("{} ago", span(ago.as_secs())),
+        Err(ahead) => format!("in {}", span(ahead.duration().as_secs())),
+    }
+}
+
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}

@@ -1,0 +1,144 @@
+//! `hubctl demo`: everything once, with figures.
+//!
+//! Builds what is missing, brings two clusters up, sends requests from one to a service that only the other exports, then
+//! kills part after part under load and counts. What it prints is what happened; nothing is assumed.
+
+mod build;
+mod failures;
+mod story;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use fleet::up::{UpRequest, up};
+use fleet::{Fleet, FleetFile, block, down, handle};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::Demo;
+use crate::output;
+
+/// The fleet that the demo runs; also a committed example.
+const FLEET: &str = include_str!("../../deploy/fleets/two-clusters.yaml");
+
+/// What `--json` writes.
+#[derive(Debug, Clone, Default, Serialize)]
+struct Figures {
+    /// Building, in seconds; 0 when not run by cargo.
+    build_s: f64,
+    /// From nothing to a converged mesh.
+    up_s: f64,
+    /// From the start of the demo to the first cross-cluster answer.
+    first_answer_s: f64,
+    /// The story's answers.
+    answers: Vec<story::Told>,
+    /// One entry per kill.
+    failures: Vec<failures::Figure>,
+}
+
+/// The clock that all progress lines show.
+#[derive(Debug, Clone, Copy)]
+struct Clock(Instant);
+
+impl Clock {
+    fn seconds(self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
+
+    /// One line of progress.
+    fn say(self, text: &str) {
+        // A reader that went away is told nothing.
+        let _ = output::text(&format!("[{:5.1} s] {text}\n", self.seconds()));
+    }
+}
+
+/// Runs the demo and cleans up after it, also after Ctrl-C.
+pub(crate) async fn run(options: Demo) -> Result<u8> {
+    let clock = Clock(Instant::now());
+    let mut figures = Figures { build_s: build::binaries(clock).await?, ..Figures::default() };
+    let directory = temporary_directory();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let outcome = tokio::select! {
+        outcome = play(&options, &directory, clock, &mut figures) => outcome.map(|()| 0),
+        _ = tokio::signal::ctrl_c() => Ok(interrupted(clock)),
+        _ = terminate.recv() => Ok(interrupted(clock)),
+    };
+    if let (Some(path), Ok(0)) = (&options.json, &outcome) {
+        let text = serde_json::to_vec_pretty(&figures)?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if options.keep && matches!(outcome, Ok(0)) {
+        clock.say(&format!("the fleet stays in {}", directory.display()));
+        farewell(&options, &directory)?;
+        return outcome;
+    }
+    clean_up(&directory, clock).await?;
+    if matches!(outcome, Ok(0)) {
+        farewell(&options, &directory)?;
+    }
+    outcome
+}
+
+fn interrupted(clock: Clock) -> u8 {
+    clock.say("interrupted");
+    130
+}
+
+async fn play(options: &Demo, directory: &Path, clock: Clock, figures: &mut Figures) -> Result<()> {
+    let fleet = start(directory, clock, figures).await?;
+    story::tell(&fleet, clock, figures).await?;
+    if !options.no_failures {
+        failures::run(&fleet, options.rate, clock, figures).await?;
+    }
+    Ok(())
+}
+
+async fn start(directory: &Path, clock: Clock, figures: &mut Figures) -> Result<Fleet> {
+    let file = FleetFile::parse(FLEET)?;
+    let clusters: Vec<_> = file.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+    clock.say(&format!("bringing up a hub of {} and the clusters {}", file.hub_nodes, clusters.join(" and ")));
+    let began = clock.seconds();
+    let request = UpRequest::new(file, directory, handle::find_binaries()?);
+    let fleet = up(request, &|step| clock.say(step)).await?;
+    figures.up_s = clock.seconds() - began;
+    let processes = fleet.plan().processes().len();
+    clock.say(&format!("{processes} processes serve; the mesh has converged"));
+    Ok(fleet)
+}
+
+fn temporary_directory() -> PathBuf {
+    block::registry().join("fleets").join(format!("demo-{:08x}", std::process::id()))
+}
+
+async fn clean_up(directory: &Path, clock: Clock) -> Result<()> {
+    if !directory.exists() {
+        return Ok(());
+    }
+    let downed = down::down(directory, &block::registry(), down::GRACE).await?;
+    clock.say(&format!("cleaned up: {} processes ended, {} removed", downed.ended, directory.display()));
+    Ok(())
+}
+
+/// How to go on playing.
+fn farewell(options: &Demo, directory: &Path) -> Result<()> {
+    let run = "cargo run --quiet --bin hubctl --";
+    let mut lines = String::from("\nGo on playing:\n");
+    if options.keep {
+        lines.push_str(&format!("  export ISTHMUS_FLEET={}\n", directory.display()));
+    } else {
+        lines.push_str(&format!("  {run} fleet up -f deploy/fleets/two-clusters.yaml\n"));
+    }
+    for line in [
+        "fleet status",
+        "fleet call east/web http://reviews.default.svc.clusterset.local:9080/hello",
+        "fleet exec east/web -- curl -s http://reviews.default.svc.clusterset.local:9080/hello",
+        "explain --from east/web --to reviews.default:9080",
+        "fleet kill west/gateway-1",
+        "check",
+        "fleet down",
+    ] {
+        lines.push_str(&format!("  {run} {line}\n"));
+    }
+    output::text(&lines)
+}
