@@ -183,11 +183,12 @@ impl Engine {
         let namespace = view.workload.as_deref().map_or(&self.config.namespace, |workload| &workload.namespace);
         let host = Host::parse(host, namespace);
         let view = match host.service() {
-            Some(service) if !view.services.contains_key(service) => {
+            // Also for services that the view holds: the directory forgets those that nobody asks for.
+            Some(service) => {
                 self.config.directory.demand(service).await;
                 self.config.directory.view()
             }
-            _ => view,
+            None => view,
         };
         mesh::route(&view, &RouteRequest { host: &host, port })
     }

@@ -1,0 +1,226 @@
+//! HTTP inside one cluster.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use mesh::Protocol;
+use proxy::body::{self, BodyError};
+use tokio::sync::mpsc;
+
+use crate::world::*;
+
+#[tokio::test]
+async fn an_http_1_1_request_reaches_the_application_with_the_proven_identity_of_the_client() {
+    let world = World::new();
+    let server = Server::of(&world, "east", "reviews", Protocol::Http, http_app("one").await).await;
+    let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Http, &[server.ip]));
+    let mut request = get("/x?y=1");
+    request.headers_mut().insert("x-forwarded-client-cert", "By=evil;URI=spiffe://forged".parse().unwrap());
+    request.headers_mut().insert("x-isthmus-port", "22".parse().unwrap());
+    request.headers_mut().insert("connection", "keep-alive, x-hop".parse().unwrap());
+    request.headers_mut().insert("x-hop", "1".parse().unwrap());
+    let response = client.http1("reviews", request).await;
+    assert_eq!(response.status(), 200, "{response:?}");
+    let seen = json(&response);
+    assert_eq!((&seen["app"], &seen["version"], &seen["uri"]), (&"one".into(), &"HTTP/1.1".into(), &"/x?y=1".into()));
+    let headers = seen["headers"].as_object().unwrap();
+    let xfcc = headers["x-forwarded-client-cert"].as_str().unwrap();
+    assert!(xfcc.starts_with("By=spiffe://east.demo/ns/default/sa/reviews;Hash="), "{xfcc}");
+    assert!(xfcc.ends_with(";Subject=\"\";URI=spiffe://east.demo/ns/default/sa/web"), "{xfcc}");
+    assert_eq!(headers["host"], "reviews.default.svc.clusterset.local:9080");
+    assert!(headers.contains_key("x-request-id"));
+    assert!(!headers.contains_key("x-isthmus-port") && !headers.contains_key("x-hop"));
+    let record = client.records.lock().unwrap()[0].clone();
+    assert_eq!((record.status, record.flags, record.attempts, record.mutual_tls), (200, "-", 1, true));
+    assert_eq!(record.destination.workload, "reviews-0");
+    assert_eq!(record.destination.identity, id("east", "reviews").to_string());
+    let record = server.records.lock().unwrap()[0].clone();
+    assert_eq!(record.source.identity, id("east", "web").to_string());
+}
+
+#[tokio::test]
+async fn an_xfcc_header_never_survives_a_plain_port_either() {
+    let world = World::new();
+    let server = Server::of(&world, "east", "reviews", Protocol::Http, http_app("one").await).await;
+    let mut request = get("/");
+    request.headers_mut().insert("x-forwarded-client-cert", "URI=spiffe://forged".parse().unwrap());
+    let response = collect(http1((server.ip, PORT).into(), request).await).await;
+    assert!(json(&response)["headers"].get("x-forwarded-client-cert").is_none());
+}
+
+#[tokio::test]
+async fn http2_streams_both_ways_and_keeps_trailers() {
+    let world = World::new();
+    let server = Server::of(&world, "east", "reviews", Protocol::Grpc, http_app("one").await).await;
+    let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Grpc, &[server.ip]));
+    let mut sender = http2(client.capture("reviews").await).await;
+    let (tx, mut rx) = mpsc::channel::<Result<Frame<Bytes>, BodyError>>(1);
+    let frames = StreamBody::new(futures(move |cx| rx.poll_recv(cx))).boxed_unsync();
+    let request = Request::post("http://reviews:9080/echo").header("content-type", "application/grpc").body(frames);
+    let mut response = sender.send_request(request.unwrap()).await.unwrap();
+    for message in ["one", "two", "three"] {
+        tx.send(Ok(Frame::data(Bytes::from(message)))).await.unwrap();
+        let frame = response.body_mut().frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), message, "the echo of a message comes before the next is sent");
+    }
+    drop(tx);
+    let trailers = response.body_mut().frame().await.unwrap().unwrap().into_trailers().unwrap();
+    assert_eq!(trailers["grpc-status"], "0");
+    assert!(response.body_mut().frame().await.is_none());
+    let record = client.records.lock().unwrap()[0].clone();
+    assert_eq!((record.protocol, record.grpc_status.as_deref()), ("grpc", Some("0")));
+    assert_eq!((record.bytes_received, record.bytes_sent), (11, 11));
+}
+
+/// A stream from a poll function.
+fn futures<T>(
+    poll: impl FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<T>> + Unpin,
+) -> impl tokio_stream::Stream<Item = T> {
+    struct Polled<F>(F);
+    impl<T, F: FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<T>> + Unpin> tokio_stream::Stream for Polled<F> {
+        type Item = T;
+        fn poll_next(
+            mut self: std::pin::Pin<&mut Self>,
+            cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<T>> {
+            (self.0)(cx)
+        }
+    }
+    Polled(poll)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_of_100_mb_passes_both_ways_in_bounded_memory() {
+    const CHUNK: usize = 64 * 1024;
+    const CHUNKS: usize = 1600;
+    let world = World::new();
+    let server = Server::of(&world, "east", "reviews", Protocol::Http, http_app("one").await).await;
+    let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Http, &[server.ip]));
+    let chunk = Bytes::from(vec![7; CHUNK]);
+    let mut left = CHUNKS;
+    let frames = StreamBody::new(futures(move |_| {
+        std::task::Poll::Ready(left.checked_sub(1).map(|rest| {
+            left = rest;
+            Ok::<_, BodyError>(Frame::data(chunk.clone()))
+        }))
+    }));
+    let before = resident();
+    let at = client.capture("reviews").await;
+    let request = Request::post("/echo").body(frames.boxed_unsync()).unwrap();
+    let mut body = http1(at, request).await.into_body();
+    let (mut total, mut most) = (0, 0);
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.unwrap().into_data() {
+            total += data.len();
+            most = most.max(resident());
+        }
+    }
+    assert_eq!(total, CHUNK * CHUNKS);
+    assert!(most.saturating_sub(before) < 64 << 20, "grew by {} MiB", most.saturating_sub(before) >> 20);
+}
+
+/// Resident bytes of this process.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_requests_at_once_are_all_answered() {
+    let world = World::new();
+    let server = Server::of(&world, "east", "reviews", Protocol::Http, http_app("one").await).await;
+    let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Http, &[server.ip]));
+    let at = client.capture("reviews").await;
+    let requests = (0..200).map(|_| tokio::spawn(async move { http1(at, post("/echo", vec![1; 10_000])).await }));
+    for request in requests.collect::<Vec<_>>() {
+        let response = collect(request.await.unwrap()).await;
+        assert_eq!((response.status(), response.body().len()), (StatusCode::OK, 10_000));
+    }
+    assert!(client.outbound.pools().len() <= 4, "{:?}", client.outbound.pools());
+}
+
+#[tokio::test]
+async fn a_request_goes_to_another_endpoint_when_the_first_refuses_whatever_its_method() {
+    let world = World::new();
+    let good = Server::of(&world, "east", "reviews", Protocol::Http, http_app("good").await).await;
+    let (no_sidecar, app_down) = (address(), closed_port().await);
+    let no_app = Server::of(&world, "east", "reviews", Protocol::Http, app_down).await;
+    let endpoints = [no_sidecar, no_app.ip, good.ip];
+    let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Http, &endpoints));
+    for _ in 0..20 {
+        let response = client.http1("reviews", post("/", "body")).await;
+        assert_eq!(response.status(), 200, "{response:?}");
+        assert_eq!(json(&response)["app"], "good");
+    }
+}
+
+async fn closed_port() -> std::net::SocketAddr {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn only_idempotent_requests_are_repeated_after_a_503() {
+    let world = World::new();
+    let calls = Arc::new(AtomicU32::new(0));
+    let counted = calls.clone();
+    let app = app_with(move |_| {
+        let first = counted.fetch_add(1, Ordering::Relaxed) == 0;
+        async move {
+            let mut response = Response::new(body::empty());
+            *response.status_mut() = if first { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+            response
+        }
+    })
+    .await;
+    let server = Server::of(&world, "east", "reviews", Protocol::Http, app).await;
+    let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Http, &[server.ip]));
+    for (method, status, made) in [(Method::GET, 200, 2), (Method::POST, 503, 1)] {
+        calls.store(0, Ordering::Relaxed);
+        let request = Request::builder().method(method.clone()).uri("/").body(body::empty()).unwrap();
+        assert_eq!(client.http1("reviews", request).await.status(), status, "{method}");
+        assert_eq!(calls.load(Ordering::Relaxed), made, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_a_sidecar_gets_plain_text() {
+    let world = World::new();
+    let app = http_app("plain").await;
+    let view = ViewOf::cluster("east").endpoints("reviews", Protocol::Http, &[app.ip()], app.port(), None);
+    let client = Client::start(&world, view);
+    let response = client.http1("reviews", get("/")).await;
+    assert_eq!(json(&response)["app"], "plain");
+    assert!(!client.records.lock().unwrap()[0].mutual_tls);
+}
+
+#[tokio::test]
+async fn what_nobody_serves_is_refused_with_the_reason() {
+    let world = World::new();
+    let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Http, &[]));
+    let response = client.http1("reviews", get("/")).await;
+    assert_eq!((response.status(), &response.headers()["x-isthmus-denial"]), (StatusCode::SERVICE_UNAVAILABLE, &"no-endpoint".parse().unwrap()));
+    assert_eq!(client.records.lock().unwrap()[0].flags, "UH");
+}
+
+#[tokio::test]
+async fn draining_ends_connections_and_finishes_requests() {
+    let world = World::new();
+    let server = Server::of(&world, "east", "reviews", Protocol::Http, http_app("one").await).await;
+    let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Http, &[server.ip]));
+    let mut sender = http2(client.capture("reviews").await).await;
+    let (tx, mut rx) = mpsc::channel::<Result<Frame<Bytes>, BodyError>>(1);
+    let frames = StreamBody::new(futures(move |cx| rx.poll_recv(cx))).boxed_unsync();
+    let mut response = sender.send_request(Request::post("http://reviews:9080/echo").body(frames).unwrap()).await.unwrap();
+    let life = server.life.clone();
+    let drained = tokio::spawn(async move { life.drain(std::time::Duration::from_secs(20)).await });
+    server.life.draining.cancelled().await;
+    tx.send(Ok(Frame::data(Bytes::from("late")))).await.unwrap();
+    assert_eq!(response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), "late");
+    drop(tx);
+    while response.body_mut().frame().await.is_some() {}
+    tokio::time::timeout(std::time::Duration::from_secs(10), drained).await.expect("drains at once").unwrap();
+}

@@ -1,0 +1,154 @@
+//! Through an own gateway to another cluster.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use api::tunnel::PathEvent;
+use http::Response;
+use mesh::{Denial, MTLS_PORT, Protocol};
+use proxy::body;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::world::*;
+
+/// A server in `west`, a gateway in `east` that leads there, and a view of both.
+async fn west(world: &World, protocol: Protocol, app: std::net::SocketAddr) -> (Server, Gateway, ViewOf) {
+    let server = Server::of(world, "west", "reviews", protocol, app).await;
+    let gateway = Gateway::start(world, "gateway-1", Behaviour::Pipe((server.ip, MTLS_PORT).into())).await;
+    let view = ViewOf::cluster("east").import("reviews", protocol).gateway("gateway-1", gateway.address);
+    (server, gateway, view)
+}
+
+#[tokio::test]
+async fn a_request_reaches_another_cluster_under_the_clients_own_identity() {
+    let world = World::new();
+    let (_server, gateway, view) = west(&world, Protocol::Http, http_app("west").await).await;
+    let client = Client::start(&world, view);
+    let response = client.http1("reviews", get("/")).await;
+    let seen = json(&response);
+    assert_eq!(seen["app"], "west");
+    let xfcc = seen["headers"]["x-forwarded-client-cert"].as_str().unwrap();
+    assert!(xfcc.starts_with("By=spiffe://west.demo/ns/default/sa/reviews;"), "{xfcc}");
+    assert!(xfcc.ends_with("URI=spiffe://east.demo/ns/default/sa/web"), "{xfcc}");
+    client.http1("reviews", get("/again")).await;
+    assert_eq!(gateway.flows.load(Ordering::Relaxed), 1, "the inner connection is kept");
+    let record = client.records.lock().unwrap()[0].clone();
+    let via = record.gateways.unwrap();
+    assert_eq!((via.source_gateway.as_str(), via.path.as_str()), ("gateway-1", "gateway-1-to-west"));
+    assert_eq!((record.destination.workload.as_str(), record.destination.cluster.as_str()), ("reviews-west-1", "west"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_requests_ride_streams_of_their_own_up_to_a_bound() {
+    let world = World::new();
+    let (_server, gateway, view) = west(&world, Protocol::Http, http_app("west").await).await;
+    let client = Client::start(&world, view);
+    let at = client.capture("reviews").await;
+    let requests: Vec<_> = (0..200).map(|_| tokio::spawn(async move { http1(at, post("/echo", vec![1; 50_000])).await })).collect();
+    for request in requests {
+        assert_eq!(collect(request.await.unwrap()).await.body().len(), 50_000);
+    }
+    let flows = gateway.flows.load(Ordering::Relaxed);
+    assert!((2..=64).contains(&flows), "{flows}");
+}
+
+#[tokio::test]
+async fn opaque_flows_cross_clusters_and_each_side_closes_for_itself() {
+    let world = World::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let app = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).await.unwrap();
+            stream.write_all(&all).await.unwrap();
+        }
+    });
+    let (_server, _gateway, view) = west(&world, Protocol::Tcp, app).await;
+    let client = Client::start(&world, view);
+    let mut stream = TcpStream::connect(client.capture("reviews").await).await.unwrap();
+    stream.write_all(b"over there").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut back = String::new();
+    stream.read_to_string(&mut back).await.unwrap();
+    assert_eq!(back, "over there");
+}
+
+#[tokio::test]
+async fn traffic_fails_over_to_the_other_cluster_and_comes_back_without_losing_a_request() {
+    let world = World::new();
+    let (_west, _gateway, view) = west(&world, Protocol::Http, http_app("west").await).await;
+    let ip = address();
+    let start_east = || async {
+        let view = ViewOf::cluster("east").workload("reviews", Protocol::Http, mesh::MtlsMode::Permissive);
+        let credentials = world.credentials("east", &id("east", "reviews"));
+        Server::start(credentials, view, http_app("east").await, ip).await
+    };
+    let client = Client::start(&world, view.local("reviews", Protocol::Http, &[ip]));
+    let ask = async || {
+        let response = client.http1("reviews", post("/", "x")).await;
+        assert_eq!(response.status(), 200, "{response:?}");
+        json(&response)["app"].as_str().unwrap().to_owned()
+    };
+    let east = start_east().await;
+    assert_eq!(ask().await, "east");
+    east.life.drain(Duration::from_secs(1)).await;
+    drop(east);
+    assert_eq!(ask().await, "west");
+    let _east = start_east().await;
+    let back = async { while ask().await != "east" {} };
+    tokio::time::timeout(Duration::from_secs(10), back).await.expect("it comes back");
+}
+
+#[tokio::test]
+async fn another_gateway_is_used_when_one_is_gone_or_has_no_way() {
+    let world = World::new();
+    let (server, gone, view) = west(&world, Protocol::Http, http_app("west").await).await;
+    let lost = Gateway::start(&world, "gateway-2", Behaviour::Deny(Denial::ClusterUnreachable)).await;
+    let good = Gateway::start(&world, "gateway-3", Behaviour::Pipe((server.ip, MTLS_PORT).into())).await;
+    gone.life.drain(Duration::ZERO).await;
+    let view = view.gateway("gateway-2", lost.address).gateway("gateway-3", good.address);
+    let client = Client::start(&world, view);
+    for _ in 0..5 {
+        assert_eq!(client.http1("reviews", post("/", "x")).await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn the_reason_of_a_denial_comes_back_to_the_client() {
+    let world = World::new();
+    let (_server, gateway, view) = west(&world, Protocol::Http, http_app("west").await).await;
+    gateway.behaviour.send_replace(Behaviour::Deny(Denial::NotExported));
+    let client = Client::start(&world, view);
+    let response = client.http1("reviews", get("/")).await;
+    assert_eq!(response.headers()["x-isthmus-denial"], "not-exported");
+    let record = client.records.lock().unwrap()[0].clone();
+    assert_eq!((record.status, record.attempts), (403, 1));
+    assert!(record.error.unwrap().contains("west/gateway-1"));
+}
+
+#[tokio::test]
+async fn a_request_that_waits_on_a_path_which_goes_down_is_sent_again_elsewhere() {
+    let world = World::new();
+    // The first gateway's server never answers.
+    let stuck = app_with(|_| std::future::pending::<Response<body::Body>>()).await;
+    let (_stuck, first, view) = west(&world, Protocol::Http, stuck).await;
+    let client = Client::start(&world, view.clone());
+    let at = client.capture("reviews").await;
+    let waiting = tokio::spawn(async move { collect(http1(at, get("/")).await).await });
+    while first.flows.load(Ordering::Relaxed) == 0 || client.outbound.pools().iter().all(|entry| entry.kind != "remote") {
+        tokio::task::yield_now().await;
+    }
+    let good = Server::of(&world, "west", "reviews", Protocol::Http, http_app("good").await).await;
+    first.behaviour.send_replace(Behaviour::Pipe((good.ip, MTLS_PORT).into()));
+    while first.events.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let event = PathEvent { path: "gateway-1-to-west".into(), cluster: "west".into(), usable: false };
+    first.events.send(event).unwrap();
+    let response = tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("sent again").unwrap();
+    assert_eq!(json(&response)["app"], "good");
+    client.view.send_replace(Arc::new(view.0));
+}

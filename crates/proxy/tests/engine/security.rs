@@ -1,0 +1,81 @@
+//! Who is refused.
+
+use std::time::{Duration, Instant};
+
+use identity::{Credentials, PeerPolicy};
+use mesh::{MTLS_PORT, MtlsMode, Protocol};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::world::*;
+
+#[tokio::test]
+async fn a_server_that_proves_another_identity_gets_no_request() {
+    let world = World::new();
+    let app = http_app("impostor").await;
+    let view = ViewOf::cluster("east").workload("reviews", Protocol::Http, MtlsMode::Permissive);
+    for (cluster, id) in [("east", id("east", "impostor")), ("west", id("west", "reviews"))] {
+        let server = Server::start(world.credentials(cluster, &id), view.clone(), app, address()).await;
+        let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Http, &[server.ip]));
+        assert_eq!(client.http1("reviews", get("/")).await.status(), 503, "{id}");
+        assert!(server.records.lock().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_peer_without_a_certificate_or_with_one_of_an_unknown_root_is_refused() {
+    let world = World::new();
+    let server = Server::of(&world, "east", "reviews", Protocol::Http, http_app("one").await).await;
+    let forged = world.svid("evil", &id("evil", "web"), Duration::from_secs(60));
+    let claimed = Credentials::fixed(forged, world.bundles());
+    let nobody = Credentials::anonymous(world.bundles());
+    for (who, credentials) in [("nobody", nobody), ("an unknown root", claimed)] {
+        let config = if who == "nobody" {
+            credentials.client_config_open(PeerPolicy::AnyKnown, &[b"h2"]).unwrap()
+        } else {
+            credentials.client_config(PeerPolicy::AnyKnown, &[b"h2"]).unwrap()
+        };
+        let stream = TcpStream::connect((server.ip, MTLS_PORT)).await.unwrap();
+        // TLS 1.3 clients learn from the first read that they were refused.
+        let refused = match identity::connect_tls(config, stream, Duration::from_secs(5)).await {
+            Err(_) => true,
+            Ok((mut tls, _)) => {
+                tls.write_all(proxy::detect::HTTP2_PREFACE).await.ok();
+                tls.read(&mut [0; 64]).await.map_or(true, |read| read == 0)
+            }
+        };
+        assert!(refused, "{who} was let in");
+    }
+}
+
+#[tokio::test]
+async fn plain_text_is_refused_in_strict_mode() {
+    let world = World::new();
+    let view = ViewOf::cluster("east").workload("reviews", Protocol::Http, MtlsMode::Strict);
+    let credentials = world.credentials("east", &id("east", "reviews"));
+    let server = Server::start(credentials, view, http_app("one").await, address()).await;
+    let mut stream = TcpStream::connect((server.ip, PORT)).await.unwrap();
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(stream.read(&mut [0; 64]).await.map_or(true, |read| read == 0));
+    let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Http, &[server.ip]));
+    assert_eq!(client.http1("reviews", get("/")).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_connection_ends_within_five_seconds_of_its_peers_certificate() {
+    let world = World::new();
+    let server = Server::of(&world, "east", "reviews", Protocol::Http, http_app("one").await).await;
+    let ttl = Duration::from_secs(2);
+    let credentials = Credentials::fixed(world.svid("east", &id("east", "web"), ttl), world.bundles());
+    let began = Instant::now();
+    let config = credentials.client_config(PeerPolicy::AnyKnown, &[b"h2"]).unwrap();
+    let stream = TcpStream::connect((server.ip, MTLS_PORT)).await.unwrap();
+    let (mut tls, _) = identity::connect_tls(config, stream, ttl).await.unwrap();
+    tls.write_all(proxy::detect::HTTP2_PREFACE).await.unwrap();
+    tls.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    let mut all = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(15), tls.read_to_end(&mut all)).await;
+    assert!(ended.is_ok(), "the connection is still open");
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(1) && took <= ttl + Duration::from_secs(5), "{took:?}");
+}

@@ -1,0 +1,470 @@
+//! Two clusters, their authorities, and what runs in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use api::tunnel::{Accepted, Denied, PathEvent, Reply, reply};
+use bytes::Bytes;
+use http::{HeaderName, Method, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use identity::{ClusterCa, Credentials, PeerPolicy, Svid, TrustBundles};
+use mesh::*;
+use proxy::access::{Record, Recorder};
+use proxy::body::{self, Body};
+use proxy::hbone;
+use proxy::inbound::{AppPort, Inbound, InboundConfig};
+use proxy::listen::{Lifecycle, Limits};
+use proxy::metrics::Metrics;
+use proxy::outbound::{Outbound, OutboundConfig};
+use proxy::serve::serve;
+use proxy::tunnel;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{broadcast, watch};
+
+pub(crate) const PORT: u16 = 9080;
+
+/// An address of 127/8 that nobody else in this process uses, and hardly anybody in another.
+pub(crate) fn address() -> IpAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    let process = std::process::id();
+    Ipv4Addr::new(127, 64 + (process % 128) as u8, (process / 128 % 256) as u8, next as u8).into()
+}
+
+pub(crate) fn td(cluster: &str) -> TrustDomain {
+    TrustDomain::new(format!("{cluster}.demo")).unwrap()
+}
+
+pub(crate) fn id(cluster: &str, account: &str) -> SpiffeId {
+    SpiffeId::new(td(cluster), Namespace::new("default").unwrap(), account).unwrap()
+}
+
+pub(crate) fn service(name: &str) -> ServiceName {
+    ServiceName::new(Namespace::new("default").unwrap(), name).unwrap()
+}
+
+/// The authorities of both clusters.
+pub(crate) struct World {
+    _directory: tempfile::TempDir,
+    authorities: BTreeMap<&'static str, ClusterCa>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let authorities = ["east", "west", "evil"].map(|name| {
+            (name, ClusterCa::load_or_create(&directory.path().join(name), &td(name)).unwrap())
+        });
+        Self { authorities: authorities.into(), _directory: directory }
+    }
+
+    pub(crate) fn svid(&self, cluster: &str, id: &SpiffeId, ttl: Duration) -> Svid {
+        self.authorities[cluster].issue_self(id, ttl, SystemTime::now()).unwrap()
+    }
+
+    pub(crate) fn bundles(&self) -> TrustBundles {
+        let mut bundles = TrustBundles::new();
+        for cluster in ["east", "west"] {
+            bundles.insert(self.authorities[cluster].bundle(1).unwrap());
+        }
+        bundles
+    }
+
+    pub(crate) fn credentials(&self, cluster: &str, id: &SpiffeId) -> Credentials {
+        Credentials::fixed(self.svid(cluster, id, Duration::from_secs(3600)), self.bundles())
+    }
+}
+
+/// A view that is written as prose.
+#[derive(Clone)]
+pub(crate) struct ViewOf(pub(crate) View);
+
+impl ViewOf {
+    pub(crate) fn cluster(name: &str) -> Self {
+        let mesh = MeshInfo {
+            mesh_id: MeshId::new("demo").unwrap(),
+            cluster: ClusterName::new(name).unwrap(),
+            trust_domain: td(name),
+            roots: Vec::new(),
+            bundle_serial: 1,
+        };
+        Self(View { revision: 1, mesh: Some(Arc::new(mesh)), ..View::default() })
+    }
+
+    fn service(mut self, name: &str, change: impl FnOnce(&mut Service)) -> Self {
+        let empty = || Service {
+            name: service(name),
+            global: false,
+            headless: false,
+            clusterset_addresses: Vec::new(),
+            cluster_addresses: Vec::new(),
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            export: Some(ExportPolicy::Everyone),
+            imports: BTreeMap::new(),
+        };
+        let mut edited = self.0.services.remove(&service(name)).map_or_else(empty, |service| (*service).clone());
+        change(&mut edited);
+        self.0.services.insert(service(name), Arc::new(edited));
+        self.0.revision += 1;
+        self
+    }
+
+    /// A local service that speaks `protocol`, with endpoints at these addresses.
+    pub(crate) fn local(self, name: &str, protocol: Protocol, endpoints: &[IpAddr]) -> Self {
+        let account = name.to_owned();
+        self.endpoints(name, protocol, endpoints, PORT, Some(account))
+    }
+
+    pub(crate) fn endpoints(self, name: &str, protocol: Protocol, at: &[IpAddr], port: u16, account: Option<String>) -> Self {
+        self.service(name, |service| {
+            service.ports = vec![ServicePort { name: "main".into(), number: PORT, protocol }];
+            service.endpoints = at
+                .iter()
+                .enumerate()
+                .map(|(number, address)| Endpoint {
+                    name: format!("{name}-{number}"),
+                    address: *address,
+                    ports: BTreeMap::from([(PORT, port)]),
+                    identity: account.as_deref().map(|account| id("east", account)),
+                    labels: Labels::new(),
+                    locality: String::new(),
+                    ready: true,
+                })
+                .collect();
+        })
+    }
+
+    /// The same service in the cluster `west`.
+    pub(crate) fn import(mut self, name: &str, protocol: Protocol) -> Self {
+        let west = ClusterName::new("west").unwrap();
+        let remote = RemoteCluster {
+            name: west.clone(),
+            trust_domain: td("west"),
+            roots: Vec::new(),
+            bundle_serial: 1,
+            gateways: vec![RemoteGateway { name: "gateway-1".into(), quic_address: "127.0.0.1:1".into() }],
+            imported: true,
+            stale_since_ms: None,
+        };
+        self.0.clusters.insert(west.clone(), Arc::new(remote));
+        let key = GroupKey { service_account: name.to_owned(), labels: Labels::new(), locality: String::new() };
+        self.service(name, |service| {
+            let ports = vec![ServicePort { name: "main".into(), number: PORT, protocol }];
+            service.ports.clone_from(&ports);
+            service.imports.insert(west, Import { serial: 1, ports, groups: vec![Group { key, meshed: true, healthy: 1 }] });
+        })
+    }
+
+    pub(crate) fn gateway(mut self, name: &str, address: SocketAddr) -> Self {
+        let identity = SpiffeId::system(td("east"), "gateway").unwrap();
+        let gateway = LocalGateway { name: name.into(), hbone_address: address, identity };
+        self.0.gateways.insert(name.into(), Arc::new(gateway));
+        self
+    }
+
+    pub(crate) fn workload(mut self, name: &str, protocol: Protocol, mtls: MtlsMode) -> Self {
+        let port = WorkloadPort { number: PORT, name: "main".into(), protocol, service_ports: BTreeSet::from([PORT]) };
+        self.0.workload = Some(Arc::new(Workload {
+            namespace: Namespace::new("default").unwrap(),
+            name: format!("{name}-1"),
+            service_account: name.into(),
+            labels: Labels::new(),
+            ports: vec![port],
+            mtls,
+        }));
+        self
+    }
+}
+
+type Records = Arc<Mutex<Vec<Record>>>;
+
+fn recorder() -> (Recorder, Records) {
+    let records = Records::default();
+    let sink = records.clone();
+    (Recorder::new(Metrics::default(), move |record| sink.lock().unwrap().push(record.clone())), records)
+}
+
+/// A sidecar in front of an application.
+pub(crate) struct Server {
+    pub(crate) ip: IpAddr,
+    pub(crate) life: Lifecycle,
+    pub(crate) records: Records,
+    pub(crate) view: watch::Sender<Arc<View>>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.life.draining.cancel();
+        self.life.ended.cancel();
+    }
+}
+
+impl Server {
+    pub(crate) async fn start(credentials: Credentials, view: ViewOf, app: SocketAddr, ip: IpAddr) -> Self {
+        let (view, directory) = watch::channel(Arc::new(view.0));
+        let (recorder, records) = recorder();
+        let life = Lifecycle::default();
+        let config = InboundConfig {
+            directory: Arc::new(directory),
+            credentials,
+            recorder,
+            life: life.clone(),
+            limits: Limits::default(),
+            ports: vec![AppPort { number: PORT, app, protocol: Protocol::Auto }],
+        };
+        let inbound = Inbound::start(config);
+        let mtls = TcpListener::bind((ip, MTLS_PORT)).await.unwrap();
+        let plain = TcpListener::bind((ip, PORT)).await.unwrap();
+        let (one, two) = (inbound.clone(), inbound);
+        tokio::spawn(async move { one.serve_mtls(mtls).await });
+        tokio::spawn(async move { two.serve_plain(plain, PORT).await });
+        Self { ip, life, records, view }
+    }
+
+    /// A meshed server of the service `name`.
+    pub(crate) async fn of(world: &World, cluster: &str, name: &str, protocol: Protocol, app: SocketAddr) -> Self {
+        let view = ViewOf::cluster(cluster).workload(name, protocol, MtlsMode::Permissive);
+        Self::start(world.credentials(cluster, &id(cluster, name)), view, app, address()).await
+    }
+}
+
+/// The client's side: an outbound engine and a way in.
+pub(crate) struct Client {
+    pub(crate) outbound: Outbound,
+    pub(crate) records: Records,
+    pub(crate) view: watch::Sender<Arc<View>>,
+}
+
+impl Client {
+    pub(crate) fn start(world: &World, view: ViewOf) -> Self {
+        Self::with(world.credentials("east", &id("east", "web")), view)
+    }
+
+    pub(crate) fn with(credentials: Credentials, view: ViewOf) -> Self {
+        let view = view.workload("web", Protocol::Http, MtlsMode::Permissive);
+        let (view, directory) = watch::channel(Arc::new(view.0));
+        let (recorder, records) = recorder();
+        let config = OutboundConfig {
+            directory: Arc::new(directory),
+            credentials,
+            recorder,
+            life: Lifecycle::default(),
+            namespace: Namespace::new("default").unwrap(),
+        };
+        Self { outbound: Outbound::start(config), records, view }
+    }
+
+    /// A port whose connections go to the service `name`.
+    pub(crate) async fn capture(&self, name: &str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let (outbound, host) = (self.outbound.clone(), service(name).clusterset_host());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (outbound, host) = (outbound.clone(), host.clone());
+                tokio::spawn(async move { outbound.stream(stream, host, PORT).await });
+            }
+        });
+        at
+    }
+
+    /// One HTTP/1.1 request on a connection of its own.
+    pub(crate) async fn http1(&self, name: &str, request: Request<Body>) -> Response<Bytes> {
+        let at = self.capture(name).await;
+        collect(http1(at, request).await).await
+    }
+}
+
+pub(crate) async fn http1(at: SocketAddr, mut request: Request<Body>) -> Response<Incoming> {
+    let stream = TcpStream::connect(at).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    request.headers_mut().entry("host").or_insert("reviews.default.svc.clusterset.local:9080".parse().unwrap());
+    sender.send_request(request).await.unwrap()
+}
+
+pub(crate) async fn http2(at: SocketAddr) -> hyper::client::conn::http2::SendRequest<Body> {
+    let stream = TcpStream::connect(at).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+pub(crate) async fn collect(response: Response<Incoming>) -> Response<Bytes> {
+    let (head, body) = response.into_parts();
+    Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+}
+
+pub(crate) fn get(path: &str) -> Request<Body> {
+    Request::get(path).body(body::empty()).unwrap()
+}
+
+pub(crate) fn post(path: &str, bytes: impl Into<Bytes>) -> Request<Body> {
+    Request::post(path).body(body::full(bytes)).unwrap()
+}
+
+/// An application that speaks HTTP: `/echo` sends the body back with a trailer, anything else tells what it saw.
+pub(crate) async fn http_app(name: &'static str) -> SocketAddr {
+    app_with(move |request| async move { answer(name, request) }).await
+}
+
+pub(crate) async fn app_with<H, F>(handle: H) -> SocketAddr
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let handle = handle.clone();
+            tokio::spawn(async move { serve(stream, &Limits::default(), &Lifecycle::default(), handle).await });
+        }
+    });
+    at
+}
+
+fn answer(name: &str, request: Request<Incoming>) -> Response<Body> {
+    if request.uri().path() == "/echo" {
+        let trailers = async {
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().unwrap());
+            Some(Ok(trailers))
+        };
+        let grpc = request.headers().get("content-type").cloned();
+        let body = body::incoming(request.into_body()).with_trailers(trailers).boxed_unsync();
+        let mut response = Response::new(body);
+        if let Some(grpc) = grpc {
+            response.headers_mut().insert("content-type", grpc);
+        }
+        return response;
+    }
+    let headers: BTreeMap<&str, &str> =
+        request.headers().iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+    let seen = serde_json::json!({
+        "app": name,
+        "version": format!("{:?}", request.version()),
+        "method": request.method().as_str(),
+        "uri": request.uri().to_string(),
+        "headers": headers,
+    });
+    Response::new(body::full(seen.to_string()))
+}
+
+pub(crate) fn json(response: &Response<Bytes>) -> serde_json::Value {
+    serde_json::from_slice(response.body()).unwrap_or_else(|_| panic!("{response:?}"))
+}
+
+/// What a fake gateway does with flows.
+#[derive(Clone)]
+pub(crate) enum Behaviour {
+    /// Pipes to this sidecar.
+    Pipe(SocketAddr),
+    /// Denies for this reason.
+    Deny(Denial),
+}
+
+/// An own gateway that pipes to a sidecar of the other cluster, as source and destination gateway in one.
+pub(crate) struct Gateway {
+    pub(crate) address: SocketAddr,
+    pub(crate) behaviour: watch::Sender<Behaviour>,
+    pub(crate) events: broadcast::Sender<PathEvent>,
+    pub(crate) life: Lifecycle,
+    /// Flows that were accepted.
+    pub(crate) flows: Arc<AtomicU32>,
+}
+
+impl Gateway {
+    pub(crate) async fn start(world: &World, name: &'static str, behaviour: Behaviour) -> Self {
+        let credentials = world.credentials("east", &SpiffeId::system(td("east"), "gateway").unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (behaviour, current) = watch::channel(behaviour);
+        let events = broadcast::channel(8).0;
+        let life = Lifecycle::default();
+        let flows = Arc::new(AtomicU32::new(0));
+        let (sender, stop, count) = (events.clone(), life.ended.clone(), flows.clone());
+        tokio::spawn(async move {
+            loop {
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    () = stop.cancelled() => return,
+                };
+                let Ok((stream, _)) = accepted else { return };
+                let config = credentials.server_config(PeerPolicy::AnyKnown, &[b"h2"]).unwrap();
+                let (current, sender, stop, count) = (current.clone(), sender.clone(), stop.clone(), count.clone());
+                tokio::spawn(async move {
+                    let Ok((tls, _)) = identity::accept_tls(config, stream, Duration::from_secs(5)).await else { return };
+                    let ended = stop.clone();
+                    let settings = hbone::Settings::default();
+                    let serve = hbone::serve(tls, &settings, stop.child_token(), move |incoming| {
+                        let behaviour = current.borrow().clone();
+                        let (events, count) = (sender.subscribe(), count.clone());
+                        async move { carry(name, incoming, behaviour, events, &count).await }
+                    });
+                    tokio::select! {
+                        _ = serve => {}
+                        () = ended.cancelled() => {}
+                    }
+                });
+            }
+        });
+        Self { address, behaviour, events, life, flows }
+    }
+}
+
+async fn carry(
+    name: &str,
+    incoming: hbone::Incoming,
+    behaviour: Behaviour,
+    mut events: broadcast::Receiver<PathEvent>,
+    flows: &AtomicU32,
+) {
+    if incoming.request.method() == Method::GET {
+        let mut io = incoming.accept(Vec::new()).unwrap();
+        while let Ok(event) = events.recv().await {
+            io.write_all(&tunnel::encode_event(&event)).await.unwrap();
+            io.flush().await.unwrap();
+        }
+        return;
+    }
+    let header = tunnel::header_of(incoming.request.headers()).unwrap().unwrap();
+    assert_eq!((header.version, header.cluster.as_str(), header.port), (1, "west", u32::from(PORT)));
+    let reply_header = |reply| {
+        let value = tunnel::to_header_value(&Reply { reply: Some(reply) }).unwrap();
+        vec![(HeaderName::from_static(api::TUNNEL_REPLY), value)]
+    };
+    match behaviour {
+        Behaviour::Deny(denial) => {
+            let denied = Denied { reason: denial.as_str().into(), message: "no".into(), by: "west/gateway-1".into() };
+            let headers = reply_header(reply::Reply::Denied(denied));
+            incoming.refuse(http::StatusCode::SERVICE_UNAVAILABLE, headers);
+        }
+        Behaviour::Pipe(to) => {
+            let Ok(mut server) = TcpStream::connect(to).await else {
+                let denied = Denied { reason: "endpoint-unreachable".into(), ..Denied::default() };
+                return incoming.refuse(http::StatusCode::SERVICE_UNAVAILABLE, reply_header(reply::Reply::Denied(denied)));
+            };
+            let accepted = Accepted {
+                gateway: "gateway-1".into(),
+                endpoint: "reviews-west-1".into(),
+                path: format!("{name}-to-west"),
+                source_gateway: name.into(),
+            };
+            flows.fetch_add(1, Ordering::Relaxed);
+            let mut io = incoming.accept(reply_header(reply::Reply::Accepted(accepted))).unwrap();
+            let outcome = proxy::copy::copy_bidirectional(&mut io, &mut server, None).await;
+            if outcome.error.is_some() {
+                proxy::copy::abort_tcp(&server);
+            }
+        }
+    }
+}
