@@ -1,0 +1,203 @@
+//! From what the agent knows to what proxies are told: one pure function.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use discovery::Kind;
+use discovery::server::Snapshot;
+use mesh::{
+    ClusterName, ExportPolicy, Group, HostEntry, Import, LocalGateway, MeshInfo, MtlsMode, Namespace, RemoteCluster,
+    RemoteGateway, SYSTEM_NAMESPACE, Service, ServiceName, ServicePort, SpiffeId, Workload,
+};
+
+use crate::config::GatewayConfig;
+use crate::exports::is_exported;
+use crate::imports::{Accepted, Member};
+use crate::local::{Local, LocalService};
+
+/// A workload that may get an SVID, from its bootstrap registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// The namespace of its identity.
+    pub namespace: Namespace,
+    /// The account of its identity.
+    pub account: String,
+}
+
+/// Everything that a snapshot is made of.
+#[derive(Debug, Clone)]
+pub struct Inputs<'a> {
+    /// The own mesh, cluster, trust domain and roots.
+    pub mesh: &'a MeshInfo,
+    /// The own gateways.
+    pub gateways: &'a [GatewayConfig],
+    /// What the manifests say.
+    pub local: &'a Local,
+    /// What other clusters say and is believed.
+    pub accepted: &'a Accepted,
+    /// Clusterset addresses that the hub allocated.
+    pub addresses: &'a BTreeMap<ServiceName, Vec<IpAddr>>,
+    /// Clusters whose lease ran out, with the time (Unix milliseconds).
+    pub stale: &'a BTreeMap<ClusterName, u64>,
+    /// Registered workloads by `<namespace>/<name>`.
+    pub registrations: &'a BTreeMap<String, Registration>,
+}
+
+/// Compiles a snapshot. The same inputs give the same bytes.
+pub fn compile(inputs: &Inputs<'_>, revision: u64) -> Snapshot {
+    let mut snapshot = Snapshot { revision, ..Snapshot::default() };
+    let mesh = api::discovery::Mesh::from(inputs.mesh);
+    snapshot.insert(Kind::Mesh, discovery::types::MESH_NAME.to_owned(), &mesh);
+    add_gateways(&mut snapshot, inputs);
+    add_clusters(&mut snapshot, inputs);
+    add_workloads(&mut snapshot, inputs);
+    let imports = imports(inputs);
+    let names: BTreeSet<&ServiceName> = inputs.local.services.keys().chain(imports.keys().copied()).collect();
+    for name in names {
+        let empty = BTreeMap::new();
+        let service = service(inputs, name, imports.get(name).unwrap_or(&empty));
+        let shared = service.export.is_some() || !service.imports.is_empty();
+        if shared {
+            snapshot.shared.insert(name.to_string());
+        }
+        if let Some(host) = host_entry(&service, shared) {
+            snapshot.insert(Kind::HostEntry, name.to_string(), &api::discovery::HostEntry::from(&host));
+        }
+        snapshot.insert(Kind::Service, name.to_string(), &api::discovery::Service::from(&service));
+    }
+    snapshot
+}
+
+fn add_gateways(snapshot: &mut Snapshot, inputs: &Inputs<'_>) {
+    // The constants make a valid identity of any trust domain.
+    let Ok(identity) = SpiffeId::system(inputs.mesh.trust_domain.clone(), "gateway") else { return };
+    for gateway in inputs.gateways {
+        let local =
+            LocalGateway { name: gateway.name.clone(), hbone_address: gateway.hbone, identity: identity.clone() };
+        snapshot.insert(Kind::LocalGateway, gateway.name.clone(), &api::discovery::LocalGateway::from(&local));
+    }
+}
+
+/// Every member whose bundle is in force, also one that only imports: its gateways must be believed too.
+fn add_clusters(snapshot: &mut Snapshot, inputs: &Inputs<'_>) {
+    for (name, member) in inputs.accepted.members.iter().filter(|(_, member)| member.bundle.present) {
+        let gateways = member.gateways.iter().filter(|fact| fact.present).flat_map(|fact| &fact.value.gateways);
+        let cluster = RemoteCluster {
+            name: name.clone(),
+            trust_domain: member.trust.trust_domain().clone(),
+            roots: member.bundle.value.roots.clone(),
+            bundle_serial: member.bundle.value.serial,
+            gateways: gateways
+                .map(|gateway| RemoteGateway { name: gateway.name.clone(), quic_address: gateway.quic_address.clone() })
+                .collect(),
+            imported: member.offered_to(&inputs.mesh.cluster).next().is_some(),
+            stale_since_ms: inputs.stale.get(name).copied(),
+        };
+        snapshot.insert(Kind::Cluster, name.to_string(), &api::discovery::Cluster::from(&cluster));
+    }
+}
+
+/// Workloads of the manifests, and registered ones that no slice mentions: they offer no port but have a sidecar.
+fn add_workloads(snapshot: &mut Snapshot, inputs: &Inputs<'_>) {
+    let mut workloads = inputs.local.workloads.clone();
+    for (key, registration) in inputs.registrations {
+        let Some((namespace, name)) = key.split_once('/') else { continue };
+        if namespace != registration.namespace.as_str() || namespace == SYSTEM_NAMESPACE {
+            continue;
+        }
+        let workload = workloads.entry(key.clone()).or_insert_with(|| Workload {
+            namespace: registration.namespace.clone(),
+            name: name.to_owned(),
+            service_account: registration.account.clone(),
+            labels: BTreeMap::new(),
+            ports: Vec::new(),
+            mtls: MtlsMode::Permissive,
+        });
+        // The registration decides who the workload is; a slice only says so.
+        workload.service_account.clone_from(&registration.account);
+    }
+    for (key, workload) in workloads {
+        let account = workload.service_account.as_str();
+        let owner = SpiffeId::new(inputs.mesh.trust_domain.clone(), workload.namespace.clone(), account);
+        let Ok(owner) = owner else { continue };
+        snapshot.owners.insert(key.clone(), owner);
+        snapshot.insert(Kind::Workload, key, &api::discovery::Workload::from(&workload));
+    }
+}
+
+/// What is imported, by service and cluster, with the creation time of the export.
+type Imports<'a> = BTreeMap<&'a ServiceName, BTreeMap<ClusterName, Imported>>;
+
+struct Imported {
+    import: Import,
+    created_at: u64,
+    headless: bool,
+}
+
+fn imports<'a>(inputs: &Inputs<'a>) -> Imports<'a> {
+    let mut imports: Imports<'a> = BTreeMap::new();
+    for (cluster, member) in &inputs.accepted.members {
+        let member: &Member = member;
+        for (name, export) in member.offered_to(&inputs.mesh.cluster) {
+            // What cannot be converted was refused when it arrived.
+            let ports = export.ports.iter().filter_map(|port| ServicePort::try_from(port).ok()).collect();
+            let groups = export.groups.iter().filter_map(|group| Group::try_from(group).ok()).collect();
+            let imported = Imported {
+                import: Import { serial: export.serial, ports, groups },
+                created_at: export.created_at,
+                headless: export.headless,
+            };
+            imports.entry(name).or_default().insert(cluster.clone(), imported);
+        }
+    }
+    imports
+}
+
+fn service(inputs: &Inputs<'_>, name: &ServiceName, imports: &BTreeMap<ClusterName, Imported>) -> Service {
+    let local = inputs.local.services.get(name);
+    // KEP-1645: the oldest export decides where exports disagree; the own cluster's Service decides at home.
+    let mut by_age: Vec<(&ClusterName, &Imported)> = imports.iter().collect();
+    by_age.sort_by_key(|(cluster, imported)| (imported.created_at, (*cluster).clone()));
+    let mut ports: BTreeMap<u16, ServicePort> = BTreeMap::new();
+    let imported_ports = by_age.iter().flat_map(|(_, imported)| &imported.import.ports);
+    for port in local.iter().flat_map(|local| &local.ports).chain(imported_ports) {
+        ports.entry(port.number).or_insert_with(|| port.clone());
+    }
+    let headless = local.map(|local| local.headless);
+    let shared = local.is_some_and(is_exported) || !imports.is_empty();
+    Service {
+        name: name.clone(),
+        global: local.is_some_and(|local| local.global),
+        headless: headless.or(by_age.first().map(|(_, imported)| imported.headless)).unwrap_or(false),
+        clusterset_addresses: inputs.addresses.get(name).filter(|_| shared).cloned().unwrap_or_default(),
+        cluster_addresses: local.map(|local| local.addresses.clone()).unwrap_or_default(),
+        ports: ports.into_values().collect(),
+        endpoints: local.map(|local| local.endpoints.clone()).unwrap_or_default(),
+        export: local.and_then(export_policy),
+        imports: imports.iter().map(|(cluster, imported)| (cluster.clone(), imported.import.clone())).collect(),
+    }
+}
+
+fn export_policy(local: &LocalService) -> Option<ExportPolicy> {
+    local.export.as_ref().map(|export| match export.to_clusters.is_empty() {
+        true => ExportPolicy::Everyone,
+        false => ExportPolicy::Only(export.to_clusters.clone()),
+    })
+}
+
+/// The name for DNS. A shared service without an address yet is left out: an answer without addresses would be cached.
+fn host_entry(service: &Service, shared: bool) -> Option<HostEntry> {
+    let addresses = if shared { &service.clusterset_addresses } else { &service.cluster_addresses };
+    if shared && addresses.is_empty() {
+        return None;
+    }
+    Some(HostEntry {
+        name: service.name.clone(),
+        addresses: addresses.clone(),
+        ports: service.ports.clone(),
+        clusterset: shared,
+    })
+}
+
+#[cfg(test)]
+mod tests;

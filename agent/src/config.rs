@@ -1,0 +1,217 @@
+//! The agent's configuration file.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mesh::{ClusterName, MeshId, NameError, TrustDomain};
+use serde::Deserialize;
+
+/// Validated configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The own cluster.
+    pub cluster: ClusterName,
+    /// The mesh.
+    pub mesh_id: MeshId,
+    /// Holds the CA, the bootstrap registrations, `hub.json` and the last-good state.
+    pub data_dir: PathBuf,
+    /// The manifests.
+    pub directory: PathBuf,
+    /// Where the agent listens.
+    pub listen: Listen,
+    /// The east-west gateways of the cluster.
+    pub gateways: Vec<GatewayConfig>,
+    /// Lifetime of issued SVIDs.
+    pub svid_ttl: Duration,
+    /// How clusters become known.
+    pub acceptance: Acceptance,
+}
+
+/// Addresses of the listeners.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Delta discovery, mutual TLS.
+    pub discovery: SocketAddr,
+    /// The certificate authority, TLS.
+    pub ca: SocketAddr,
+    /// Health, metrics and debug, plain HTTP.
+    pub admin: SocketAddr,
+}
+
+/// One own gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Its name.
+    pub name: String,
+    /// Where own workloads reach it.
+    pub hbone: SocketAddr,
+    /// `host:port` where gateways of other clusters reach it.
+    pub quic: String,
+}
+
+/// Who decides that a cluster becomes known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Acceptance {
+    /// The hub: whoever it admitted. Later bundles need the signature of the earlier one all the same.
+    #[default]
+    Auto,
+    /// An operator: `<data_dir>/accepted/<cluster>` holds the fingerprint of the cluster's root.
+    Manual,
+}
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is not the expected YAML.
+    #[error("the configuration is malformed: {0}")]
+    Malformed(String),
+    /// A name breaks the rules.
+    #[error("field `{field}` is not valid")]
+    Name {
+        /// Which field.
+        field: &'static str,
+        /// Which rule.
+        source: NameError,
+    },
+    /// A value is out of range.
+    #[error("field `{field}` is not valid: {why}\nhint: {hint}")]
+    Value {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong.
+        why: String,
+        /// What to write instead.
+        hint: &'static str,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    cluster: String,
+    mesh_id: String,
+    data_dir: PathBuf,
+    source: RawSource,
+    listen: Listen,
+    #[serde(default)]
+    gateways: Vec<GatewayConfig>,
+    #[serde(default)]
+    svid_ttl_seconds: Option<u64>,
+    #[serde(default)]
+    acceptance: Acceptance,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSource {
+    directory: PathBuf,
+}
+
+impl Config {
+    /// Reads and validates a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text)
+    }
+
+    /// Validates a text.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let raw: Raw = serde_saphyr::from_str(text).map_err(|error| ConfigError::Malformed(error.to_string()))?;
+        let name = |field| move |source| ConfigError::Name { field, source };
+        let mut names = std::collections::BTreeSet::new();
+        for gateway in &raw.gateways {
+            if gateway.name.is_empty() || !names.insert(&gateway.name) {
+                let why = format!("the name {:?} is empty or used twice", gateway.name);
+                return Err(ConfigError::Value { field: "gateways.name", why, hint: "name each gateway once" });
+            }
+            if !is_host_port(&gateway.quic) {
+                let why = format!("{:?} is no address", gateway.quic);
+                return Err(ConfigError::Value { field: "gateways.quic", why, hint: "write host:port" });
+            }
+        }
+        let ttl = raw.svid_ttl_seconds.unwrap_or(3600);
+        if !(2..=30 * 24 * 3600).contains(&ttl) {
+            let why = format!("{ttl} is out of range");
+            return Err(ConfigError::Value { field: "svid_ttl_seconds", why, hint: "2 seconds to 30 days" });
+        }
+        Ok(Self {
+            cluster: raw.cluster.parse().map_err(name("cluster"))?,
+            mesh_id: raw.mesh_id.parse().map_err(name("mesh_id"))?,
+            data_dir: raw.data_dir,
+            directory: raw.source.directory,
+            listen: raw.listen,
+            gateways: raw.gateways,
+            svid_ttl: Duration::from_secs(ttl),
+            acceptance: raw.acceptance,
+        })
+    }
+
+    /// The trust domain of a cluster that was given no other one.
+    pub fn default_trust_domain(&self) -> TrustDomain {
+        TrustDomain::of_cluster(&self.cluster, &self.mesh_id)
+    }
+
+    /// Where the last-good state lies.
+    pub fn state_dir(&self) -> PathBuf {
+        self.data_dir.join("state")
+    }
+}
+
+/// Whether a text is `host:port` with a port that can be dialled.
+pub(crate) fn is_host_port(text: &str) -> bool {
+    match text.rsplit_once(':') {
+        Some((host, port)) => !host.is_empty() && text.len() <= 300 && port.parse::<u16>().is_ok_and(|port| port > 0),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "
+cluster: east
+mesh_id: demo
+data_dir: /tmp/agent
+source: {directory: /tmp/manifests}
+listen: {discovery: '127.1.0.1:15010', ca: '127.1.0.1:15012', admin: '127.1.0.1:15020'}
+gateways: [{name: gateway-1, hbone: '127.1.0.2:15008', quic: '127.1.0.2:15443'}]
+";
+
+    #[test]
+    fn a_good_file_is_read_with_defaults() {
+        let config = Config::parse(GOOD).expect("valid");
+        assert_eq!(config.default_trust_domain().as_str(), "east.demo");
+        assert_eq!((config.svid_ttl.as_secs(), config.acceptance), (3600, Acceptance::Auto));
+        assert_eq!(config.gateways[0].quic, "127.1.0.2:15443");
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        let cases = [
+            (GOOD.replace("cluster: east", "cluster: East"), "cluster"),
+            (GOOD.replace("source:", "sauce:"), "sauce"),
+            (GOOD.replace("'127.1.0.2:15443'", "nowhere"), "gateways.quic"),
+            (format!("{GOOD}svid_ttl_seconds: 0\n"), "svid_ttl_seconds"),
+            (format!("{GOOD}acceptance: maybe\n"), "acceptance"),
+            (GOOD.replace("'127.1.0.1:15010'", "here"), "discovery"),
+        ];
+        for (text, field) in cases {
+            let error = Config::parse(&text).expect_err(field).to_string();
+            assert!(error.contains(field), "{field}: {error}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! From the hub's watch to what is believed: a mirror of the hub, and the pure function that reads it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::hub::{Address, Key, Kind, Lease, Resource, WatchResponse};
+use mesh::{ClusterName, ServiceName, TrustDomain};
+use prost::Message;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Acceptance;
+use crate::imports::{Accepted, Policy, Refusal, accept, store, withdraw};
+use crate::metrics::Metrics;
+use crate::state::{self, StateError};
+
+/// How often files that operators write (acceptance) are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the hub shows, at a revision.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Mirror {
+    /// As of this revision; 0 before the first message.
+    pub(crate) revision: u64,
+    /// By kind, cluster and name: bundles come before what rests on them.
+    pub(crate) resources: BTreeMap<(i32, String, String), Resource>,
+}
+
+impl Mirror {
+    /// Applies a message of the watch.
+    pub(crate) fn handle_message(&mut self, message: WatchResponse) {
+        if message.snapshot {
+            self.resources.clear();
+        }
+        for key in &message.deleted {
+            self.resources.remove(&index(key));
+        }
+        for resource in message.put {
+            if let Some(key) = &resource.key {
+                self.resources.insert(index(key), resource);
+            }
+        }
+        self.revision = message.revision;
+    }
+
+    /// The resources of one kind.
+    pub(crate) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&Key, &Resource)> {
+        let of_kind = self.resources.values().filter_map(|it| Some((it.key.as_ref()?, it)));
+        of_kind.filter(move |(key, _)| key.kind() == kind)
+    }
+}
+
+fn index(key: &Key) -> (i32, String, String) {
+    (key.kind, key.cluster.clone(), key.name.clone())
+}
+
+/// A refusal and the hub's revision of what was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) refusal: Refusal,
+    pub(crate) revision: u64,
+}
+
+/// What is believed of the world outside the cluster.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Facts {
+    pub(crate) accepted: Accepted,
+    pub(crate) side: Side,
+    /// What the hub shows and is not believed.
+    pub(crate) refused: Vec<Refused>,
+    /// Revision of the hub that this reflects.
+    pub(crate) hub_revision: u64,
+}
+
+/// Unsigned facts of the hub itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Side {
+    /// Clusterset addresses; never forgotten, since they never change.
+    pub(crate) addresses: BTreeMap<ServiceName, Vec<IpAddr>>,
+    /// Clusters whose lease ran out, and since when (Unix milliseconds).
+    pub(crate) stale: BTreeMap<ClusterName, u64>,
+}
+
+/// Reads the mirror: what of it is believed, on top of what was.
+pub(crate) fn import(previous: &Facts, policy: &Policy, mirror: &Mirror) -> Facts {
+    let mut facts = Facts { refused: Vec::new(), hub_revision: mirror.revision, ..previous.clone() };
+    for resource in mirror.resources.values() {
+        match accept(&facts.accepted, policy, resource) {
+            Ok(accepted) => facts.accepted = accepted,
+            Err(refusal) => facts.refused.push(Refused { refusal, revision: resource.revision }),
+        }
+    }
+    for key in present_keys(&facts.accepted) {
+        if !mirror.resources.contains_key(&index(&key)) {
+            facts.accepted = withdraw(&facts.accepted, &key);
+        }
+    }
+    for (key, resource) in mirror.of_kind(Kind::Address) {
+        let name = key.name.parse::<ServiceName>().ok();
+        if let (Some(name), Ok(address)) = (name, Address::decode(resource.value.as_slice())) {
+            let texts = [address.ipv4, address.ipv6];
+            facts.side.addresses.insert(name, texts.iter().filter_map(|text| text.parse().ok()).collect());
+        }
+    }
+    facts.side.stale = mirror.of_kind(Kind::Lease).filter_map(|(_, resource)| stale(resource)).collect();
+    facts
+}
+
+fn stale(resource: &Resource) -> Option<(ClusterName, u64)> {
+    let lease = Lease::decode(resource.value.as_slice()).ok()?;
+    if lease.live { None } else { Some((lease.cluster.parse().ok()?, lease.changed_at_ms.max(1))) }
+}
+
+fn present_keys(accepted: &Accepted) -> Vec<Key> {
+    let mut keys = Vec::new();
+    for (cluster, member) in &accepted.members {
+        let key = |kind: Kind, name: String| Key { kind: kind.into(), cluster: cluster.to_string(), name };
+        keys.extend(member.bundle.present.then(|| key(Kind::Bundle, String::new())));
+        keys.extend(member.gateways.iter().filter(|it| it.present).map(|_| key(Kind::Gateways, String::new())));
+        let exports = member.exports.iter().filter(|(_, fact)| fact.present);
+        keys.extend(exports.map(|(name, _)| key(Kind::Export, name.to_string())));
+    }
+    keys
+}
+
+/// The task that keeps the facts.
+pub(crate) struct Importer {
+    pub(crate) own: ClusterName,
+    pub(crate) own_trust_domain: TrustDomain,
+    pub(crate) hub_trust_domain: TrustDomain,
+    pub(crate) acceptance: Acceptance,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) mirror: watch::Receiver<Option<Arc<Mirror>>>,
+    pub(crate) facts: watch::Sender<Arc<Facts>>,
+    pub(crate) metrics: Metrics,
+}
+
+fn imports_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("state/imports.json")
+}
+
+fn side_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("state/hub.json")
+}
+
+/// What was believed when the agent last ran.
+pub(crate) fn load(data_dir: &Path) -> Result<Facts, StateError> {
+    let accepted = store::load(&imports_path(data_dir))?;
+    let side = state::read(&side_path(data_dir))?.unwrap_or_default();
+    Ok(Facts { accepted, side, ..Facts::default() })
+}
+
+impl Importer {
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut timer = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = timer.tick() => {}
+                changed = self.mirror.changed() => if changed.is_err() { return },
+            }
+            let mirror = self.mirror.borrow_and_update().clone();
+            if let Some(mirror) = mirror {
+                self.reconcile(mirror).await;
+            }
+        }
+    }
+
+    /// Brings the facts in line with the mirror. What is to be believed is on disk before anybody sees it.
+    async fn reconcile(&self, mirror: Arc<Mirror>) {
+        let previous = Arc::clone(&self.facts.borrow());
+        let policy = self.policy();
+        let data_dir = self.data_dir.clone();
+        let before = Arc::clone(&previous);
+        let imported = tokio::task::spawn_blocking(move || {
+            let facts = import(&before, &policy, &mirror);
+            if facts.accepted != before.accepted {
+                store::save(&imports_path(&data_dir), &facts.accepted)?;
+            }
+            if facts.side != before.side {
+                state::write(&side_path(&data_dir), &facts.side)?;
+            }
+            Ok::<_, StateError>(facts)
+        });
+        match imported.await {
+            Ok(Ok(facts)) => {
+                self.report(&previous, &facts);
+                self.facts.send_if_modified(|current| {
+                    let changed = **current != facts;
+                    *current = Arc::new(facts);
+                    changed
+                });
+            }
+            Ok(Err(error)) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "imports are not believed before they are kept"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn report(&self, previous: &Facts, facts: &Facts) {
+        for refused in facts.refused.iter().filter(|refused| !previous.refused.contains(refused)) {
+            self.metrics.refused(&refused.refusal);
+            tracing::error!(refusal = %refused.refusal, revision = refused.revision, "a fact from the hub is refused");
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        let fingerprints = match self.acceptance {
+            Acceptance::Auto => None,
+            Acceptance::Manual => Some(fingerprints(&self.data_dir.join("accepted"))),
+        };
+        let reserved = BTreeSet::from([self.own_trust_domain.clone(), self.hub_trust_domain.clone()]);
+        Policy { own: self.own.clone(), reserved, fingerprints }
+    }
+}
+
+/// `accepted/<cluster>` holds the fingerprint of its root.
+fn fingerprints(directory: &Path) -> BTreeMap<ClusterName, String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let read = |entry: std::fs::DirEntry| {
+        let cluster: ClusterName = entry.file_name().to_str()?.parse().ok()?;
+        Some((cluster, std::fs::read_to_string(entry.path()).ok()?.trim().to_ascii_lowercase()))
+    };
+    entries.filter_map(read).collect()
+}

@@ -1,0 +1,143 @@
+//! What the cluster itself has, compiled from its manifests: services with their endpoints, workloads, exports.
+//!
+//! Pure. On this ground an EndpointSlice stands for its pods: annotations carry what a Pod would say (service account,
+//! sidecar, labels, mTLS mode).
+
+mod slices;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use federation_crds::{GLOBAL_LABEL, Manifest, Service, ServiceExport};
+use mesh::{ClusterName, Endpoint, Namespace, Protocol, ServiceName, ServicePort, TrustDomain, Workload};
+
+/// Annotation of an EndpointSlice: the service account of its pods.
+pub const SERVICE_ACCOUNT: &str = "isthmus.dev/service-account";
+/// Annotation of an EndpointSlice: `"true"` when its pods have sidecars.
+pub const MESHED: &str = "isthmus.dev/meshed";
+/// Annotation of an EndpointSlice: labels of its pods, `app=reviews,version=v1`.
+pub const POD_LABELS: &str = "isthmus.dev/pod-labels";
+/// Annotation of an EndpointSlice: `permissive` or `strict`.
+pub const MTLS: &str = "isthmus.dev/mtls";
+
+/// The cluster's own side of the mesh.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Local {
+    /// Services by name.
+    pub services: BTreeMap<ServiceName, LocalService>,
+    /// Workloads that have a sidecar, by `<namespace>/<pod>`.
+    pub workloads: BTreeMap<String, Workload>,
+    /// What was left out and why; shown in `/debug/source`.
+    pub problems: Vec<String>,
+}
+
+/// A service of the cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalService {
+    /// Label `isthmus.dev/global: "true"`.
+    pub global: bool,
+    /// `clusterIP: None`.
+    pub headless: bool,
+    /// The Service's own addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports, by number.
+    pub ports: Vec<ServicePort>,
+    /// Its pods, by name.
+    pub endpoints: Vec<Endpoint>,
+    /// Set when the service is exported.
+    pub export: Option<LocalExport>,
+}
+
+/// The wish to offer a service to other clusters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalExport {
+    /// Empty = every member.
+    pub to_clusters: BTreeSet<ClusterName>,
+    /// Unix seconds of the ServiceExport's creation, if it says so.
+    pub created_at: Option<u64>,
+}
+
+/// Compiles manifests. Objects that do not fit (a slice without a service, a name that is none) are left out and noted.
+pub fn build(manifests: &[Manifest], trust_domain: &TrustDomain) -> Local {
+    let mut local = Local::default();
+    for manifest in manifests {
+        if let Manifest::Service(object) = manifest {
+            add_service(&mut local, object);
+        }
+    }
+    for manifest in manifests {
+        match manifest {
+            Manifest::EndpointSlice(slice) => slices::add(&mut local, slice, trust_domain),
+            Manifest::ServiceExport(export) => add_export(&mut local, export),
+            // What other clusters offer comes from the hub; a Service was read above.
+            Manifest::Service(_) | Manifest::ServiceImport(_) => {}
+        }
+    }
+    for service in local.services.values_mut() {
+        service.endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    local
+}
+
+fn add_service(local: &mut Local, object: &Service) {
+    let Some(name) = service_name(&object.metadata.namespace, &object.metadata.name) else {
+        local.problems.push(format!("Service {:?}: its name cannot be a service's", object.metadata.name));
+        return;
+    };
+    let spec = object.spec.clone().unwrap_or_default();
+    let addresses = spec.cluster_ips.unwrap_or_else(|| spec.cluster_ip.clone().into_iter().collect());
+    let headless = spec.cluster_ip.as_deref() == Some("None") || addresses.iter().any(|address| address == "None");
+    let mut ports = Vec::new();
+    for port in spec.ports.unwrap_or_default() {
+        match u16::try_from(port.port) {
+            Ok(number) if number > 0 && is_tcp(port.protocol.as_deref()) => ports.push(ServicePort {
+                protocol: Protocol::declared(port.name.as_deref(), port.app_protocol.as_deref()),
+                name: port.name.unwrap_or_default(),
+                number,
+            }),
+            _ => local.problems.push(format!("Service {name}: port {} is not carried; only TCP is", port.port)),
+        }
+    }
+    ports.sort_by_key(|port| port.number);
+    let global = object.metadata.labels.as_ref().and_then(|labels| labels.get(GLOBAL_LABEL));
+    let service = LocalService {
+        global: global.is_some_and(|value| value == "true"),
+        headless,
+        addresses: addresses.iter().filter_map(|address| address.parse().ok()).collect(),
+        ports,
+        endpoints: Vec::new(),
+        export: None,
+    };
+    local.services.insert(name, service);
+}
+
+fn add_export(local: &mut Local, export: &ServiceExport) {
+    let name = service_name(&export.metadata.namespace, &export.metadata.name);
+    let Some((name, service)) = name.and_then(|name| Some((name.clone(), local.services.get_mut(&name)?))) else {
+        let text = format!("ServiceExport {:?}: there is no Service of that name", export.metadata.name);
+        return local.problems.push(text);
+    };
+    let named = federation_crds::export_to(export).unwrap_or_default();
+    let to_clusters = named.iter().filter(|cluster| !cluster.is_empty()).map(|cluster| cluster.parse());
+    match to_clusters.collect::<Result<BTreeSet<ClusterName>, _>>() {
+        Ok(to_clusters) => {
+            let created_at = export.metadata.creation_timestamp.as_ref();
+            let created_at = created_at.and_then(|time| u64::try_from(time.0.as_second()).ok());
+            service.export = Some(LocalExport { to_clusters, created_at });
+        }
+        // Exporting to everyone instead would show the service to clusters that were not named.
+        Err(error) => local.problems.push(format!("ServiceExport {name}: not exported: {error}")),
+    }
+}
+
+fn is_tcp(protocol: Option<&str>) -> bool {
+    protocol.is_none_or(|protocol| protocol == "TCP")
+}
+
+fn service_name(namespace: &Option<String>, name: &Option<String>) -> Option<ServiceName> {
+    let namespace = Namespace::new(namespace.as_deref().unwrap_or("default")).ok()?;
+    ServiceName::new(namespace, name.as_deref()?).ok()
+}
+
+#[cfg(test)]
+mod tests;

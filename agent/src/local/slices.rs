@@ -1,0 +1,151 @@
+//! EndpointSlices: endpoints of services, and the workloads behind them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use federation_crds::{EndpointSlice, SERVICE_NAME_LABEL};
+use k8s_openapi::api::discovery::v1::EndpointPort;
+use mesh::{
+    Endpoint, Labels, MtlsMode, Namespace, Protocol, ServicePort, SpiffeId, TrustDomain, Workload, WorkloadPort,
+};
+
+use super::{Local, MESHED, MTLS, POD_LABELS, SERVICE_ACCOUNT, is_tcp, service_name};
+
+/// What the annotations of a slice say about its pods.
+struct Pods {
+    namespace: Namespace,
+    account: String,
+    /// `None` without sidecars.
+    identity: Option<SpiffeId>,
+    labels: Labels,
+    mtls: MtlsMode,
+}
+
+/// Adds the endpoints of a slice to its service and its pods to the workloads.
+pub(super) fn add(local: &mut Local, slice: &EndpointSlice, trust_domain: &TrustDomain) {
+    let own_name = slice.metadata.name.clone().unwrap_or_default();
+    let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL)).cloned();
+    let name = service_name(&slice.metadata.namespace, &service);
+    let Some(name) = name.filter(|name| local.services.contains_key(name)) else {
+        let text = format!("EndpointSlice {own_name}: no Service of its label {SERVICE_NAME_LABEL} ({service:?})");
+        return local.problems.push(text);
+    };
+    let pods = match pods(slice, name.namespace(), trust_domain) {
+        Ok(pods) => pods,
+        Err(why) => return local.problems.push(format!("EndpointSlice {own_name}: {why}")),
+    };
+    let Some(service) = local.services.get_mut(&name) else { return };
+    let slice_ports = slice.ports.clone().unwrap_or_default();
+    let ports = ports(&service.ports, &slice_ports);
+    for (index, endpoint) in slice.endpoints.iter().flatten().enumerate() {
+        let Some(address) = endpoint.addresses.first().and_then(|address| address.parse().ok()) else {
+            local.problems.push(format!("EndpointSlice {own_name}: endpoint {index} has no IP address"));
+            continue;
+        };
+        let target = endpoint.target_ref.as_ref().and_then(|target| target.name.clone());
+        let pod = target.unwrap_or_else(|| format!("{own_name}-{index}"));
+        let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready);
+        let known = service.endpoints.iter_mut().find(|known| known.name == pod);
+        match known {
+            // Two slices of one service may list different ports of the same pod.
+            Some(known) => known.ports.extend(ports.clone()),
+            None => service.endpoints.push(Endpoint {
+                name: pod.clone(),
+                address,
+                ports: ports.clone(),
+                identity: pods.identity.clone(),
+                labels: pods.labels.clone(),
+                locality: endpoint.zone.clone().unwrap_or_default(),
+                ready: ready.unwrap_or(true),
+            }),
+        }
+        if pods.identity.is_some() {
+            let key = format!("{}/{pod}", pods.namespace);
+            let workload = local.workloads.entry(key).or_insert_with(|| pods.workload(pod));
+            add_ports(workload, &service.ports, &slice_ports);
+        }
+    }
+}
+
+impl Pods {
+    fn workload(&self, name: String) -> Workload {
+        Workload {
+            namespace: self.namespace.clone(),
+            name,
+            service_account: self.account.clone(),
+            labels: self.labels.clone(),
+            ports: Vec::new(),
+            mtls: self.mtls,
+        }
+    }
+}
+
+fn pods(slice: &EndpointSlice, namespace: &Namespace, trust_domain: &TrustDomain) -> Result<Pods, String> {
+    let empty = BTreeMap::new();
+    let annotations = slice.metadata.annotations.as_ref().unwrap_or(&empty);
+    let meshed = match annotations.get(MESHED).map(String::as_str) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => return Err(format!("annotation {MESHED}: {other:?} is neither \"true\" nor \"false\"")),
+    };
+    let account = annotations.get(SERVICE_ACCOUNT).cloned().unwrap_or_else(|| "default".to_owned());
+    let identity = SpiffeId::new(trust_domain.clone(), namespace.clone(), account.as_str())
+        .map_err(|error| format!("annotation {SERVICE_ACCOUNT}: {error}"))?;
+    let mtls = match annotations.get(MTLS).map(String::as_str) {
+        None | Some("permissive") => MtlsMode::Permissive,
+        Some("strict") => MtlsMode::Strict,
+        Some(other) => return Err(format!("annotation {MTLS}: {other:?} is neither \"permissive\" nor \"strict\"")),
+    };
+    let labels = parse_labels(annotations.get(POD_LABELS).map(String::as_str).unwrap_or_default())?;
+    Ok(Pods { namespace: namespace.clone(), account, identity: meshed.then_some(identity), labels, mtls })
+}
+
+fn parse_labels(text: &str) -> Result<Labels, String> {
+    let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+    let pair = |pair: &str| match pair.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("annotation {POD_LABELS}: {pair:?} is not key=value")),
+    };
+    pairs.map(pair).collect()
+}
+
+/// Service port → port of the pod: ports belong together by name, as in Kubernetes.
+fn ports(service: &[ServicePort], slice: &[EndpointPort]) -> BTreeMap<u16, u16> {
+    let pair = |port: &ServicePort| {
+        let target = slice.iter().find(|candidate| same_name(candidate, port))?;
+        Some((port.number, number_of(target)?))
+    };
+    service.iter().filter_map(pair).collect()
+}
+
+fn same_name(slice: &EndpointPort, service: &ServicePort) -> bool {
+    is_tcp(slice.protocol.as_deref()) && slice.name.as_deref().unwrap_or_default() == service.name
+}
+
+fn number_of(port: &EndpointPort) -> Option<u16> {
+    port.port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
+}
+
+fn add_ports(workload: &mut Workload, service: &[ServicePort], slice: &[EndpointPort]) {
+    for port in slice.iter().filter(|port| is_tcp(port.protocol.as_deref())) {
+        let Some(number) = number_of(port) else { continue };
+        let leading: Vec<&ServicePort> = service.iter().filter(|candidate| same_name(port, candidate)).collect();
+        let service_ports: BTreeSet<u16> = leading.iter().map(|port| port.number).collect();
+        let own = Protocol::declared(port.name.as_deref(), port.app_protocol.as_deref());
+        let protocol = leading.first().map_or(own, |port| port.protocol);
+        match workload.ports.iter_mut().find(|known| known.number == number) {
+            Some(known) => {
+                known.service_ports.extend(service_ports);
+                if known.protocol == Protocol::Auto {
+                    known.protocol = protocol;
+                }
+            }
+            None => workload.ports.push(WorkloadPort {
+                number,
+                name: port.name.clone().unwrap_or_default(),
+                protocol,
+                service_ports,
+            }),
+        }
+    }
+    workload.ports.sort_by_key(|port| port.number);
+}

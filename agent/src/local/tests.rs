@@ -1,0 +1,94 @@
+use mesh::MtlsMode;
+
+use super::*;
+
+const MANIFESTS: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: shop, labels: {isthmus.dev/global: "true"}}
+spec:
+  clusterIP: 10.1.2.3
+  ports:
+  - {name: http, port: 80, targetPort: 9080}
+  - {name: db, port: 3306, appProtocol: mysql}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: reviews-1
+  namespace: shop
+  labels: {kubernetes.io/service-name: reviews}
+  annotations:
+    isthmus.dev/service-account: reviews
+    isthmus.dev/meshed: "true"
+    isthmus.dev/pod-labels: "app=reviews,version=v1"
+    isthmus.dev/mtls: strict
+addressType: IPv4
+endpoints:
+- addresses: [127.1.1.1]
+  conditions: {ready: true}
+  zone: a
+  targetRef: {kind: Pod, name: reviews-v1-0}
+- addresses: [127.1.1.2]
+  conditions: {ready: false}
+  targetRef: {kind: Pod, name: reviews-v1-1}
+ports:
+- {name: http, port: 9080}
+- {name: db, port: 33306}
+---
+apiVersion: multicluster.x-k8s.io/v1alpha1
+kind: ServiceExport
+metadata:
+  name: reviews
+  namespace: shop
+  annotations: {isthmus.dev/export-to: "west, north"}
+"#;
+
+fn local(text: &str) -> Local {
+    let manifests = federation_crds::parse_manifests(text, "test.yaml").unwrap_or_else(|errors| panic!("{errors}"));
+    build(&manifests, &TrustDomain::new("east.demo").unwrap())
+}
+
+#[test]
+fn a_service_has_its_ports_endpoints_and_export() {
+    let local = local(MANIFESTS);
+    assert_eq!(local.problems, Vec::<String>::new());
+    let service = &local.services[&"shop/reviews".parse::<ServiceName>().unwrap()];
+    assert!(service.global && !service.headless);
+    assert_eq!(service.addresses, ["10.1.2.3".parse::<IpAddr>().unwrap()]);
+    let protocols: Vec<_> = service.ports.iter().map(|port| (port.number, port.protocol)).collect();
+    assert_eq!(protocols, [(80, Protocol::Http), (3306, Protocol::TcpServerFirst)]);
+    let endpoint = &service.endpoints[0];
+    assert_eq!(endpoint.ports, BTreeMap::from([(80, 9080), (3306, 33306)]));
+    assert_eq!(endpoint.identity.as_ref().unwrap().to_string(), "spiffe://east.demo/ns/shop/sa/reviews");
+    assert_eq!((endpoint.labels["version"].as_str(), endpoint.locality.as_str()), ("v1", "a"));
+    assert_eq!(service.endpoints.iter().map(|endpoint| endpoint.ready).collect::<Vec<_>>(), [true, false]);
+    let clusters: Vec<_> = service.export.as_ref().unwrap().to_clusters.iter().map(ClusterName::as_str).collect();
+    assert_eq!(clusters, ["north", "west"]);
+}
+
+#[test]
+fn a_meshed_pod_is_a_workload() {
+    let local = local(MANIFESTS);
+    let workload = &local.workloads["shop/reviews-v1-0"];
+    assert_eq!((workload.service_account.as_str(), workload.mtls), ("reviews", MtlsMode::Strict));
+    let ports: Vec<_> = workload.ports.iter().map(|port| (port.number, port.protocol, &port.service_ports)).collect();
+    let (http, db) = (BTreeSet::from([80]), BTreeSet::from([3306]));
+    assert_eq!(ports, [(9080, Protocol::Http, &http), (33306, Protocol::TcpServerFirst, &db)]);
+}
+
+#[test]
+fn without_a_sidecar_there_is_no_identity_and_no_workload() {
+    let local = local(&MANIFESTS.replace("meshed: \"true\"", "meshed: \"false\""));
+    assert!(local.workloads.is_empty());
+    assert!(local.services.values().all(|service| service.endpoints.iter().all(|it| it.identity.is_none())));
+}
+
+#[test]
+fn what_does_not_fit_is_left_out_and_named() {
+    let orphan = local(&MANIFESTS.replace("service-name: reviews", "service-name: ratings"));
+    assert!(orphan.problems[0].contains("reviews-1") && orphan.problems[0].contains("ratings"));
+    let unmarked = local(&MANIFESTS.replace("app=reviews,version=v1", "app"));
+    assert!(unmarked.problems[0].contains(POD_LABELS), "{:?}", unmarked.problems);
+    assert!(unmarked.services.values().all(|service| service.endpoints.is_empty()));
+}

@@ -1,0 +1,150 @@
+//! Compiles snapshots when anything changed and gives them a revision that grows over restarts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use discovery::server::Snapshot;
+use identity::bootstrap::Registered;
+use mesh::MeshInfo;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::compile::{Inputs, Registration, compile};
+use crate::config::GatewayConfig;
+use crate::facts::Facts;
+use crate::local::Local;
+use crate::metrics::Metrics;
+use crate::state::{self, StateError};
+
+/// How often the registrations are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// Revisions that are reserved on disk at a time.
+const RESERVE: u64 = 1000;
+
+/// Gives out revisions; on disk is the end of the reserved range, so that a restart continues above it.
+#[derive(Debug)]
+pub(crate) struct Revisions {
+    path: PathBuf,
+    next: u64,
+    reserved: u64,
+}
+
+impl Revisions {
+    pub(crate) fn load(path: &Path) -> Result<Self, StateError> {
+        let reserved = state::read(path)?.unwrap_or(0);
+        Ok(Self { path: path.to_owned(), next: reserved + 1, reserved })
+    }
+
+    /// The next revision. Blocking, once in a while.
+    pub(crate) fn take(&mut self) -> u64 {
+        let revision = self.next;
+        self.next += 1;
+        if revision > self.reserved {
+            let reserved = revision + RESERVE;
+            match state::write(&self.path, &reserved) {
+                Ok(()) => self.reserved = reserved,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "revisions are not kept");
+                }
+            }
+        }
+        revision
+    }
+}
+
+/// The task that compiles.
+pub(crate) struct Publisher {
+    pub(crate) mesh: MeshInfo,
+    pub(crate) gateways: Vec<GatewayConfig>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) local: watch::Receiver<Arc<Local>>,
+    pub(crate) facts: watch::Receiver<Arc<Facts>>,
+    pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    pub(crate) revisions: Revisions,
+    pub(crate) metrics: Metrics,
+}
+
+impl Publisher {
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut timer = tokio::time::interval(LOOK);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut registrations = BTreeMap::new();
+        let mut look = true;
+        loop {
+            if look {
+                let directory = self.data_dir.join("bootstrap");
+                if let Ok(read) = tokio::task::spawn_blocking(move || read_registrations(&directory)).await {
+                    registrations = read;
+                }
+            }
+            self.publish(&registrations);
+            look = tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = timer.tick() => true,
+                changed = self.local.changed() => if changed.is_err() { return } else { false },
+                changed = self.facts.changed() => if changed.is_err() { return } else { false },
+            };
+        }
+    }
+
+    /// Compiles and publishes, if what comes out is new.
+    pub(crate) fn publish(&mut self, registrations: &BTreeMap<String, Registration>) {
+        let local = Arc::clone(&self.local.borrow_and_update());
+        let facts = Arc::clone(&self.facts.borrow_and_update());
+        let inputs = Inputs {
+            mesh: &self.mesh,
+            gateways: &self.gateways,
+            local: &local,
+            accepted: &facts.accepted,
+            addresses: &facts.side.addresses,
+            stale: &facts.side.stale,
+            registrations,
+        };
+        let compiled = compile(&inputs, 0);
+        let current = self.snapshots.borrow().clone();
+        let same = current.is_some_and(|current| Snapshot { revision: 0, ..Snapshot::clone(&current) } == compiled);
+        if same {
+            return;
+        }
+        let revision = self.revisions.take();
+        self.metrics.revision(revision);
+        self.snapshots.send_replace(Some(Arc::new(Snapshot { revision, ..compiled })));
+    }
+}
+
+/// The registered workloads. A file that cannot be read is left out: its workload gets no SVID either.
+pub(crate) fn read_registrations(directory: &Path) -> BTreeMap<String, Registration> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let read = |entry: std::fs::DirEntry| {
+        let path = entry.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            return None;
+        }
+        let registered: Registered = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        let registration = Registration { namespace: registered.namespace, account: registered.service_account };
+        Some((registered.workload, registration))
+    };
+    entries.filter_map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revisions_grow_over_restarts() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("revision.json");
+        let mut last = 0;
+        for _ in 0..3 {
+            let mut revisions = Revisions::load(&path).expect("usable");
+            for _ in 0..1500 {
+                let revision = revisions.take();
+                assert!(revision > last);
+                last = revision;
+            }
+        }
+    }
+}
