@@ -10,7 +10,7 @@ pub(crate) type NodeId = u64;
 
 openraft::declare_raft_types!(
     /// The instantiation of openraft.
-    pub TypeConfig:
+    pub(crate) TypeConfig:
         D = Batch,
         R = Answers,
         NodeId = NodeId,

@@ -118,7 +118,7 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
         tracing::warn!(%error, "raft did not stop cleanly");
     }
     log.close().await;
-    close_rows().await;
+    close_rows.close().await;
     shutdown.end();
     served
 }
@@ -135,7 +135,6 @@ async fn start_raft(
         election_timeout_min: 600,
         election_timeout_max: 1200,
         install_snapshot_timeout: 30_000,
-        send_snapshot_timeout: 30_000,
         max_payload_entries: 64,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
         max_in_snapshot_log_to_keep: (config.snapshot_every / 5).max(1),

@@ -21,11 +21,8 @@ mod snapshots;
 mod store;
 mod worker;
 
-pub(crate) use log::LogStore;
-pub(crate) use machine::Machine;
-pub(crate) use recovery::{OpenError, Opened, open};
+pub(crate) use recovery::{Opened, open};
 pub(crate) use replica::Replica;
-pub(crate) use store::StoreError;
 
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,18 @@ pub(crate) struct SnapshotBuilder {
     files: SnapshotFiles,
 }
 
+/// Releases the files of a state machine that openraft owns.
+pub(crate) struct Closer {
+    rows: Worker<RowStore>,
+}
+
+impl Closer {
+    /// Returns when the files may be opened again.
+    pub(crate) async fn close(self) {
+        self.rows.close().await;
+    }
+}
+
 impl Machine {
     pub(super) fn start(replica: Replica, rows: RowStore, files: SnapshotFiles) -> Result<Self, StoreError> {
         Ok(Self { replica, rows: Worker::start("hub-rows", rows)?, files })
@@ -41,10 +53,9 @@ impl Machine {
         self.replica.clone()
     }
 
-    /// Releases the files, after a call to the returned handle.
-    pub(crate) fn closer(&self) -> impl AsyncFnOnce() + use<> {
-        let rows = self.rows.clone();
-        async move || rows.close().await
+    /// What releases the files when the node has stopped.
+    pub(crate) fn closer(&self) -> Closer {
+        Closer { rows: self.rows.clone() }
     }
 
     fn apply_entry(&self, entry: Entry) -> (Answers, EntryRows) {

@@ -6,7 +6,9 @@ use openraft::StorageError;
 use openraft::testing::{StoreBuilder, Suite};
 use tempfile::TempDir;
 
-use super::*;
+use super::log::LogStore;
+use super::machine::Machine;
+use super::open;
 use crate::raft_types::{NodeId, TypeConfig};
 
 struct Builder;
