@@ -1,1 +1,28 @@
-//! isthmus-dns
+//! The DNS shim: answers the clusterset zone from discovery and forwards everything else.
+//!
+//! What it is not: a resolver and no cache. What a name means is decided by [`mesh::resolve`] on the view of the moment,
+//! so a change of the mesh shows in the next answer; a forwarded answer is passed on as the upstream gave it.
+//!
+//! Invariants:
+//! * Nothing below `clusterset.local` is ever forwarded. Before the first view such names answer SERVFAIL: an NXDOMAIN
+//!   that is not known to be true would be cached by clients.
+//! * An answer fits: over UDP what is longer than the client takes is replaced by an empty answer with TC set.
+//! * Upstreams that are slow cost at most [`MAX_FORWARDS`] tasks; answers from the zone never wait behind them.
+//!
+//! Start reading at [`Shim::answer`], then [`run()`].
+
+mod config;
+mod forward;
+mod metrics;
+mod reply;
+mod run;
+mod serve;
+mod shim;
+
+pub use config::{Config, ConfigError, Upstream};
+pub use forward::{ForwardError, Forwarder, MAX_FORWARDS};
+pub use metrics::Metrics;
+pub use reply::Reply;
+pub use run::{RunError, run};
+pub use serve::serve;
+pub use shim::{Asked, Shim};

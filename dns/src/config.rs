@@ -1,0 +1,162 @@
+//! `dns.yaml`: read as it is written, then checked.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The shim's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The proxy credential file.
+    pub credential: PathBuf,
+    /// Where the last-good view is kept.
+    pub cache_dir: PathBuf,
+    /// The DNS listener, UDP and TCP.
+    pub listen_dns: SocketAddr,
+    /// The admin listener.
+    pub listen_admin: SocketAddr,
+    /// Who answers what is not ours; none = such names are refused.
+    pub forward: Vec<Upstream>,
+}
+
+/// Where questions are forwarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upstream {
+    /// The name servers in `/etc/resolv.conf`, as they are when the shim starts.
+    ResolvConf,
+    /// One server.
+    Server(SocketAddr),
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no YAML of the expected shape.
+    #[error("{} is not a configuration of the DNS shim: {why}", path.display())]
+    Shape {
+        /// Which file.
+        path: PathBuf,
+        /// Field and position.
+        why: String,
+    },
+    /// A field has a value that cannot be.
+    #[error("{field}: {why}\nhint: {hint}")]
+    Field {
+        /// Which field.
+        field: String,
+        /// What is wrong with it.
+        why: String,
+        /// What to do.
+        hint: &'static str,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    credential: PathBuf,
+    cache_dir: PathBuf,
+    listen: RawListen,
+    forward: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawListen {
+    dns: String,
+    admin: String,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks a text; `path` goes into the errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let raw: RawConfig = serde_saphyr::from_str(text)
+            .map_err(|error| ConfigError::Shape { path: path.to_owned(), why: error.without_snippet().to_string() })?;
+        let listen_dns = address("listen.dns", &raw.listen.dns)?;
+        let forward = raw.forward.unwrap_or_else(|| vec!["resolv.conf".to_owned()]);
+        let forward = forward
+            .iter()
+            .enumerate()
+            .map(|(index, text)| upstream(index, text, listen_dns))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            credential: raw.credential,
+            cache_dir: raw.cache_dir,
+            listen_dns,
+            listen_admin: address("listen.admin", &raw.listen.admin)?,
+            forward,
+        })
+    }
+}
+
+fn address(field: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| ConfigError::Field {
+        field: field.to_owned(),
+        why: format!("{text:?} is not an address"),
+        hint: "write ip:port, such as 127.1.0.2:15053",
+    })
+}
+
+fn upstream(index: usize, text: &str, own: SocketAddr) -> Result<Upstream, ConfigError> {
+    let wrong = |why: String, hint| ConfigError::Field { field: format!("forward[{index}]"), why, hint };
+    if text == "resolv.conf" {
+        return Ok(Upstream::ResolvConf);
+    }
+    let with_port = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+    let address = text.parse().or_else(|_| with_port()).map_err(|_| {
+        wrong(format!("{text:?} is no name server"), "write ip, ip:port, or resolv.conf for those of the system")
+    })?;
+    if address == own {
+        return Err(wrong(format!("{address} is the shim itself"), "name the server that the shim stands in front of"));
+    }
+    Ok(Upstream::Server(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(listen: &str, rest: &str) -> Result<Config, ConfigError> {
+        let text = format!("credential: /c\ncache_dir: /d\nlisten: {listen}\n{rest}");
+        Config::parse(&text, Path::new("dns.yaml"))
+    }
+
+    #[test]
+    fn a_configuration_is_read_or_its_field_is_named() {
+        let good = "{dns: 127.1.0.2:15053, admin: 127.1.0.2:15020}";
+        let upstreams = |rest| parse(good, rest).unwrap().forward;
+        assert_eq!(upstreams(""), [Upstream::ResolvConf]);
+        assert_eq!(upstreams("forward: []"), []);
+        assert_eq!(
+            upstreams("forward: [9.9.9.9, \"[::1]:54\"]"),
+            [Upstream::Server("9.9.9.9:53".parse().unwrap()), Upstream::Server("[::1]:54".parse().unwrap())]
+        );
+        let cases = [
+            (good, "forward: [127.1.0.2:15053]", "forward[0]: 127.1.0.2:15053 is the shim itself"),
+            (good, "forward: [dns.example]", "forward[0]: \"dns.example\" is no name server"),
+            (good, "forwards: []", "forwards"),
+            ("{dns: localhost, admin: 127.0.0.1:1}", "", "listen.dns: \"localhost\" is not an address"),
+        ];
+        for (listen, rest, expected) in cases {
+            let error = parse(listen, rest).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

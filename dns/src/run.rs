@@ -1,0 +1,130 @@
+//! The process: credentials, discovery, listeners, admin.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use discovery::{Client, ClientConfig, Role};
+use identity::bootstrap::Credential;
+use serde_json::json;
+use telemetry::{Admin, Readiness, Registry, Shutdown};
+use tokio::net::{TcpListener, UdpSocket};
+
+use crate::config::{Config, Upstream};
+use crate::forward::Forwarder;
+use crate::metrics::Metrics;
+use crate::serve::serve;
+use crate::shim::Shim;
+
+/// How long the end of the process waits for the listeners to drain.
+const DRAIN: Duration = Duration::from_secs(5);
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Why the shim does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The credential cannot be used.
+    #[error("the credential cannot be used")]
+    Credential(#[source] identity::bootstrap::BootstrapError),
+    /// Discovery cannot start.
+    #[error("discovery cannot start")]
+    Discovery(#[source] discovery::StartError),
+    /// A listener cannot be bound.
+    #[error("{what} cannot listen on {address}\nhint: is another process there, and is the address local?")]
+    Bind {
+        /// `DNS` or `admin`.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Runs the shim until it is shut down. It starts without its agent and without its upstreams.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
+    let registry = Registry::new("dns");
+    let readiness = Readiness::new();
+    let waiting = readiness.block("no view of the mesh yet");
+    let bind = |what, address| move |source| RunError::Bind { what, address, source };
+    let udp = UdpSocket::bind(config.listen_dns).await.map_err(bind("DNS", config.listen_dns))?;
+    let tcp = TcpListener::bind(config.listen_dns).await.map_err(bind("DNS", config.listen_dns))?;
+    let admin = TcpListener::bind(config.listen_admin).await.map_err(bind("admin", config.listen_admin))?;
+
+    let credential = Credential::load(&config.credential).map_err(RunError::Credential)?;
+    let client_config = ClientConfig { role: Role::Dns, credential, cache_dir: config.cache_dir.clone() };
+    let client = Client::start(client_config, shutdown.ended(), &registry).map_err(RunError::Discovery)?;
+    let upstreams = upstreams(&config);
+    tracing::info!(listen = %config.listen_dns, ?upstreams, "answering");
+    let shim = Shim::new(client.view(), Forwarder::new(upstreams), Metrics::register(&registry));
+
+    let watched = client.clone();
+    tokio::spawn(async move {
+        watched.ready().await;
+        drop(waiting);
+    });
+    let (admin_shutdown, admin_api) = (shutdown.clone(), admin_api(&client, registry, readiness));
+    tokio::spawn(async move {
+        if let Err(error) = admin_api.serve(admin, admin_shutdown).await {
+            tracing::error!(%error, "the admin listener broke");
+        }
+    });
+    shutdown.spawn(serve(Arc::new(shim), udp, tcp, shutdown.draining()));
+    shutdown.finish(DRAIN).await;
+    Ok(())
+}
+
+fn admin_api(client: &Client, registry: Registry, readiness: Readiness) -> Admin {
+    let client = client.clone();
+    Admin::new(registry, readiness).route("/debug/view", move |_| {
+        let client = client.clone();
+        async move {
+            let view = Arc::clone(&client.view().borrow());
+            json!({
+                "revision": view.revision,
+                "cluster": view.cluster(),
+                "age_ms": client.age().map(|age| age.as_millis() as u64),
+                "hosts": view.hosts,
+            })
+        }
+    })
+}
+
+/// The servers to forward to, without the shim itself: where the shim is the system's resolver, `resolv.conf` names it.
+fn upstreams(config: &Config) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for upstream in &config.forward {
+        match upstream {
+            Upstream::Server(address) => found.push(*address),
+            Upstream::ResolvConf => match std::fs::read_to_string(RESOLV_CONF) {
+                Ok(text) => found.extend(name_servers(&text)),
+                Err(error) => tracing::warn!(%error, "{RESOLV_CONF} cannot be read"),
+            },
+        }
+    }
+    found.retain(|address| *address != config.listen_dns);
+    found
+}
+
+fn name_servers(text: &str) -> Vec<SocketAddr> {
+    let servers = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next())?
+    });
+    // A zone after '%' belongs to link-local addresses, which need an interface: not supported.
+    servers.filter_map(|server| server.parse::<IpAddr>().ok()).map(|ip| SocketAddr::new(ip, 53)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_are_found_in_resolv_conf() {
+        let text =
+            "# x\nsearch a.b\nnameserver 10.0.0.2\n nameserver\t::1 \nnameserver fe80::1%eth0\noptions ndots:5\n";
+        let expected: Vec<SocketAddr> = vec!["10.0.0.2:53".parse().unwrap(), "[::1]:53".parse().unwrap()];
+        assert_eq!(name_servers(text), expected);
+    }
+}
