@@ -1,0 +1,211 @@
+//! Putting a gateway together, and taking it down.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use discovery::{Client, ClientConfig, Role};
+use identity::Credentials;
+use identity::bootstrap::Credential;
+use mesh::{TrustDomain, View};
+use quinn::{Endpoint, VarInt};
+use serde_json::json;
+use telemetry::{AccessLog, Admin, Readiness, Registry, Shutdown};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::context::{Context, Dial, dial_tcp};
+use crate::endpoints::Endpoints;
+use crate::metrics::{Metrics, SocketLabels};
+use crate::paths::{Ground, Paths};
+use crate::transport::{TransportError, TransportOptions};
+use crate::{destination, source, transport};
+
+/// How long the last packets of a gateway that ends may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a gateway cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The credential file.
+    #[error("the credential cannot be used")]
+    Credential(#[from] identity::bootstrap::BootstrapError),
+    /// The client of discovery.
+    #[error("discovery cannot start")]
+    Discovery(#[from] discovery::StartError),
+    /// A TCP listener.
+    #[error("cannot listen on {address}; hint: is another process listening there?")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The QUIC endpoint.
+    #[error("the tunnel's endpoint cannot be opened")]
+    Transport(#[from] TransportError),
+    /// The access log's thread.
+    #[error("the access log cannot be started")]
+    AccessLog(#[source] io::Error),
+    /// The admin listener broke.
+    #[error("the admin listener broke")]
+    Admin(#[from] telemetry::AdminError),
+}
+
+/// What a gateway is made of, wherever its view and credentials come from.
+pub struct Parts {
+    /// The gateway's name.
+    pub name: String,
+    /// The own trust domain.
+    pub trust_domain: TrustDomain,
+    /// What the mesh looks like.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Who we are and whom we believe.
+    pub credentials: Credentials,
+    /// HBONE from workloads of the own cluster.
+    pub hbone: TcpListener,
+    /// Where QUIC listens and dials from.
+    pub quic: SocketAddr,
+    /// Whether the kernel may segment datagrams.
+    pub segmentation_offload: bool,
+    /// Where the key of stateless resets is kept; `None`: a new one each time.
+    pub state_dir: Option<PathBuf>,
+    /// Where metrics go.
+    pub registry: Registry,
+    /// Where the line per flow goes.
+    pub access: AccessLog,
+    /// How it stops.
+    pub shutdown: Shutdown,
+}
+
+/// A gateway that runs. Dropping it stops nothing: its shutdown does.
+pub struct Running {
+    pub(crate) context: Arc<Context>,
+    endpoint: Endpoint,
+    hbone: SocketAddr,
+}
+
+/// Starts the listeners and the tunnels; must be called inside a runtime.
+pub fn start(parts: Parts) -> Result<Running, RunError> {
+    start_with(parts, Arc::new(dial_tcp))
+}
+
+/// As [`start`], with another way to reach endpoints.
+pub(crate) fn start_with(parts: Parts, dial: Dial) -> Result<Running, RunError> {
+    let metrics = Metrics::register(&parts.registry);
+    let options = TransportOptions {
+        listen: parts.quic,
+        segmentation_offload: parts.segmentation_offload,
+        state_dir: parts.state_dir,
+    };
+    let (endpoint, buffers) = transport::endpoint(&options, &parts.credentials)?;
+    for (direction, bytes) in [("receive", buffers.receive), ("send", buffers.send)] {
+        metrics.socket.get_or_create(&SocketLabels { direction }).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+    let hbone = parts.hbone.local_addr().map_err(|source| RunError::Listen { address: parts.quic, source })?;
+    let paths = Paths::new(Ground {
+        name: parts.name.clone(),
+        endpoint: endpoint.clone(),
+        credentials: parts.credentials.clone(),
+        view: parts.view.clone(),
+        metrics: metrics.clone(),
+        segmentation_offload: parts.segmentation_offload,
+    });
+    let ended = parts.shutdown.ended();
+    let context = Arc::new(Context {
+        name: parts.name,
+        trust_domain: parts.trust_domain,
+        view: parts.view,
+        credentials: parts.credentials,
+        shutdown: parts.shutdown,
+        metrics,
+        access: parts.access,
+        paths: Arc::clone(&paths),
+        endpoints: Endpoints::default(),
+        dial,
+    });
+    tokio::spawn(paths.follow(ended));
+    tokio::spawn(source::listen(Arc::clone(&context), parts.hbone));
+    tokio::spawn(destination::listen(Arc::clone(&context), endpoint.clone()));
+    Ok(Running { context, endpoint, hbone })
+}
+
+impl Running {
+    /// Where HBONE listens.
+    pub fn hbone_address(&self) -> SocketAddr {
+        self.hbone
+    }
+
+    /// Where QUIC listens.
+    pub fn quic_address(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Waits for the drain to begin, lets flows go on for at most `drain`, then closes every connection. Says whether
+    /// all flows were done.
+    pub async fn finish(self, drain: Duration) -> bool {
+        let idle = self.context.shutdown.finish(drain).await;
+        self.endpoint.close(VarInt::from_u32(0), b"drained");
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
+        self.context.access.flush(CLOSE_TIMEOUT).await;
+        idle
+    }
+
+    /// Adds the gateway's debug pages.
+    fn admin(&self, admin: Admin) -> Admin {
+        let (paths, view) = (Arc::clone(&self.context), Arc::clone(&self.context));
+        admin
+            .route("/debug/paths", move |_| {
+                let rows = paths.paths.rows();
+                async move { serde_json::to_value(rows).unwrap_or_else(|error| json!({"error": error.to_string()})) }
+            })
+            .route("/debug/view", move |_| {
+                let view = view.current_view();
+                async move { serde_json::to_value(&*view).unwrap_or_else(|error| json!({"error": error.to_string()})) }
+            })
+    }
+}
+
+/// Runs the gateway of a configuration until it is told to stop and has drained.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
+    let registry = Registry::new("gateway");
+    let readiness = Readiness::new();
+    let waiting = readiness.block("no certificate or no view yet");
+    let credential = Credential::load(&config.credential)?;
+    let trust_domain = credential.trust_domain.clone();
+    let client_config = ClientConfig { role: Role::Gateway, credential, cache_dir: config.cache_dir.clone() };
+    let client = Client::start(client_config, shutdown.ended(), &registry)?;
+    let admin_listener = bind(config.listen.admin).await?;
+    let running = start(Parts {
+        name: config.name,
+        trust_domain,
+        view: client.view(),
+        credentials: client.credentials(),
+        hbone: bind(config.listen.hbone).await?,
+        quic: config.listen.quic,
+        segmentation_offload: config.segmentation_offload,
+        state_dir: Some(config.cache_dir),
+        registry: registry.clone(),
+        access: AccessLog::stdout(&registry).map_err(RunError::AccessLog)?,
+        shutdown: shutdown.clone(),
+    })?;
+    let admin = running.admin(Admin::new(registry, readiness));
+    let serving = tokio::spawn(admin.serve(admin_listener, shutdown.clone()));
+    tokio::spawn(async move {
+        client.ready().await;
+        drop(waiting);
+    });
+    let drained = running.finish(config.drain).await;
+    tracing::info!(drained, "gateway ended");
+    match serving.await {
+        Ok(served) => Ok(served?),
+        Err(_) => Ok(()),
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
+}

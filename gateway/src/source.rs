@@ -1,0 +1,263 @@
+//! The source side: HBONE flows from workloads of the own cluster, each over a path to another cluster.
+
+mod attempt;
+mod events;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::tunnel::{Accepted, Reply};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use identity::{PeerIdentity, PeerPolicy, accept_tls};
+use mesh::{Denial, TunnelMode};
+use proxy::copy::{Side, copy_bidirectional};
+use proxy::hbone::{self, H2Io, H2Reader, Incoming, Responder};
+use proxy::tunnel;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::context::Context;
+use crate::destination::ended;
+use crate::flow::{self, Parsed};
+use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES, PeerLimit};
+use crate::paths::Path;
+use crate::record::Record;
+use attempt::{Attempt, AttemptError, Opened};
+
+/// How often a flow is sent altogether while it is not accepted.
+const ATTEMPTS: u32 = 3;
+/// How long a flow waits for a first usable path to its cluster.
+const PATH_WAIT: Duration = Duration::from_secs(1);
+/// The path of the stream of path events.
+const PATHS: &str = "/isthmus/paths";
+
+/// Accepts connections until the process drains.
+pub(crate) async fn listen(context: Arc<Context>, listener: TcpListener) {
+    let (handshakes, peers) = (Arc::new(Semaphore::new(HANDSHAKES)), PeerLimit::default());
+    let draining = context.shutdown.draining();
+    loop {
+        let stream = tokio::select! {
+            () = draining.cancelled() => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Such as too many open files: it passes, and until then accepting in a loop would spin.
+                    tracing::warn!(%error, "HBONE connection not accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
+            context.metrics.refuse("hbone", "limit");
+            continue;
+        };
+        let (context, peers) = (Arc::clone(&context), peers.clone());
+        tokio::spawn(async move {
+            let accepted = handshake(&context, stream).await;
+            drop(permit);
+            match accepted {
+                Ok((stream, peer)) => serve(context, stream, peer, peers).await,
+                Err(error) => {
+                    context.metrics.refuse("hbone", "handshake");
+                    tracing::info!(error, "HBONE handshake refused");
+                }
+            }
+        });
+    }
+}
+
+type Accepting = (tokio_rustls::server::TlsStream<TcpStream>, PeerIdentity);
+
+async fn handshake(context: &Context, stream: TcpStream) -> Result<Accepting, String> {
+    let peers = PeerPolicy::trust_domain(context.trust_domain.clone());
+    let config = context.credentials.server_config(peers, &[b"h2"]).map_err(|error| error.to_string())?;
+    let _ = stream.set_nodelay(true);
+    accept_tls(config, stream, HANDSHAKE_TIMEOUT).await.map_err(|error| match std::error::Error::source(&error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    })
+}
+
+async fn serve(
+    context: Arc<Context>,
+    stream: tokio_rustls::server::TlsStream<TcpStream>,
+    peer: PeerIdentity,
+    peers: PeerLimit,
+) {
+    let Some(_place) = peers.enter(&peer.id) else {
+        return context.metrics.refuse("hbone", "limit");
+    };
+    let peer = Arc::new(peer);
+    let drain = context.shutdown.draining();
+    let handler = {
+        let (context, peer) = (Arc::clone(&context), Arc::clone(&peer));
+        move |incoming: Incoming| {
+            let (context, peer) = (Arc::clone(&context), Arc::clone(&peer));
+            async move { dispatch(context, peer, incoming).await }
+        }
+    };
+    let settings = hbone::Settings::default();
+    tokio::select! {
+        served = hbone::serve(stream, &settings, drain, handler) => {
+            if let Err(error) = served {
+                tracing::info!(peer = %peer.id, %error, "HBONE connection refused");
+            }
+        }
+        reason = context.until_untrusted(&peer) => tracing::info!(peer = %peer.id, reason, "HBONE connection closed"),
+        () = context.shutdown.ended().cancelled_owned() => {}
+    }
+}
+
+async fn dispatch(context: Arc<Context>, peer: Arc<PeerIdentity>, incoming: Incoming) {
+    match *incoming.request.method() {
+        Method::CONNECT => {
+            let flow = carry(Arc::clone(&context), peer, incoming);
+            // Tracked, so that draining waits for it.
+            let _ = context.shutdown.spawn(flow).await;
+        }
+        Method::GET if incoming.request.uri().path() == PATHS => events::stream(&context, incoming).await,
+        _ => incoming.refuse(StatusCode::NOT_FOUND, Vec::new()),
+    }
+}
+
+/// One flow from its header to its end.
+async fn carry(context: Arc<Context>, peer: Arc<PeerIdentity>, incoming: Incoming) {
+    let mut record = Record::begin(&context, "outbound", &peer.id);
+    let parsed = admit(&context, &peer, &incoming, &mut record);
+    let (_, reader, responder) = incoming.split();
+    match parsed {
+        Ok(parsed) => tunnel_flow(&context, &parsed, reader, responder, &mut record).await,
+        Err((denial, message)) => deny(&context, responder, denial, message, &mut record),
+    }
+    record.finish(&context);
+}
+
+fn admit(
+    context: &Context,
+    peer: &PeerIdentity,
+    incoming: &Incoming,
+    record: &mut Record,
+) -> Result<Parsed, (Denial, String)> {
+    let header = tunnel::header_of(incoming.request.headers())
+        .ok_or_else(|| (Denial::BadHeader, format!("the request has no {}", api::TUNNEL_HEADER)))?
+        .map_err(|error| (Denial::BadHeader, error.to_string()))?;
+    let parsed = flow::parse(header)?;
+    let view = context.current_view();
+    record.request(&view, &parsed.request);
+    if view.clusters.contains_key(&parsed.request.cluster) {
+        record.cluster = parsed.request.cluster.to_string();
+    }
+    let decision = mesh::admit_source(&view, &peer.id, &parsed.request);
+    record.revision = decision.revision;
+    record.reasons = decision.reasons;
+    decision.outcome.map_err(|denial| (denial, format!("{} in {}", parsed.request.service, parsed.request.cluster)))?;
+    Ok(parsed)
+}
+
+/// Finds a path on which the flow is accepted, then carries it.
+async fn tunnel_flow(
+    context: &Context,
+    parsed: &Parsed,
+    reader: H2Reader,
+    responder: Responder,
+    record: &mut Record,
+) {
+    let mut attempt = match Attempt::new(&parsed.header, reader, responder) {
+        Ok(attempt) => attempt,
+        Err((responder, message)) => return deny(context, responder, Denial::BadHeader, message, record),
+    };
+    let mut tried: Vec<String> = Vec::new();
+    let mut last = (Denial::ClusterUnreachable, format!("no usable path to {}", parsed.request.cluster), String::new());
+    while record.replays < ATTEMPTS {
+        let wait = if tried.is_empty() { PATH_WAIT } else { Duration::ZERO };
+        let Some(path) = context.paths.choose(&parsed.request.cluster, &tried, wait).await else { break };
+        record.path = path.id().to_owned();
+        match attempt.open(&path).await {
+            Ok(opened) => return forward(context, parsed, attempt, opened, &path, record).await,
+            Err(AttemptError::Abandoned) => {
+                record.closed_by = "client";
+                "the client gave up before the flow was accepted".clone_into(&mut record.error);
+                return;
+            }
+            Err(AttemptError::Denied { denial, message, by }) => {
+                if denial == Denial::Draining {
+                    path.set_draining();
+                } else if denial != Denial::Overloaded {
+                    return deny_by(attempt.into_responder(), denial, message, by, record);
+                }
+                last = (denial, message, by);
+            }
+            Err(AttemptError::Path(error)) => {
+                tracing::info!(path = path.id(), error, "flow not accepted; trying another path");
+                last = (Denial::ClusterUnreachable, format!("{}: {error}", path.id()), String::new());
+            }
+        }
+        tried.push(path.id().to_owned());
+        record.replays += 1;
+        context.metrics.replays.get_or_create(path.labels()).inc();
+    }
+    let (denial, message, by) = last;
+    let by = if by.is_empty() { context.full_name() } else { by };
+    deny_by(attempt.into_responder(), denial, message, by, record);
+}
+
+async fn forward(
+    context: &Context,
+    parsed: &Parsed,
+    attempt: Attempt,
+    opened: Opened,
+    path: &Arc<Path>,
+    record: &mut Record,
+) {
+    let Opened { mut io, accepted, in_use: _in_use } = opened;
+    record.accepted();
+    record.endpoint.clone_from(&accepted.endpoint);
+    let accepted = Accepted { path: path.id().to_owned(), source_gateway: context.name.clone(), ..accepted };
+    let (reader, responder, sent) = attempt.into_parts();
+    let Some(headers) = reply_headers(&flow::accepted(accepted)) else { return };
+    let writer = match responder.accept(headers) {
+        Ok(writer) => writer,
+        Err(error) => {
+            record.closed_by = "client";
+            record.error = error.to_string();
+            return;
+        }
+    };
+    if parsed.request.mode == TunnelMode::Probe {
+        // The far gateway has ended the stream already.
+        io.finish();
+    }
+    let mut client = H2Io::join(reader, writer);
+    let outcome = tokio::select! {
+        outcome = copy_bidirectional(&mut client, &mut io, None) => outcome,
+        () = context.shutdown.ended().cancelled_owned() => ended(),
+    };
+    record.carried(outcome.a_to_b + sent, outcome.b_to_a);
+    record.closed_by = match outcome.closed_by {
+        Side::A => "client",
+        Side::B => "server",
+        Side::Us => "gateway",
+    };
+    match outcome.error {
+        Some(error) => record.error = error.to_string(),
+        None => io.settled().await,
+    }
+}
+
+fn deny(context: &Context, responder: Responder, denial: Denial, message: String, record: &mut Record) {
+    deny_by(responder, denial, message, context.full_name(), record);
+}
+
+fn deny_by(responder: Responder, denial: Denial, message: String, by: String, record: &mut Record) {
+    record.denied(denial);
+    record.error = format!("{by}: {message}");
+    let headers = reply_headers(&flow::denied(denial, message, by)).unwrap_or_default();
+    responder.refuse(StatusCode::SERVICE_UNAVAILABLE, headers);
+}
+
+fn reply_headers(reply: &Reply) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    let value = tunnel::to_header_value(reply).ok()?;
+    Some(vec![(HeaderName::from_static(api::TUNNEL_REPLY), value)])
+}
+

@@ -1,0 +1,163 @@
+//! Sending the beginning of a flow until a gateway of the other cluster accepts it.
+//!
+//! The header and up to 16 KiB of first bytes are kept. When the path dies or is ejected before the answer, the same
+//! bytes go over another path. That is safe because the far end dials only once it has a header, and no byte of an
+//! answer has been seen: what an endpoint may have received over the dead path it received without an end (the inner
+//! TLS handshake cannot have finished).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::tunnel::{Accepted, Header, Reply, reply};
+use bytes::{Bytes, BytesMut};
+use mesh::Denial;
+use proxy::hbone::{H2Reader, Responder};
+use proxy::tunnel;
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+use crate::paths::{InUse, Path};
+use crate::quic_io::QuicIo;
+
+/// How many first bytes are kept.
+const PREFIX_MAX: usize = 16 * 1024;
+/// How long a path may take to give a stream: longer means that it has as many as it may.
+const OPEN_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long the far gateway may take to answer: its dial attempts and a round trip.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Why a flow was not accepted over a path.
+#[derive(Debug)]
+pub(crate) enum AttemptError {
+    /// The client is gone.
+    Abandoned,
+    /// The far gateway said no.
+    Denied { denial: Denial, message: String, by: String },
+    /// The path failed; another one may do.
+    Path(String),
+}
+
+/// A flow that was accepted.
+pub(crate) struct Opened {
+    pub(crate) io: QuicIo,
+    pub(crate) accepted: Accepted,
+    pub(crate) in_use: InUse,
+}
+
+/// A flow that is not accepted yet.
+pub(crate) struct Attempt {
+    frame: Bytes,
+    reader: H2Reader,
+    responder: Responder,
+    /// The first bytes, whether sent or not.
+    prefix: BytesMut,
+    /// The client has ended its direction.
+    client_ended: bool,
+}
+
+impl Attempt {
+    /// Begins; gives the responder back if the header is too long for a frame.
+    pub(crate) fn new(header: &Header, reader: H2Reader, responder: Responder) -> Result<Self, (Responder, String)> {
+        match tunnel::to_frame(header) {
+            Ok(frame) => Ok(Self { frame, reader, responder, prefix: BytesMut::new(), client_ended: false }),
+            Err(error) => Err((responder, error.to_string())),
+        }
+    }
+
+    /// For a denial.
+    pub(crate) fn into_responder(self) -> Responder {
+        self.responder
+    }
+
+    /// For the copy that follows; the number is how many bytes were sent already.
+    pub(crate) fn into_parts(self) -> (H2Reader, Responder, u64) {
+        (self.reader, self.responder, self.prefix.len() as u64)
+    }
+
+    /// Opens a stream on `path`, sends header and first bytes at once, and waits for the answer.
+    pub(crate) async fn open(&mut self, path: &Arc<Path>) -> Result<Opened, AttemptError> {
+        let opening = timeout(OPEN_TIMEOUT, path.connection().open_bi()).await;
+        let stream = opening.map_err(|_| AttemptError::Path("it gave no stream".to_owned()))?;
+        let (send, recv) = stream.map_err(|error| AttemptError::Path(error.to_string()))?;
+        let in_use = path.enter();
+        let mut io = QuicIo::new(send, recv);
+        let answered = tokio::select! {
+            answered = timeout(ANSWER_TIMEOUT, self.exchange(&mut io)) => answered,
+            why = path.until_unusable() => return Err(AttemptError::Path(why)),
+        };
+        let reply = answered.map_err(|_| AttemptError::Path("no answer came".to_owned()))??;
+        match reply.reply {
+            Some(reply::Reply::Accepted(accepted)) => Ok(Opened { io, accepted, in_use }),
+            Some(reply::Reply::Denied(denied)) => {
+                // A reason of a newer gateway that has no name here is passed on as the closest one.
+                let denial = Denial::from_wire(&denied.reason).unwrap_or(Denial::Policy);
+                Err(AttemptError::Denied { denial, message: denied.message, by: denied.by })
+            }
+            None => Err(AttemptError::Path("the answer is empty".to_owned())),
+        }
+    }
+
+    async fn exchange(&mut self, io: &mut QuicIo) -> Result<Reply, AttemptError> {
+        let (send, recv) = io.halves();
+        let failed = |error: quinn::WriteError| AttemptError::Path(error.to_string());
+        send.write_all(&self.frame).await.map_err(failed)?;
+        let reply = tunnel::read_frame::<Reply, _>(recv);
+        tokio::pin!(reply);
+        let (mut sent, mut finished) = (0, false);
+        loop {
+            let unsent = sent < self.prefix.len();
+            if self.client_ended && !unsent && !finished {
+                finished = true;
+                let _ = send.finish();
+            }
+            let more = !self.client_ended && self.prefix.len() < PREFIX_MAX;
+            let (prefix, reader) = (&mut self.prefix, &mut self.reader);
+            let step = async {
+                if unsent {
+                    Step::Wrote(send.write(&prefix[sent..]).await)
+                } else if more {
+                    // `read_buf` is bounded by what is reserved.
+                    prefix.reserve(PREFIX_MAX - prefix.len());
+                    Step::Read(reader.read_buf(prefix).await)
+                } else {
+                    std::future::pending().await
+                }
+            };
+            tokio::select! {
+                reply = &mut reply => {
+                    let reply = reply.map_err(|error| AttemptError::Path(describe(&error)))?;
+                    // What was read but not sent must not be lost: it goes before the copy begins.
+                    if unsent && matches!(reply.reply, Some(reply::Reply::Accepted(_))) {
+                        send.write_all(&self.prefix[sent..]).await.map_err(failed)?;
+                    }
+                    return Ok(reply);
+                }
+                step = step => match step {
+                    Step::Wrote(Ok(count)) => sent += count,
+                    // The far gateway stops reading when it denies: its answer follows.
+                    Step::Wrote(Err(quinn::WriteError::Stopped(_))) => {
+                        return reply.await.map_err(|error| AttemptError::Path(describe(&error)));
+                    }
+                    Step::Wrote(Err(error)) => return Err(failed(error)),
+                    Step::Read(Ok(0)) => self.client_ended = true,
+                    Step::Read(Ok(_)) => {}
+                    Step::Read(Err(_)) => return Err(AttemptError::Abandoned),
+                },
+                () = self.responder.abandoned() => return Err(AttemptError::Abandoned),
+            }
+        }
+    }
+}
+
+/// What moved while the answer was awaited.
+enum Step {
+    Wrote(Result<usize, quinn::WriteError>),
+    Read(std::io::Result<usize>),
+}
+
+fn describe(error: &tunnel::DecodeError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
