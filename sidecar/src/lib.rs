@@ -1,1 +1,22 @@
-//! isthmus-sidecar
+//! The sidecar: the proxy beside one workload, with explicit capture.
+//!
+//! What it is: configuration, listeners and wiring around the engine in `proxy`. The workload reaches the mesh through
+//! one listener that speaks SOCKS5 and HTTP forward proxying ([`Explicit`]); peers reach the workload on an mTLS port and
+//! on the workload's own ports. Views and certificates come from the agent through `discovery`.
+//!
+//! What it is not: it decides nothing (see `mesh`) and copies nothing itself (see `proxy`).
+//!
+//! **Invariant:** it starts and serves its last-good view without its agent. **Invariant:** what the workload says about
+//! identities or ports in `x-isthmus-*` and `x-forwarded-client-cert` headers never leaves the sidecar.
+//!
+//! Start reading at [`run()`].
+
+mod config;
+mod directory;
+mod explicit;
+mod run;
+mod socks;
+
+pub use config::{Config, ConfigError};
+pub use explicit::Explicit;
+pub use run::{RunError, run};

@@ -1,0 +1,176 @@
+//! The process: credentials, discovery, listeners, admin.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use discovery::{Client, ClientConfig, Role};
+use identity::bootstrap::Credential;
+use mesh::{NameError, ServiceName};
+use proxy::access::Recorder;
+use proxy::inbound::{Inbound, InboundConfig};
+use proxy::listen::{Lifecycle, Limits};
+use proxy::metrics::Metrics;
+use proxy::outbound::{Directory, Outbound, OutboundConfig};
+use serde_json::{Value, json};
+use telemetry::{AccessLog, Admin, Readiness, Registry, Shutdown};
+use tokio::net::TcpListener;
+
+use crate::config::Config;
+use crate::directory::Discovered;
+use crate::explicit::Explicit;
+
+/// Why the sidecar does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The credential cannot be used.
+    #[error("the credential cannot be used")]
+    Credential(#[source] identity::bootstrap::BootstrapError),
+    /// The credential names no workload.
+    #[error("the credential's workload is not <namespace>/<name>")]
+    Workload(#[source] NameError),
+    /// Discovery cannot start.
+    #[error("discovery cannot start")]
+    Discovery(#[source] discovery::StartError),
+    /// The access log has no thread.
+    #[error("the access log cannot start")]
+    AccessLog(#[source] io::Error),
+    /// A listener cannot be bound.
+    #[error("{what} cannot listen on {address}\nhint: is another process there, and is the address local?")]
+    Bind {
+        /// Which listener.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// All listeners, bound before anything is promised.
+struct Listeners {
+    outbound: TcpListener,
+    mtls: TcpListener,
+    admin: TcpListener,
+    plain: Vec<(u16, TcpListener)>,
+}
+
+/// Runs the sidecar until it is shut down. It starts without its agent and without its application.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
+    let registry = Registry::new("sidecar");
+    let readiness = Readiness::new();
+    let waiting = readiness.block("no certificate or no view of the mesh yet");
+    let listeners = bind(&config).await?;
+    let credential = Credential::load(&config.credential).map_err(RunError::Credential)?;
+    let workload: ServiceName = credential.workload.parse().map_err(RunError::Workload)?;
+    let client_config = ClientConfig { role: Role::Sidecar, credential, cache_dir: config.cache_dir.clone() };
+    let client = Client::start(client_config, shutdown.ended(), &registry).map_err(RunError::Discovery)?;
+    let access_log = AccessLog::stdout(&registry).map_err(RunError::AccessLog)?;
+    let metrics = Metrics::default();
+    metrics.register(&registry);
+    let log = access_log.clone();
+    let recorder = Recorder::new(metrics, move |record| log.record(record));
+    let life = Lifecycle::new(shutdown.draining(), shutdown.ended());
+    let directory: Arc<dyn Directory> = Arc::new(Discovered(client.clone()));
+    let outbound = Outbound::start(OutboundConfig {
+        directory: directory.clone(),
+        credentials: client.credentials(),
+        recorder: recorder.clone(),
+        life: life.clone(),
+        namespace: workload.namespace().clone(),
+    });
+    let inbound = Inbound::start(InboundConfig {
+        directory,
+        credentials: client.credentials(),
+        recorder,
+        life: life.clone(),
+        limits: Limits::default(),
+        ports: config.ports.clone(),
+    });
+    let admin = admin_api(&client, &outbound, registry, readiness);
+    serve(listeners, &inbound, Explicit::new(outbound, life.clone()), admin, &shutdown);
+    tracing::info!(workload = %workload, outbound = %config.listen_outbound, mtls = %config.listen_mtls, "serving");
+    tokio::spawn(async move {
+        client.ready().await;
+        drop(waiting);
+    });
+    let drain = config.drain;
+    shutdown.spawn(async move {
+        life.draining.cancelled().await;
+        life.drain(drain).await;
+    });
+    shutdown.finish(drain + Duration::from_secs(1)).await;
+    access_log.flush(Duration::from_secs(1)).await;
+    Ok(())
+}
+
+async fn bind(config: &Config) -> Result<Listeners, RunError> {
+    let listen = async |what, address: SocketAddr| {
+        TcpListener::bind(address).await.map_err(|source| RunError::Bind { what, address, source })
+    };
+    let mut plain = Vec::new();
+    for port in &config.ports {
+        let address = SocketAddr::new(config.bind, port.number);
+        plain.push((port.number, listen("a port of the workload", address).await?));
+    }
+    Ok(Listeners {
+        outbound: listen("the explicit proxy", config.listen_outbound).await?,
+        mtls: listen("mTLS", config.listen_mtls).await?,
+        admin: listen("admin", config.listen_admin).await?,
+        plain,
+    })
+}
+
+fn serve(listeners: Listeners, inbound: &Inbound, explicit: Explicit, admin: Admin, shutdown: &Shutdown) {
+    let ended = shutdown.clone();
+    tokio::spawn(async move {
+        if let Err(error) = admin.serve(listeners.admin, ended).await {
+            tracing::error!(%error, "the admin listener broke");
+        }
+    });
+    tokio::spawn(async move { explicit.serve(listeners.outbound).await });
+    let mtls = inbound.clone();
+    tokio::spawn(async move { mtls.serve_mtls(listeners.mtls).await });
+    for (number, listener) in listeners.plain {
+        let inbound = inbound.clone();
+        tokio::spawn(async move { inbound.serve_plain(listener, number).await });
+    }
+}
+
+fn admin_api(client: &Client, outbound: &Outbound, registry: Registry, readiness: Readiness) -> Admin {
+    let (explained, explaining) = (client.clone(), outbound.clone());
+    let (viewed, pooled) = (client.clone(), outbound.clone());
+    Admin::new(registry, readiness)
+        .route("/debug/explain", move |query| {
+            let (client, outbound) = (explained.clone(), explaining.clone());
+            async move {
+                let port = query.get("port").and_then(|port| port.parse().ok());
+                let (Some(host), Some(port)) = (query.get("host"), port) else {
+                    return json!({"error": "host and port are needed", "hint": "/debug/explain?host=reviews.default&port=9080"});
+                };
+                let decision = outbound.decide(host, port).await;
+                json!({"host": host, "port": port, "age_ms": age(&client), "decision": to_json(&decision)})
+            }
+        })
+        .route("/debug/view", move |_| {
+            let client = viewed.clone();
+            async move {
+                let view = client.view().borrow().clone();
+                json!({"age_ms": age(&client), "view": to_json(&*view)})
+            }
+        })
+        .route("/debug/pools", move |_| {
+            let outbound = pooled.clone();
+            async move { to_json(&outbound.pools()) }
+        })
+}
+
+fn age(client: &Client) -> Option<u64> {
+    client.age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What cannot be written as JSON is replaced by the reason.
+fn to_json(value: &impl serde::Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or_else(|error| json!({"error": error.to_string()}))
+}
