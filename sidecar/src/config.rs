@@ -116,7 +116,11 @@ impl Config {
         let raw: RawConfig = serde_saphyr::from_str(text)
             .map_err(|error| ConfigError::Shape { path: path.to_owned(), why: error.without_snippet().to_string() })?;
         let bind = raw.bind.parse().map_err(|_| {
-            wrong("bind", format!("{:?} is not an IP address", raw.bind), "write the workload's address, without a port")
+            wrong(
+                "bind",
+                format!("{:?} is not an IP address", raw.bind),
+                "write the workload's address, without a port",
+            )
         })?;
         let ports =
             raw.ports.iter().enumerate().map(|(index, port)| check_port(index, port)).collect::<Result<Vec<_>, _>>()?;
@@ -152,7 +156,8 @@ fn check_port(index: usize, raw: &RawPort) -> Result<AppPort, ConfigError> {
 }
 
 fn address(field: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse().map_err(|_| wrong(field, format!("{text:?} is not an address"), "write ip:port, such as 127.1.0.9:15001"))
+    text.parse()
+        .map_err(|_| wrong(field, format!("{text:?} is not an address"), "write ip:port, such as 127.1.0.9:15001"))
 }
 
 fn wrong(field: &str, why: String, hint: &'static str) -> ConfigError {
