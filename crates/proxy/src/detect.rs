@@ -59,7 +59,9 @@ pub async fn sniff<T: AsyncRead + Unpin>(io: &mut T, silence: Duration) -> io::R
         match tokio::time::timeout(silence, io.read_buf(&mut first)).await {
             Err(_) => return Ok(Sniffed { spoken: Spoken::Opaque, first: first.freeze(), closed: false }),
             Ok(Err(error)) => return Err(error),
-            Ok(Ok(0)) => return Ok(Sniffed { spoken: Spoken::Opaque, closed: first.is_empty(), first: first.freeze() }),
+            Ok(Ok(0)) => {
+                return Ok(Sniffed { spoken: Spoken::Opaque, closed: first.is_empty(), first: first.freeze() });
+            }
             Ok(Ok(_)) => {
                 if let Some(spoken) = classify(&first) {
                     return Ok(Sniffed { spoken, first: first.freeze(), closed: false });

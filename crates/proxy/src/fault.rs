@@ -4,8 +4,8 @@ use http::{HeaderMap, StatusCode};
 use mesh::{Denial, Failure};
 
 use crate::body::chain;
-use crate::headers::DENIAL;
 use crate::hbone::{AnswerError, RequestError};
+use crate::headers::DENIAL;
 
 /// Istio's and Envoy's response flags, the ones that can happen here.
 pub mod flag {

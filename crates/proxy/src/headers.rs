@@ -54,7 +54,8 @@ pub fn strip_hop(headers: &mut HeaderMap) {
 /// Removes what only the mesh itself may say; a workload that sends it is not believed.
 pub fn strip_claims(headers: &mut HeaderMap) {
     headers.remove(XFCC);
-    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-isthmus-")).cloned().collect();
+    let ours: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("x-isthmus-")).cloned().collect();
     for name in ours {
         headers.remove(name);
     }
@@ -197,7 +198,10 @@ mod tests {
         request.headers_mut().append("cookie", HeaderValue::from_static("b=2"));
         let authority = authority(&request).unwrap();
         to_http1(&mut request, &authority);
-        assert_eq!((request.uri().to_string(), &request.headers()["host"]), ("/x?y=1".into(), &HeaderValue::from_static("reviews:9080")));
+        assert_eq!(
+            (request.uri().to_string(), &request.headers()["host"]),
+            ("/x?y=1".into(), &HeaderValue::from_static("reviews:9080"))
+        );
         assert_eq!(request.headers()["cookie"], "a=1; b=2");
         to_http2(&mut request, &authority);
         assert_eq!(request.uri(), "http://reviews:9080/x?y=1");

@@ -141,8 +141,7 @@ impl Engine {
     fn begin(&self, protocol: &'static str, authority: String, view: &View, peer: &Peer) -> Record {
         let svid = self.config.credentials.svid();
         let mut record = Record::begin(Reporter::Destination, protocol, authority);
-        record.destination =
-            Party::own(view.workload.as_deref(), view.cluster(), svid.as_ref().map(|svid| svid.id()));
+        record.destination = Party::own(view.workload.as_deref(), view.cluster(), svid.as_ref().map(|svid| svid.id()));
         if let Some(workload) = &view.workload {
             let host = record.authority.rsplit_once(':').map_or(record.authority.as_str(), |(host, _)| host);
             record.service = Host::parse(host, &workload.namespace).service().cloned();

@@ -18,9 +18,8 @@ pub const SERIES_MAX: usize = 1000;
 const UNKNOWN: &str = "unknown";
 
 /// Envoy's default buckets, in milliseconds.
-const DURATION_BUCKETS: [f64; 20] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6, 3.6e6, 1e7,
-];
+const DURATION_BUCKETS: [f64; 20] =
+    [0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6, 3.6e6, 1e7];
 /// Powers of four and eight from a small request to a large file, in bytes.
 const SIZE_BUCKETS: [f64; 8] = [256.0, 1024.0, 4096.0, 16384.0, 131_072.0, 1_048_576.0, 16_777_216.0, 134_217_728.0];
 
@@ -98,7 +97,11 @@ impl Metrics {
         registry.register("istio_request_bytes", "Bytes of request bodies", self.request_bytes.clone());
         registry.register("istio_response_bytes", "Bytes of response bodies", self.response_bytes.clone());
         registry.register("istio_tcp_sent_bytes", "Bytes sent in responses of TCP connections", self.sent.clone());
-        registry.register("istio_tcp_received_bytes", "Bytes received in requests of TCP connections", self.received.clone());
+        registry.register(
+            "istio_tcp_received_bytes",
+            "Bytes received in requests of TCP connections",
+            self.received.clone(),
+        );
         registry.register("istio_tcp_connections_opened", "TCP connections opened", self.opened.clone());
         registry.register("istio_tcp_connections_closed", "TCP connections closed", self.closed.clone());
     }

@@ -201,8 +201,7 @@ impl<K: Eq + Hash + Clone, C: Pooled> Pool<K, C> {
     fn admit(&self, guard: DialGuard<C>, connection: C) -> Lease<C> {
         let now = Instant::now();
         let until = self.policy.lifetime.map(|lifetime| now + lifetime.mul_f64(1.0 - rand::random::<f64>() / 3.0));
-        let member =
-            Arc::new(Member { connection, active: AtomicUsize::new(0), until, last_used: Mutex::new(now) });
+        let member = Arc::new(Member { connection, active: AtomicUsize::new(0), until, last_used: Mutex::new(now) });
         let lease = guard.slot.lease(&member);
         let mut state = lock(&guard.slot.state);
         state.failed = None;

@@ -160,11 +160,7 @@ impl Outer {
         response.await.map_err(AnswerError::Failed)
     }
 
-    async fn send(
-        &self,
-        request: Request<()>,
-        end: bool,
-    ) -> Result<(ResponseFuture, SendStream<Bytes>), RequestError> {
+    async fn send(&self, request: Request<()>, end: bool) -> Result<(ResponseFuture, SendStream<Bytes>), RequestError> {
         let mut requests = self.requests.clone().ready().await.map_err(RequestError::Connection)?;
         requests.send_request(request, end).map_err(RequestError::Connection)
     }

@@ -16,12 +16,7 @@ use crate::{headers, reply};
 impl Engine {
     /// Carries a request to the application. `arrived` is the port that it arrived on; on the mTLS port, which serves
     /// all ports, the peer's sidecar names it.
-    pub(super) async fn request(
-        &self,
-        mut request: Request<Body>,
-        peer: Peer,
-        arrived: Option<u16>,
-    ) -> Response<Body> {
+    pub(super) async fn request(&self, mut request: Request<Body>, peer: Peer, arrived: Option<u16>) -> Response<Body> {
         let named = request.headers().get(headers::PORT).and_then(|value| value.to_str().ok()?.parse().ok());
         let authority = headers::authority(&request);
         let port = arrived.or(named).or(authority.as_ref().and_then(http::uri::Authority::port_u16));
@@ -47,9 +42,8 @@ impl Engine {
         let speaks = admitted.as_ref().map_or(Speaks::Http1, |admitted| speaks(admitted, &request, &peer));
         let received = Arc::new(AtomicU64::new(0));
         let (counted, count) = (received.clone(), received);
-        let request = request.map(|body| {
-            Tracked::wrap(body, move |ending| counted.store(ending.bytes, Ordering::Relaxed))
-        });
+        let request =
+            request.map(|body| Tracked::wrap(body, move |ending| counted.store(ending.bytes, Ordering::Relaxed)));
         let mut record = self.config.recorder.open(record);
         record.count_received(move || count.load(Ordering::Relaxed));
         let admitted = match admitted {

@@ -78,7 +78,12 @@ impl<'a> Attempts<'a> {
 
     /// Whether to try again after a failure. A target that could not even be connected to is set aside, and does not
     /// count against the policy as long as another one is left: nothing was sent, so nothing was tried.
-    pub(super) async fn again(&mut self, chosen: Chosen, fault: &Fault, repeatable: Repeatable) -> Result<(), &'static str> {
+    pub(super) async fn again(
+        &mut self,
+        chosen: Chosen,
+        fault: &Fault,
+        repeatable: Repeatable,
+    ) -> Result<(), &'static str> {
         let Chosen { key, load, .. } = chosen;
         drop(load);
         let unreachable = fault.failure == Failure::Connect || fault.denial.is_some_and(Denial::is_retriable);
@@ -86,9 +91,9 @@ impl<'a> Attempts<'a> {
             self.engine.aside.set(key.clone());
         }
         self.tried.push(key);
-        let untried = self.targets().any(|target| {
-            TargetKey::of(self.decision, target).is_some_and(|key| !self.tried.contains(&key))
-        });
+        let untried = self
+            .targets()
+            .any(|target| TargetKey::of(self.decision, target).is_some_and(|key| !self.tried.contains(&key)));
         if !(unreachable && untried && self.made < ATTEMPTS_MAX) {
             self.counted += 1;
         }

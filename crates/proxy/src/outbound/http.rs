@@ -84,15 +84,12 @@ impl Engine {
                 Err(fault) => (fault, None),
             };
             tracing::debug!(%fault, attempt = attempts.made, "an attempt failed");
-            let repeatable =
-                Repeatable { idempotent: outgoing.idempotent, replayable: outgoing.body.is_replayable() };
+            let repeatable = Repeatable { idempotent: outgoing.idempotent, replayable: outgoing.body.is_replayable() };
             if let Err(why) = attempts.again(chosen, &fault, repeatable).await {
                 record.note(|record| record.error = Some(format!("{fault}; not repeated: {why}")));
                 let retried = attempts.made > 1;
                 return match answer {
-                    Some(exchange) => {
-                        Ok(Answered { exchange, chosen: None, flag: retried.then_some(flag::RETRIES) })
-                    }
+                    Some(exchange) => Ok(Answered { exchange, chosen: None, flag: retried.then_some(flag::RETRIES) }),
                     None => Err(fault),
                 };
             }

@@ -180,8 +180,7 @@ impl Engine {
 
     async fn dial_opaque(&self, decision: &RouteDecision, key: &LocalKey) -> Result<Outer, Fault> {
         let (io, peer) = dial::local(&self.config.credentials, key, decision.connect_timeout).await?;
-        let outer =
-            Outer::handshake(io, &flow_settings()).await.map_err(|error| Fault::connect(chain(&error)))?;
+        let outer = Outer::handshake(io, &flow_settings()).await.map_err(|error| Fault::connect(chain(&error)))?;
         let (credentials, watched) = (self.config.credentials.clone(), outer.clone());
         let ended = self.config.life.ended.clone();
         tokio::spawn(async move {
@@ -257,7 +256,11 @@ async fn open_flow(outer: &Outer, authority: &str, timeout: Duration) -> Result<
 }
 
 /// Aborts a connection that carries one flow when its peer's identity runs out.
-fn end_with_identity(engine: &Engine, outer: &Outer, peer: identity::PeerIdentity) -> tokio_util::task::AbortOnDropHandle<()> {
+fn end_with_identity(
+    engine: &Engine,
+    outer: &Outer,
+    peer: identity::PeerIdentity,
+) -> tokio_util::task::AbortOnDropHandle<()> {
     let (credentials, outer) = (engine.config.credentials.clone(), outer.clone());
     tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
         credentials.expiry(&peer).await;

@@ -122,8 +122,7 @@ impl Gateways {
                 .map_err(|error| Fault::connect(format!("{whom}: {}", chain(&error))))?;
             Ok((outer, peer))
         };
-        let (outer, peer) =
-            tokio::time::timeout(timeout, dial).await.map_err(|_| Fault::connect_timeout(&whom))??;
+        let (outer, peer) = tokio::time::timeout(timeout, dial).await.map_err(|_| Fault::connect_timeout(&whom))??;
         let (credentials, watched) = (self.credentials.clone(), outer.clone());
         let (name, on_path_down) = (gateway.name.clone(), self.on_path_down.clone());
         tokio::spawn(async move {

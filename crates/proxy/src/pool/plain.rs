@@ -95,7 +95,15 @@ impl PlainPool {
             .map_err(|_| Fault::connect_timeout(&address.to_string()))?
             .map_err(|error| Fault::connect(format!("{address}: {error}")))?;
         let _ = io.set_nodelay(true);
-        let parts = Parts { io, peer: None, via: None, endpoint: String::new(), lost: Arc::default(), hold: None, pings: false };
+        let parts = Parts {
+            io,
+            peer: None,
+            via: None,
+            endpoint: String::new(),
+            lost: Arc::default(),
+            hold: None,
+            pings: false,
+        };
         HttpConnection::handshake(parts, &self.credentials).await
     }
 

@@ -81,7 +81,9 @@ fn futures<T>(
     poll: impl FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<T>> + Unpin,
 ) -> impl tokio_stream::Stream<Item = T> {
     struct Polled<F>(F);
-    impl<T, F: FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<T>> + Unpin> tokio_stream::Stream for Polled<F> {
+    impl<T, F: FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<T>> + Unpin> tokio_stream::Stream
+        for Polled<F>
+    {
         type Item = T;
         fn poll_next(
             mut self: std::pin::Pin<&mut Self>,
@@ -202,7 +204,10 @@ async fn what_nobody_serves_is_refused_with_the_reason() {
     let world = World::new();
     let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Http, &[]));
     let response = client.http1("reviews", get("/")).await;
-    assert_eq!((response.status(), &response.headers()["x-isthmus-denial"]), (StatusCode::SERVICE_UNAVAILABLE, &"no-endpoint".parse().unwrap()));
+    assert_eq!(
+        (response.status(), &response.headers()["x-isthmus-denial"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &"no-endpoint".parse().unwrap())
+    );
     assert_eq!(client.records.lock().unwrap()[0].flags, "UH");
 }
 
@@ -214,7 +219,8 @@ async fn draining_ends_connections_and_finishes_requests() {
     let mut sender = http2(client.capture("reviews").await).await;
     let (tx, mut rx) = mpsc::channel::<Result<Frame<Bytes>, BodyError>>(1);
     let frames = StreamBody::new(futures(move |cx| rx.poll_recv(cx))).boxed_unsync();
-    let mut response = sender.send_request(Request::post("http://reviews:9080/echo").body(frames).unwrap()).await.unwrap();
+    let mut response =
+        sender.send_request(Request::post("http://reviews:9080/echo").body(frames).unwrap()).await.unwrap();
     let life = server.life.clone();
     let drained = tokio::spawn(async move { life.drain(std::time::Duration::from_secs(20)).await });
     server.life.draining.cancelled().await;

@@ -46,7 +46,8 @@ async fn concurrent_requests_ride_streams_of_their_own_up_to_a_bound() {
     let (_server, gateway, view) = west(&world, Protocol::Http, http_app("west").await).await;
     let client = Client::start(&world, view);
     let at = client.capture("reviews").await;
-    let requests: Vec<_> = (0..200).map(|_| tokio::spawn(async move { http1(at, post("/echo", vec![1; 50_000])).await })).collect();
+    let requests: Vec<_> =
+        (0..200).map(|_| tokio::spawn(async move { http1(at, post("/echo", vec![1; 50_000])).await })).collect();
     for request in requests {
         assert_eq!(collect(request.await.unwrap()).await.body().len(), 50_000);
     }
@@ -138,7 +139,8 @@ async fn a_request_that_waits_on_a_path_which_goes_down_is_sent_again_elsewhere(
     let client = Client::start(&world, view.clone());
     let at = client.capture("reviews").await;
     let waiting = tokio::spawn(async move { collect(http1(at, get("/")).await).await });
-    while first.flows.load(Ordering::Relaxed) == 0 || client.outbound.pools().iter().all(|entry| entry.kind != "remote") {
+    while first.flows.load(Ordering::Relaxed) == 0 || client.outbound.pools().iter().all(|entry| entry.kind != "remote")
+    {
         tokio::task::yield_now().await;
     }
     let good = Server::of(&world, "west", "reviews", Protocol::Http, http_app("good").await).await;

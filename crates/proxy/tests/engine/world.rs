@@ -58,9 +58,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let authorities = ["east", "west", "evil"].map(|name| {
-            (name, ClusterCa::load_or_create(&directory.path().join(name), &td(name)).unwrap())
-        });
+        let authorities = ["east", "west", "evil"]
+            .map(|name| (name, ClusterCa::load_or_create(&directory.path().join(name), &td(name)).unwrap()));
         Self { authorities: authorities.into(), _directory: directory }
     }
 
@@ -122,7 +121,14 @@ impl ViewOf {
         self.endpoints(name, protocol, endpoints, PORT, Some(account))
     }
 
-    pub(crate) fn endpoints(self, name: &str, protocol: Protocol, at: &[IpAddr], port: u16, account: Option<String>) -> Self {
+    pub(crate) fn endpoints(
+        self,
+        name: &str,
+        protocol: Protocol,
+        at: &[IpAddr],
+        port: u16,
+        account: Option<String>,
+    ) -> Self {
         self.service(name, |service| {
             service.ports = vec![ServicePort { name: "main".into(), number: PORT, protocol }];
             service.endpoints = at
@@ -158,7 +164,9 @@ impl ViewOf {
         self.service(name, |service| {
             let ports = vec![ServicePort { name: "main".into(), number: PORT, protocol }];
             service.ports.clone_from(&ports);
-            service.imports.insert(west, Import { serial: 1, ports, groups: vec![Group { key, meshed: true, healthy: 1 }] });
+            service
+                .imports
+                .insert(west, Import { serial: 1, ports, groups: vec![Group { key, meshed: true, healthy: 1 }] });
         })
     }
 
@@ -402,7 +410,9 @@ impl Gateway {
                 let config = credentials.server_config(PeerPolicy::AnyKnown, &[b"h2"]).unwrap();
                 let (current, sender, stop, count) = (current.clone(), sender.clone(), stop.clone(), count.clone());
                 tokio::spawn(async move {
-                    let Ok((tls, _)) = identity::accept_tls(config, stream, Duration::from_secs(5)).await else { return };
+                    let Ok((tls, _)) = identity::accept_tls(config, stream, Duration::from_secs(5)).await else {
+                        return;
+                    };
                     let ended = stop.clone();
                     let settings = hbone::Settings::default();
                     let serve = hbone::serve(tls, &settings, stop.child_token(), move |incoming| {
@@ -451,7 +461,8 @@ async fn carry(
         Behaviour::Pipe(to) => {
             let Ok(mut server) = TcpStream::connect(to).await else {
                 let denied = Denied { reason: "endpoint-unreachable".into(), ..Denied::default() };
-                return incoming.refuse(http::StatusCode::SERVICE_UNAVAILABLE, reply_header(reply::Reply::Denied(denied)));
+                return incoming
+                    .refuse(http::StatusCode::SERVICE_UNAVAILABLE, reply_header(reply::Reply::Denied(denied)));
             };
             let accepted = Accepted {
                 gateway: "gateway-1".into(),
