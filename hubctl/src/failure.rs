@@ -1,6 +1,7 @@
 //! How an error is told to a person: what failed, why, and what to do about it.
 
 use fleet::Hint;
+use hub_client::HubError;
 
 /// `error: <what>: <why>` and, if some cause carries one, `hint: <way out>` on a line of its own.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
@@ -26,6 +27,15 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
         told.push_str(&format!("\nhint: {hint}"));
     }
     told
+}
+
+/// Why one hub node did not answer, on one line.
+pub(crate) fn hub_node(error: &HubError) -> String {
+    let told = match error {
+        HubError::Unreachable { source, .. } => format!("unreachable: {}", source.message()),
+        other => other.to_string(),
+    };
+    told.lines().next().unwrap_or("no reason given").to_owned()
 }
 
 #[cfg(test)]

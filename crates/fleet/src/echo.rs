@@ -23,7 +23,13 @@ pub use answer::{Answer, Whoami, client_identity};
 
 /// The generated gRPC client, server and messages.
 #[expect(missing_docs, reason = "generated from proto/isthmus/echo.proto, which has the comments")]
-#[allow(clippy::all, clippy::allow_attributes, unreachable_pub, reason = "generated code")]
+#[allow(
+    clippy::all,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    unreachable_pub,
+    reason = "generated code"
+)]
 pub mod pb {
     tonic::include_proto!("isthmus.echo.v1");
 }

@@ -57,10 +57,35 @@ async fn carry(mut client: TcpStream, proxy: SocketAddr, host: &str, port: u16) 
     Ok(())
 }
 
-/// Parses `host:port`, as in `reviews.default:9080`.
+/// Parses `host:port`. `<service>.<namespace>` names a service of the mesh and stands for its clusterset host; the short
+/// host of the same spelling, which stays in the cluster, is written `<service>.<namespace>.svc`.
 pub fn parse_target(text: &str) -> Result<(String, u16)> {
-    let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+    let full = |host: &str| match host.split('.').count() {
+        2 if host.parse::<std::net::IpAddr>().is_err() => format!("{host}.svc.clusterset.local"),
+        _ => host.to_owned(),
+    };
+    let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((full(host), port.parse().ok()?)));
     parsed
         .filter(|(host, _)| !host.is_empty())
         .ok_or_else(|| crate::hint::Hint::error(format!("{text:?} is no target"), "write <service>.<namespace>:<port>"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_labels_name_a_service_of_the_mesh() {
+        for (text, host) in [
+            ("reviews.default:9080", "reviews.default.svc.clusterset.local"),
+            ("reviews.default.svc:9080", "reviews.default.svc"),
+            ("reviews:9080", "reviews"),
+            ("127.0.0.1:9080", "127.0.0.1"),
+        ] {
+            assert_eq!(parse_target(text).expect("a target"), (host.to_owned(), 9080));
+        }
+        for bad in ["reviews.default", ":9080", "reviews.default:http"] {
+            assert!(parse_target(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The echo server and the client for every protocol, over real sockets; a small CONNECT proxy stands in for a sidecar.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says why and ends")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

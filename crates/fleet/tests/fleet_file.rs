@@ -1,5 +1,7 @@
 //! Fleet files: what is accepted, and what is said about what is not.
 
+#![expect(clippy::panic, reason = "a test that cannot go on says why and ends")]
+
 use fleet::FleetFile;
 use fleet::file::{Export, FileError, PortProtocol};
 

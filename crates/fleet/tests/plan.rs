@@ -1,5 +1,7 @@
 //! The plan and the manifests that follow from a fleet file.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on says why and ends")]
+
 use fleet::file::FleetFile;
 use fleet::plan::{Plan, Ready};
 use fleet::{layout, manifests};

@@ -1,5 +1,7 @@
 //! Supervision with real processes: start, signal, crash, take down.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says why and ends")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -34,7 +34,7 @@ pub(super) async fn run(context: &Context, options: Explain) -> Result<u8> {
     if context.output == Format::Json {
         output::json(&json!({"from": options.from, "to": options.to, "decision": decision, "gateways": gateways}))?;
     } else {
-        output::text(&format!("from {} to {}\n\ndecision\n", options.from, options.to))?;
+        output::text(&format!("from {} to {host}:{number}\n\ndecision\n", options.from))?;
         output::text(&indent(&output::tree(&decision)))?;
         output::text("\ngateway paths\n")?;
         output::text(&indent(&output::tree(&Value::Object(gateways))))?;

@@ -150,7 +150,8 @@ fn change(context: &Context, options: &Manifests, change: Change) -> Result<u8> 
         } else {
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
         };
-        objects.extend(manifests::read_all(&path.display().to_string(), &text)?);
+        let source = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+        objects.extend(manifests::read_all(&source, &text)?);
     }
     let applied = change(&fleet.layout.manifests(cluster.name.as_str()), &objects)?;
     let mut table = Table::new(&["OBJECT", "ACTION"]);

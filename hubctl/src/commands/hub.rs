@@ -6,6 +6,7 @@ use mesh::MeshId;
 
 use crate::cli::HubCommand;
 use crate::context::Context;
+use crate::failure::hub_node;
 use crate::output::{self, Table, note};
 
 pub(super) async fn run(context: &Context, command: HubCommand) -> Result<u8> {
@@ -49,8 +50,7 @@ async fn status(context: &Context) -> Result<u8> {
             }
             Err(error) => {
                 failed = true;
-                let why = format!("unreachable: {error}");
-                let why = why.lines().next().unwrap_or_default().to_owned();
+                let why = hub_node(&error);
                 rows.push(serde_json::json!({"address": address, "error": why}));
                 table.row(["", address, &why, "", "", "", ""].map(str::to_owned));
             }

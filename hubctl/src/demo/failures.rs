@@ -64,7 +64,7 @@ pub(super) async fn run(fleet: &Fleet, rate: u32, clock: Clock, figures: &mut Fi
     let mut table = Table::new(&["KILLED", "REQUESTS", "FAILED", "LONGEST WAIT", "RECOVERY"]);
     for figure in &figures.failures {
         let recovery = match figure.recovery_ms {
-            0.0 => "nobody noticed".to_owned(),
+            0.0 => format!("none needed: no request over {} ms", SLOW.as_millis()),
             ms => format!("{ms:.0} ms"),
         };
         table.row([

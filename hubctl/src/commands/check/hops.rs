@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use fleet::call::{Call, connect};
+use fleet::call::{Call, Speak, connect};
 use fleet::converge::{Import, imports};
 use fleet::file::PortProtocol;
 use fleet::http::{get, get_json};
@@ -11,12 +11,16 @@ use fleet::plan::{ClusterPlan, at, port};
 use fleet::{Fleet, dns};
 use hub_client::HubClient;
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
 
 use super::Check;
 use crate::context::Context;
+use crate::failure::hub_node;
 
 /// One probe takes no longer.
 const WITHIN: Duration = Duration::from_secs(5);
+/// A refused flow is closed sooner than this.
+const MOMENT: Duration = Duration::from_millis(300);
 
 /// Every check of a fleet: hub, then per cluster its components and its paths, then requests.
 pub(super) fn checks(context: &Context, fleet: &Fleet) -> Vec<Check> {
@@ -53,7 +57,7 @@ fn hub(context: &Context) -> Vec<Check> {
         let (address, client) = (address.clone(), client.clone());
         let hop = format!("operator -> hub node {address}");
         Check::optional(hop, async move {
-            let status = client?.status_of(&address).await.map_err(|error| first_line(&error.to_string()))?;
+            let status = client?.status_of(&address).await.map_err(|error| hub_node(&error))?;
             let role = if status.leader_id == status.node_id { "leader" } else { "follower" };
             Ok(format!("{role}, revision {}", status.revision))
         })
@@ -144,7 +148,8 @@ fn requests(import: Import<'_>) -> Vec<Check> {
         checks.push(Check::new(hop, async move {
             let started = Instant::now();
             let probe = request(proxy, &host, number, protocol);
-            let seen = tokio::time::timeout(WITHIN, probe).await.map_err(|_| "no answer in 5 s".to_owned())??;
+            let seen =
+                tokio::time::timeout(WITHIN + MOMENT, probe).await.map_err(|_| "no answer in 5 s".to_owned())??;
             Ok(format!("{seen}, {:.1} ms", started.elapsed().as_secs_f64() * 1000.0))
         }));
     }
@@ -152,18 +157,35 @@ fn requests(import: Import<'_>) -> Vec<Check> {
 }
 
 async fn request(proxy: SocketAddr, host: &str, number: u16, protocol: PortProtocol) -> Result<String, String> {
-    if protocol == PortProtocol::Http {
-        let call = Call::get(proxy, &format!("http://{host}:{number}/")).map_err(|error| format!("{error:#}"))?;
-        let reply = call.send().await.map_err(|error| format!("{error:#}"))?;
-        let status = reply.status.map(|status| status.as_u16()).unwrap_or_default();
-        let body = String::from_utf8_lossy(&reply.body);
-        return if status < 500 {
-            Ok(format!("HTTP {status}"))
-        } else {
-            Err(format!("HTTP {status}: {}", body.trim()))
-        };
+    match protocol {
+        PortProtocol::Http => http(proxy, host, number, Speak::Http1).await,
+        PortProtocol::Http2 | PortProtocol::Grpc => http(proxy, host, number, Speak::Http2).await,
+        PortProtocol::Tcp | PortProtocol::TcpServerFirst => bytes(proxy, host, number, protocol).await,
     }
-    connect(proxy, host, number).await.map(|_| "connected".to_owned()).map_err(|error| error.to_string())
+}
+
+/// Any answer of the application will do; 5xx without one is the mesh's.
+async fn http(proxy: SocketAddr, host: &str, number: u16, speak: Speak) -> Result<String, String> {
+    let mut call = Call::get(proxy, &format!("http://{host}:{number}/")).map_err(|error| format!("{error:#}"))?;
+    call.speak = speak;
+    let reply = call.send().await.map_err(|error| format!("{error:#}"))?;
+    let status = reply.status.map(|status| status.as_u16()).unwrap_or_default();
+    let body = String::from_utf8_lossy(&reply.body);
+    if status < 500 { Ok(format!("HTTP {status}")) } else { Err(format!("HTTP {status}: {}", body.trim())) }
+}
+
+/// A server that speaks first must speak; any other must keep the connection open for a moment.
+async fn bytes(proxy: SocketAddr, host: &str, number: u16, protocol: PortProtocol) -> Result<String, String> {
+    let mut tunnel = connect(proxy, host, number).await.map_err(|error| error.to_string())?;
+    let patience = if protocol == PortProtocol::TcpServerFirst { WITHIN } else { MOMENT };
+    let mut byte = [0];
+    match tokio::time::timeout(patience, tunnel.read(&mut byte)).await {
+        Ok(Ok(1..)) => Ok("connected, the server spoke".to_owned()),
+        Ok(Ok(0)) => Err("the connection was closed at once".to_owned()),
+        Ok(Err(error)) => Err(format!("the connection broke: {error}")),
+        Err(_) if protocol == PortProtocol::TcpServerFirst => Err("the server did not speak".to_owned()),
+        Err(_) => Ok("connected".to_owned()),
+    }
 }
 
 fn first_line(text: &str) -> String {

@@ -36,10 +36,12 @@ pub(super) async fn exec(fleet: &Fleet, workload: &str, command: &[String]) -> R
 /// Forwards until Ctrl-C.
 pub(super) async fn forward(fleet: &Fleet, workload: &str, target: &str, local: SocketAddr) -> Result<u8> {
     let (_, pod) = fleet.meshed_pod(workload)?;
-    let forward =
-        Forward::start(local, pod.proxy(), parse_target(target)?, |error| note(&format!("warning: {error}"))).await?;
+    let (host, port) = parse_target(target)?;
+    let told = format!("{host}:{port}");
+    let warn = |error| note(&format!("warning: {error}"));
+    let forward = Forward::start(local, pod.proxy(), (host, port), warn).await?;
     output::text(&format!("{}\n", forward.local))?;
-    note(&format!("forwarding {} to {target} as {workload} sees it; Ctrl-C ends it", forward.local));
+    note(&format!("forwarding {} to {told} as {workload} sees it; Ctrl-C ends it", forward.local));
     tokio::signal::ctrl_c().await?;
     Ok(0)
 }
