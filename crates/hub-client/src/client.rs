@@ -36,6 +36,8 @@ const MESSAGE_MAX: usize = 64 * 1024 * 1024;
 #[derive(Clone)]
 pub struct HubClient {
     inner: Arc<Inner>,
+    /// How long one call keeps looking for a node that answers.
+    deadline: Duration,
 }
 
 struct Inner {
@@ -54,9 +56,18 @@ impl HubClient {
         hub_trust_domain: TrustDomain,
     ) -> Result<Self, HubError> {
         let nodes = Nodes::new(Vec::new());
-        let client = Self { inner: Arc::new(Inner { credentials, hub_trust_domain, nodes: Mutex::new(nodes) }) };
+        let inner = Arc::new(Inner { credentials, hub_trust_domain, nodes: Mutex::new(nodes) });
+        let client = Self { inner, deadline: DEADLINE };
         client.set_addresses(addresses)?;
         Ok(client)
+    }
+
+    /// The same client with another patience than 10 s: for callers that have something better to do than to wait for
+    /// an election, such as `hubctl check`.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     /// Replaces the known nodes. Channels to addresses that stay are kept.
@@ -205,7 +216,7 @@ impl HubClient {
         Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let end = Instant::now() + DEADLINE;
+        let end = Instant::now() + self.deadline;
         let mut pause = PAUSE;
         loop {
             let round = self.with_nodes(|nodes| (0..nodes.count()).filter_map(|i| nodes.at(i)).collect::<Vec<_>>());
@@ -231,7 +242,7 @@ impl HubClient {
             let (address, status) = last.ok_or(HubError::NoAddress)?;
             let jittered = pause.mul_f64(rand::random_range(0.5..1.0));
             if Instant::now() + jittered >= end {
-                return Err(HubError::Unreachable { address, within: DEADLINE, source: Box::new(status) });
+                return Err(HubError::Unreachable { address, within: self.deadline, source: Box::new(status) });
             }
             tokio::time::sleep(jittered).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -253,3 +264,6 @@ async fn bounded<A>(
         Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} ms", within.as_millis()))),
     }
 }
+
+#[cfg(test)]
+mod tests;

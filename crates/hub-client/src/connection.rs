@@ -35,11 +35,8 @@ pub(crate) fn channel(
         let (config, target, credentials) = (config.clone(), target.clone(), credentials.clone());
         async move {
             let tcp = dial(&target).await?;
-            let (tls, peer) =
-                identity::connect_tls(config, tcp, CONNECT_TIMEOUT).await.map_err(io::Error::other)?;
-            let ended = Box::pin(async move {
-                credentials.expiry(&peer).await.to_string()
-            });
+            let (tls, peer) = identity::connect_tls(config, tcp, CONNECT_TIMEOUT).await.map_err(io::Error::other)?;
+            let ended = Box::pin(async move { credentials.expiry(&peer).await.to_string() });
             Ok::<_, io::Error>(TokioIo::new(Bounded { inner: tls, ended }))
         }
     });

@@ -52,7 +52,9 @@ pub struct InitRequest {
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// A `--member` that does not read as one.
-    #[error("member {text:?} is not <id>=<api host:port>,<join host:port>\nhint: write for example 1=10.0.0.1:7443,10.0.0.1:7444")]
+    #[error(
+        "member {text:?} is not <id>=<api host:port>,<join host:port>\nhint: write for example 1=10.0.0.1:7443,10.0.0.1:7444"
+    )]
     Member {
         /// The text given.
         text: String,
@@ -176,5 +178,69 @@ pub(crate) fn is_host_port(text: &str) -> bool {
             let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
             !host.is_empty() && host.bytes().all(word) && port.parse::<u16>().is_ok_and(|port| port != 0)
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn member(text: &str) -> Member {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_new_hub_has_private_files_that_fit_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let members = vec![member("1=127.9.0.1:7443,127.9.0.1:7444"), member("2=hub-2:7443,hub-2:7444")];
+        let mesh_id = MeshId::new("demo").unwrap();
+        let request = InitRequest { mesh_id: mesh_id.clone(), dir: dir.path().to_owned(), members };
+        init(&request).unwrap();
+        issue_node(dir.path(), &mesh_id, 3).unwrap();
+        for name in ["ca/ca.key", "operator.json", "hub-1/tls/node.key", "hub-2/tls/node.key", "hub-3/tls/node.key"] {
+            let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+        let node = std::fs::read_to_string(dir.path().join("hub-2/tls/node.crt")).unwrap();
+        let chain = files::certs_from_pem(&node).unwrap();
+        assert_eq!(chain.len(), 2, "leaf and root");
+        let peer = identity::peer_identity(&chain).unwrap();
+        assert_eq!(peer.id.to_string(), "spiffe://hub.demo/ns/isthmus-system/sa/hub");
+
+        let operator = OperatorCredential::load(&dir.path().join("operator.json")).unwrap();
+        let id = operator.to_credentials().unwrap().svid().unwrap().id().to_string();
+        assert_eq!(id, "spiffe://hub.demo/ns/isthmus-system/sa/operator");
+        assert_eq!(operator.api_addresses, ["127.9.0.1:7443", "hub-2:7443"]);
+        assert!(!format!("{operator:?}").contains("PRIVATE"));
+
+        let before = std::fs::read(dir.path().join("ca/ca.crt")).unwrap();
+        assert!(matches!(init(&request), Err(InitError::AlreadyInitialised { .. })));
+        assert!(matches!(issue_node(dir.path(), &mesh_id, 3), Err(InitError::AlreadyInitialised { .. })));
+        assert_eq!(std::fs::read(dir.path().join("ca/ca.crt")).unwrap(), before);
+    }
+
+    #[test]
+    fn members_that_make_no_hub_are_refused_before_anything_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = "1=127.9.0.1:7443,127.9.0.1:7444";
+        let cases: [(&[&str], &str); 5] = [
+            (&[], "there is none"),
+            (&[good, "1=a:1,a:2"], "node id 1 is given twice"),
+            (&[good, "2=127.9.0.1:7444,b:1"], "address 127.9.0.1:7444 is given twice"),
+            (&["0=a:1,a:2"], "node ids begin at 1"),
+            (&["1=a:0,a:2"], "\"a:0\" of node 1 is not host:port"),
+        ];
+        for (members, expected) in cases {
+            let members = members.iter().map(|text| member(text)).collect();
+            let mesh_id = MeshId::new("demo").unwrap();
+            let error = init(&InitRequest { mesh_id, dir: dir.path().to_owned(), members }).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        for bad in ["", "1", "1=a:1", "x=a:1,a:2"] {
+            assert!(bad.parse::<Member>().is_err(), "{bad}");
+        }
     }
 }

@@ -181,18 +181,13 @@ fn check(config: &JoinConfig) -> Result<(), JoinError> {
     }
 }
 
-fn refuse_other_membership(
-    config: &JoinConfig,
-    mesh_id: &MeshId,
-    trust_domain: &TrustDomain,
-) -> Result<(), JoinError> {
+fn refuse_other_membership(config: &JoinConfig, mesh_id: &MeshId, trust_domain: &TrustDomain) -> Result<(), JoinError> {
     let path = MemberFile::path(&config.data_dir);
     if !path.exists() {
         return Ok(());
     }
     let member = MemberFile::load(&config.data_dir)?;
-    let same =
-        member.cluster == config.cluster && member.mesh_id == *mesh_id && member.trust_domain == *trust_domain;
+    let same = member.cluster == config.cluster && member.mesh_id == *mesh_id && member.trust_domain == *trust_domain;
     if same {
         return Ok(());
     }
@@ -262,3 +257,6 @@ fn believe(
     };
     Ok(Joined { member, revision: response.revision, version: response.version })
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,3 +37,6 @@ pub use watch::Watch;
 pub const HUB_ACCOUNT: &str = "hub";
 /// The system account of operators in the hub's trust domain.
 pub const OPERATOR_ACCOUNT: &str = "operator";
+
+#[cfg(test)]
+mod testing;

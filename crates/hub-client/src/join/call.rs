@@ -89,9 +89,7 @@ async fn at_some_node<T>(
 async fn contact(config: &JoinConfig, address: &str) -> Result<HubConnection, Failure> {
     pinned::contact(address, &config.ca_hash).await.map_err(|error| match error {
         ContactError::Passing(why) => Failure::Passing(why),
-        ContactError::NotTheHub(why) => {
-            Failure::Final(JoinError::NotTheHub { address: address.to_owned(), why })
-        }
+        ContactError::NotTheHub(why) => Failure::Final(JoinError::NotTheHub { address: address.to_owned(), why }),
     })
 }
 

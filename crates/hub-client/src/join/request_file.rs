@@ -26,8 +26,7 @@ pub(super) fn request_id(data_dir: &Path, token_id: &str) -> Result<String, Join
     if let Some(found) = found.filter(|found| found.token_id == token_id) {
         return Ok(found.request_id);
     }
-    let file =
-        RequestFile { token_id: token_id.to_owned(), request_id: format!("{:032x}", rand::random::<u128>()) };
+    let file = RequestFile { token_id: token_id.to_owned(), request_id: format!("{:032x}", rand::random::<u128>()) };
     // A struct of two strings always serialises.
     let text = serde_json::to_vec(&file).unwrap_or_default();
     files::write_private(&path, &text)?;
