@@ -198,11 +198,8 @@ async fn dial(context: &Context, candidates: Vec<Candidate>) -> Result<Dialled, 
 
 async fn carry(context: &Context, mut io: QuicIo, mut dialled: Dialled, record: &mut Record) {
     record.endpoint.clone_from(&dialled.candidate.endpoint);
-    let accepted = Accepted {
-        gateway: context.name.clone(),
-        endpoint: dialled.candidate.endpoint.clone(),
-        ..Accepted::default()
-    };
+    let accepted =
+        Accepted { gateway: context.name.clone(), endpoint: dialled.candidate.endpoint.clone(), ..Accepted::default() };
     record.accepted();
     if let Err(error) = write_reply(&mut io, &flow::accepted(accepted)).await {
         record.error = error;

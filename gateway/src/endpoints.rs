@@ -44,7 +44,9 @@ impl Endpoints {
     /// Remembers that an endpoint could not be reached.
     pub(crate) fn failed(&self, address: SocketAddr, now: Instant) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, known| known.active > 0 || known.failed_at.is_some_and(|at| now.duration_since(at) < FAILED_FOR));
+        known.retain(|_, known| {
+            known.active > 0 || known.failed_at.is_some_and(|at| now.duration_since(at) < FAILED_FOR)
+        });
         known.entry(address).or_default().failed_at = Some(now);
     }
 }

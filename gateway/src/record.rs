@@ -107,13 +107,16 @@ impl Record {
     /// Writes the line and counts the flow.
     pub(crate) fn finish(mut self, context: &Context) {
         self.duration_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        context.metrics.streams.get_or_create(&StreamLabels {
-            direction: self.direction,
-            peer_cluster: self.cluster.clone(),
-            service: self.label.clone(),
-            result: self.result,
-        })
-        .inc();
+        context
+            .metrics
+            .streams
+            .get_or_create(&StreamLabels {
+                direction: self.direction,
+                peer_cluster: self.cluster.clone(),
+                service: self.label.clone(),
+                result: self.result,
+            })
+            .inc();
         for (kind, bytes) in [("request", self.request_bytes), ("response", self.response_bytes)] {
             if bytes > 0 {
                 let labels = ByteLabels {

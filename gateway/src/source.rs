@@ -156,13 +156,7 @@ fn admit(
 }
 
 /// Finds a path on which the flow is accepted, then carries it.
-async fn tunnel_flow(
-    context: &Context,
-    parsed: &Parsed,
-    reader: H2Reader,
-    responder: Responder,
-    record: &mut Record,
-) {
+async fn tunnel_flow(context: &Context, parsed: &Parsed, reader: H2Reader, responder: Responder, record: &mut Record) {
     let mut attempt = match Attempt::new(&parsed.header, reader, responder) {
         Ok(attempt) => attempt,
         Err((responder, message)) => return deny(context, responder, Denial::BadHeader, message, record),
@@ -260,4 +254,3 @@ fn reply_headers(reply: &Reply) -> Option<Vec<(HeaderName, HeaderValue)>> {
     let value = tunnel::to_header_value(reply).ok()?;
     Some(vec![(HeaderName::from_static(api::TUNNEL_REPLY), value)])
 }
-

@@ -76,7 +76,12 @@ pub(crate) fn endpoint(
     server.transport_config(transport(options.segmentation_offload)).max_incoming(MAX_INCOMING);
     let failed = |source| TransportError::Socket { address: options.listen, source };
     let (socket, buffers) = socket(options.listen).map_err(failed)?;
-    tracing::info!(receive = buffers.receive, send = buffers.send, wanted = SOCKET_BUFFER, "UDP socket buffers granted");
+    tracing::info!(
+        receive = buffers.receive,
+        send = buffers.send,
+        wanted = SOCKET_BUFFER,
+        "UDP socket buffers granted"
+    );
     let config = endpoint_config(options.state_dir.as_deref())?;
     let runtime = Arc::new(quinn::TokioRuntime);
     Ok((Endpoint::new(config, Some(server), socket, runtime).map_err(failed)?, buffers))

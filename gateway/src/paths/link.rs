@@ -48,8 +48,7 @@ struct State {
 
 impl Link {
     pub(crate) fn new(own: &str, target: Target) -> Self {
-        let labels =
-            PathLabels { cluster: target.cluster.to_string(), remote_gateway: target.gateway.name.clone() };
+        let labels = PathLabels { cluster: target.cluster.to_string(), remote_gateway: target.gateway.name.clone() };
         let id = format!("{own}/{}/{}", target.cluster, target.gateway.name);
         Self { id, target, labels, state: Mutex::default() }
     }

@@ -35,7 +35,8 @@ pub(crate) async fn stream(context: &Context, incoming: Incoming) {
 
 /// What has to be told to somebody who knows `before`. A path that is gone is told as unusable.
 fn changes(before: &PathStates, now: &PathStates) -> Vec<PathEvent> {
-    let event = |id: &String, cluster: &str, usable| PathEvent { path: id.clone(), cluster: cluster.to_owned(), usable };
+    let event =
+        |id: &String, cluster: &str, usable| PathEvent { path: id.clone(), cluster: cluster.to_owned(), usable };
     let changed = now.iter().filter(|(id, state)| before.get(*id) != Some(state));
     let gone = before.iter().filter(|(id, state)| state.usable && !now.contains_key(*id));
     changed

@@ -1,0 +1,7 @@
+//! Two gateways (or more) over real sockets, with views and certificates made here.
+
+mod drain;
+mod flows;
+mod health;
+mod refusals;
+mod world;

@@ -1,0 +1,300 @@
+//! The mesh `demo` with the clusters `east` and `west`: their CAs, views, gateways, and a workload in `east` that calls
+//! `default/reviews` in `west`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use api::tunnel::{Denied, Header, Reply, reply};
+use http::{HeaderName, HeaderValue};
+use identity::{ClusterCa, Credentials, PeerPolicy, Svid, TrustBundles, connect_tls};
+use mesh::{
+    ClusterName, Endpoint, ExportPolicy, Group, GroupKey, Import, Labels, MeshId, MeshInfo, Namespace, Protocol,
+    RemoteCluster, RemoteGateway, Service, ServiceName, ServicePort, SpiffeId, TrustDomain, TunnelMode, TunnelRequest,
+    View,
+};
+use proxy::hbone::{AnswerError, Connecting, H2Io, Outer, Settings};
+use proxy::tunnel;
+use telemetry::{AccessLog, Registry, Shutdown};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::{Parts, Running};
+
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+/// Where the view says that the one endpoint of reviews is; dialling goes to the backend instead.
+const POD: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 21));
+
+pub(super) fn id(text: &str) -> SpiffeId {
+    text.parse().unwrap()
+}
+
+pub(super) fn cluster(name: &str) -> ClusterName {
+    ClusterName::new(name).unwrap()
+}
+
+pub(super) fn service(name: &str) -> ServiceName {
+    ServiceName::new(Namespace::new("default").unwrap(), name).unwrap()
+}
+
+/// The certificate authorities.
+pub(super) struct Trust {
+    pub(super) east: ClusterCa,
+    pub(super) west: ClusterCa,
+    /// Claims to be `east` but is not.
+    pub(super) impostor: ClusterCa,
+    _directories: Vec<TempDir>,
+}
+
+impl Trust {
+    pub(super) fn new() -> Self {
+        identity::install_crypto();
+        let mut directories = Vec::new();
+        let mut ca = |trust_domain: &str| {
+            let directory = tempfile::tempdir().unwrap();
+            let ca = ClusterCa::create(directory.path(), &TrustDomain::new(trust_domain).unwrap()).unwrap();
+            directories.push(directory);
+            ca
+        };
+        let (east, west, impostor) = (ca("east.demo"), ca("west.demo"), ca("east.demo"));
+        Self { east, west, impostor, _directories: directories }
+    }
+
+    pub(super) fn bundles(&self) -> TrustBundles {
+        [&self.east, &self.west].into_iter().map(|ca| ca.bundle(1).unwrap()).collect()
+    }
+
+    /// Credentials of `name` from `ca`, valid now.
+    pub(super) fn credentials(&self, ca: &ClusterCa, name: &str) -> Credentials {
+        let now = SystemTime::now();
+        self.with_validity(ca, name, now - HOUR, now + HOUR)
+    }
+
+    pub(super) fn with_validity(&self, ca: &ClusterCa, name: &str, from: SystemTime, to: SystemTime) -> Credentials {
+        let svid: Svid = ca.issue_with_validity(&id(name), from, to).unwrap();
+        Credentials::fixed(svid, self.bundles())
+    }
+
+    pub(super) fn web(&self) -> Credentials {
+        self.credentials(&self.east, "spiffe://east.demo/ns/default/sa/web")
+    }
+
+    pub(super) fn east_gateway(&self) -> Credentials {
+        self.credentials(&self.east, "spiffe://east.demo/ns/isthmus-system/sa/gateway")
+    }
+
+    pub(super) fn west_gateway(&self) -> Credentials {
+        self.credentials(&self.west, "spiffe://west.demo/ns/isthmus-system/sa/gateway")
+    }
+}
+
+fn own(name: &str) -> Option<Arc<MeshInfo>> {
+    Some(Arc::new(MeshInfo {
+        mesh_id: MeshId::new("demo").unwrap(),
+        cluster: cluster(name),
+        trust_domain: TrustDomain::new(format!("{name}.demo")).unwrap(),
+        roots: Vec::new(),
+        bundle_serial: 1,
+    }))
+}
+
+fn remote(name: &str, gateways: &[SocketAddr]) -> BTreeMap<ClusterName, Arc<RemoteCluster>> {
+    let gateway = |(n, address): (usize, &SocketAddr)| RemoteGateway {
+        name: format!("gateway-{}", n + 1),
+        quic_address: address.to_string(),
+    };
+    let remote = RemoteCluster {
+        name: cluster(name),
+        trust_domain: TrustDomain::new(format!("{name}.demo")).unwrap(),
+        roots: Vec::new(),
+        bundle_serial: 1,
+        gateways: gateways.iter().enumerate().map(gateway).collect(),
+        imported: !gateways.is_empty(),
+        stale_since_ms: None,
+    };
+    BTreeMap::from([(cluster(name), Arc::new(remote))])
+}
+
+fn reviews(name: &str) -> Service {
+    Service {
+        name: service(name),
+        global: false,
+        headless: false,
+        clusterset_addresses: Vec::new(),
+        cluster_addresses: Vec::new(),
+        ports: vec![ServicePort { name: "http".into(), number: 9080, protocol: Protocol::Http }],
+        endpoints: Vec::new(),
+        export: None,
+        imports: BTreeMap::new(),
+    }
+}
+
+/// `east` imports `reviews`, and `secret` by an outdated view, from `west` behind these gateways.
+pub(super) fn east_view(gateways: &[SocketAddr]) -> View {
+    let import = |name: &str| {
+        let mut service = reviews(name);
+        let key = GroupKey { service_account: name.into(), labels: Labels::new(), locality: String::new() };
+        let groups = vec![Group { key, meshed: true, healthy: 1 }];
+        service.imports.insert(cluster("west"), Import { serial: 1, ports: service.ports.clone(), groups });
+        (service.name.clone(), Arc::new(service))
+    };
+    let services = BTreeMap::from([import("reviews"), import("secret")]);
+    View { revision: 7, mesh: own("east"), clusters: remote("west", gateways), services, ..View::default() }
+}
+
+/// `west` exports `reviews`, and runs `secret` without exporting it.
+pub(super) fn west_view() -> View {
+    let local = |name: &str, export| {
+        let mut service = reviews(name);
+        service.export = export;
+        service.endpoints.push(Endpoint {
+            name: format!("{name}-1"),
+            address: POD,
+            ports: BTreeMap::from([(9080, 9080)]),
+            identity: Some(id(&format!("spiffe://west.demo/ns/default/sa/{name}"))),
+            labels: Labels::new(),
+            locality: String::new(),
+            ready: true,
+        });
+        (service.name.clone(), Arc::new(service))
+    };
+    let services = BTreeMap::from([local("reviews", Some(ExportPolicy::Everyone)), local("secret", None)]);
+    View { revision: 9, mesh: own("west"), clusters: remote("east", &[]), services, ..View::default() }
+}
+
+/// A gateway with the handles that tests turn.
+pub(super) struct Gateway {
+    pub(super) running: Running,
+    pub(super) view: watch::Sender<Arc<View>>,
+    pub(super) shutdown: Shutdown,
+    pub(super) registry: Registry,
+}
+
+impl Gateway {
+    pub(super) fn hbone(&self) -> SocketAddr {
+        self.running.hbone_address()
+    }
+
+    pub(super) fn quic(&self) -> SocketAddr {
+        self.running.quic_address().unwrap()
+    }
+}
+
+/// Starts a gateway whose endpoints are all at `backend`.
+pub(super) async fn gateway(trust_domain: &str, credentials: Credentials, view: View, backend: SocketAddr) -> Gateway {
+    let (view_tx, view) = watch::channel(Arc::new(view));
+    let (shutdown, registry) = (Shutdown::manual(), Registry::new("gateway"));
+    let parts = Parts {
+        name: "gateway-1".into(),
+        trust_domain: TrustDomain::new(trust_domain).unwrap(),
+        view,
+        credentials,
+        hbone: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        quic: "127.0.0.1:0".parse().unwrap(),
+        segmentation_offload: true,
+        state_dir: None,
+        registry: registry.clone(),
+        access: AccessLog::disabled(),
+        shutdown: shutdown.clone(),
+    };
+    let dial = move |_: SocketAddr| crate::context::dial_tcp(backend);
+    let running = crate::run::start_with(parts, Arc::new(dial)).unwrap();
+    Gateway { running, view: view_tx, shutdown, registry }
+}
+
+/// Both clusters, with one gateway each.
+pub(super) struct World {
+    pub(super) trust: Trust,
+    pub(super) east: Gateway,
+    pub(super) west: Gateway,
+}
+
+impl World {
+    /// `backend` is what answers in `west`.
+    pub(super) async fn new(backend: SocketAddr) -> Self {
+        let trust = Trust::new();
+        let west = gateway("west.demo", trust.west_gateway(), west_view(), backend).await;
+        let east = gateway("east.demo", trust.east_gateway(), east_view(&[west.quic()]), backend).await;
+        Self { trust, east, west }
+    }
+
+    /// The workload's connection to its gateway.
+    pub(super) async fn web(&self) -> Outer {
+        outer(self.east.hbone(), &self.trust.web()).await.unwrap()
+    }
+}
+
+/// Connects to an HBONE listener.
+pub(super) async fn outer(address: SocketAddr, credentials: &Credentials) -> Result<Outer, String> {
+    let config = credentials.client_config(PeerPolicy::AnyKnown, &[b"h2"]).map_err(|error| error.to_string())?;
+    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let connected = connect_tls(config, stream, Duration::from_secs(5)).await;
+    let (stream, _) = connected.map_err(|error| error.to_string())?;
+    Outer::handshake(stream, &Settings::default()).await.map_err(|error| error.to_string())
+}
+
+/// What the workload `web` asks for.
+pub(super) fn request(name: &str) -> TunnelRequest {
+    TunnelRequest {
+        service: service(name),
+        port: 9080,
+        cluster: cluster("west"),
+        group: None,
+        pod: None,
+        mode: TunnelMode::Mesh,
+        source: id("spiffe://east.demo/ns/default/sa/web"),
+    }
+}
+
+pub(super) async fn open(outer: &Outer, request: &TunnelRequest) -> Connecting {
+    let value = tunnel::to_header_value(&Header::from(request)).unwrap();
+    let headers: Vec<(HeaderName, HeaderValue)> = vec![(HeaderName::from_static(api::TUNNEL_HEADER), value)];
+    outer.connect("reviews.default.svc.clusterset.local:9080", headers).await.unwrap()
+}
+
+/// The denial of a flow that must be denied.
+pub(super) async fn denial(outer: &Outer, request: &TunnelRequest) -> Denied {
+    match open(outer, request).await.answer.await {
+        Err(AnswerError::Refused(parts)) => match tunnel::reply_of(&parts.headers) {
+            Some(Reply { reply: Some(reply::Reply::Denied(denied)) }) => denied,
+            other => panic!("no denial but {other:?}"),
+        },
+        other => panic!("not refused but {other:?}"),
+    }
+}
+
+/// Sends `question`, ends, and reads the whole answer.
+pub(super) async fn ask(outer: &Outer, question: &[u8]) -> Result<Vec<u8>, String> {
+    let Connecting { io, answer } = open(outer, &request("reviews")).await;
+    let (mut reader, mut writer): (_, _) = H2Io::split(io);
+    let asking = async {
+        writer.write_all(question).await?;
+        writer.shutdown().await
+    };
+    let mut seen = Vec::new();
+    let (asked, read) = tokio::join!(asking, reader.read_to_end(&mut seen));
+    answer.await.map_err(|error| error.to_string())?;
+    asked.map_err(|error| error.to_string())?;
+    read.map_err(|error| error.to_string())?;
+    Ok(seen)
+}
+
+/// A server that answers everything with itself, after a greeting, and ends when the client has ended.
+pub(super) async fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let (mut reader, mut writer) = stream.split();
+                let _ = tokio::io::copy(&mut reader, &mut writer).await;
+                let _ = writer.shutdown().await;
+            });
+        }
+    });
+    address
+}
