@@ -1,5 +1,7 @@
 //! The shim over real sockets, with upstreams that the test plays itself.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::str::FromStr as _;
@@ -74,7 +76,7 @@ fn question(name: &str, kind: RecordType) -> Message {
 async fn over_udp(server: SocketAddr, message: &Message) -> (Message, usize) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.send_to(&message.to_vec().unwrap(), server).await.unwrap();
-    let mut buffer = [0; 65535];
+    let mut buffer = vec![0; 65535];
     let length = socket.recv(&mut buffer).await.unwrap();
     let answer = Message::from_vec(&buffer[..length]).unwrap();
     assert_eq!(answer.metadata.id, message.metadata.id);
@@ -101,7 +103,7 @@ async fn upstream(answer: impl Fn(&Message, bool) -> Option<Message> + Clone + S
     let address = udp.local_addr().unwrap();
     let over_udp = answer.clone();
     tokio::spawn(async move {
-        let mut buffer = [0; 4096];
+        let mut buffer = vec![0; 4096];
         while let Ok((length, client)) = udp.recv_from(&mut buffer).await {
             let asked = Message::from_vec(&buffer[..length]).unwrap();
             if let Some(answer) = over_udp(&asked, false) {

@@ -75,6 +75,7 @@ impl Files {
     }
 }
 
+type Messages = mpsc::Receiver<Result<WatchResponse, Status>>;
 type Answer = Arc<dyn Fn() -> Result<(), Status> + Send + Sync>;
 type JoinAnswer = Arc<dyn Fn(&JoinRequest) -> Result<JoinResponse, Status> + Send + Sync>;
 
@@ -85,7 +86,7 @@ pub(crate) struct FakeNode {
     join: JoinAnswer,
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
     pub(crate) joins: Arc<Mutex<Vec<JoinRequest>>>,
-    watch: Arc<Mutex<Option<mpsc::Receiver<Result<WatchResponse, Status>>>>>,
+    watch: Arc<Mutex<Option<Messages>>>,
 }
 
 impl FakeNode {
@@ -108,7 +109,7 @@ impl FakeNode {
     }
 
     /// What its next watch carries.
-    pub(crate) fn watching(self, messages: mpsc::Receiver<Result<WatchResponse, Status>>) -> Self {
+    pub(crate) fn watching(self, messages: Messages) -> Self {
         *self.watch.lock().unwrap() = Some(messages);
         self
     }
