@@ -111,7 +111,8 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
         }
     });
 
-    let served = serve_listeners(&config, listeners, &node, &own, (registry, readiness), &shutdown).await;
+    // On the heap: the servers' futures are large, and this one is awaited by whoever runs a node.
+    let served = Box::pin(serve_listeners(&config, listeners, &node, &own, (registry, readiness), &shutdown)).await;
     ready.abort();
     background.cancel();
     if let Err(error) = node.raft().shutdown().await {

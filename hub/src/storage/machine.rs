@@ -145,7 +145,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     }
 }
 
-fn meta_of(applied: Option<LogId>, membership: openraft::StoredMembership<NodeId, HubNode>) -> SnapshotMeta {
+pub(crate) fn meta_of(applied: Option<LogId>, membership: openraft::StoredMembership<NodeId, HubNode>) -> SnapshotMeta {
     let snapshot_id = applied.map_or_else(|| "0".to_owned(), |id| format!("{}-{}", id.leader_id.term, id.index));
     SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id }
 }

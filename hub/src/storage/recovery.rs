@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use hub_state::State;
 
 use super::log::{LogEnds, LogStore, ends};
-use super::machine::{Machine, decode_body};
+use super::machine::{Machine, decode_body, encode_body, meta_of};
 use super::redb_store::RedbStore;
 use super::replica::Replica;
 use super::rows::{Mark, RowStore};
 use super::sled_store::SledStore;
 use super::snapshots::{SnapshotFiles, set_aside};
 use super::store::StoreError;
+use crate::raft_types::{LogId, SnapshotBytes, SnapshotMeta};
 
 /// Why a node cannot start from its data directory.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +89,7 @@ pub(crate) fn open(data_dir: &Path) -> Result<Opened, OpenError> {
     let ends = ends(&log).map_err(log_error)?;
     let pristine = !ends.has_entries && !ends.has_vote && ends.purged.is_none() && snapshot.is_none();
 
+    let covered = snapshot.as_ref().and_then(|(meta, _)| meta.last_log_id);
     let (rows, state, mark, rebuilt) = match load(&sled_path, &ends, pristine) {
         Ok((rows, state, mark)) => (rows, state, mark, None),
         Err(reason) => {
@@ -101,6 +103,7 @@ pub(crate) fn open(data_dir: &Path) -> Result<Opened, OpenError> {
             (rows, state, mark, Some(reason))
         }
     };
+    cover_purged_log(&files, &ends, covered, &state, &mark).map_err(io_error("write a snapshot to", &snapshot_path))?;
     let replica = Replica::new(state, mark.applied, mark.membership);
     let log = LogStore::start(Box::new(log)).map_err(OpenError::Rows)?;
     let machine = Machine::start(replica, rows, files).map_err(OpenError::Rows)?;
@@ -114,10 +117,7 @@ fn load(path: &Path, ends: &LogEnds, pristine: bool) -> Result<(RowStore, State,
     }
     let store = SledStore::open(path).map_err(|error| describe(&error))?;
     let mut rows = RowStore::new(Box::new(store));
-    let (stored, mark) = match rows.load().map_err(|error| describe(&error))? {
-        Some(loaded) => loaded,
-        None => Default::default(),
-    };
+    let (stored, mark) = rows.load().map_err(|error| describe(&error))?.unwrap_or_default();
     if mark.applied < ends.purged {
         return Err("it is older than the point up to which the log was purged".to_owned());
     }
@@ -128,7 +128,7 @@ fn load(path: &Path, ends: &LogEnds, pristine: bool) -> Result<(RowStore, State,
 fn rebuild(
     path: &Path,
     ends: &LogEnds,
-    snapshot: Option<(crate::raft_types::SnapshotMeta, crate::raft_types::SnapshotBytes)>,
+    snapshot: Option<(SnapshotMeta, SnapshotBytes)>,
 ) -> Result<(RowStore, State, Mark), OpenError> {
     if path.exists() {
         set_aside(path).map_err(io_error("set aside", path))?;
@@ -150,6 +150,23 @@ fn rebuild(
     rows.replace(stored, applied, membership.clone()).map_err(OpenError::Rows)?;
     let mark = Mark { applied, membership, ..Mark::default() };
     Ok((rows, state, mark))
+}
+
+/// The log behind the purge point must be in some snapshot; if the disk ate that file, the applied state, which was
+/// found to be sound, makes a new one.
+fn cover_purged_log(
+    files: &SnapshotFiles,
+    ends: &LogEnds,
+    covered: Option<LogId>,
+    state: &State,
+    mark: &Mark,
+) -> io::Result<()> {
+    if covered >= ends.purged {
+        return Ok(());
+    }
+    tracing::warn!("no valid snapshot covers the purged log; writing one from the applied state");
+    let meta = meta_of(mark.applied, mark.membership.clone());
+    files.write(&meta, &encode_body(&state.rows())?)
 }
 
 /// An error with its causes on one line.

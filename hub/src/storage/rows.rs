@@ -15,6 +15,9 @@ const MARK: &[u8] = b"mark";
 /// Written in parts of this many rows when everything is replaced; the mark comes last.
 const REPLACE_CHUNK: usize = 1024;
 
+/// All rows by their keys.
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// Up to where the rows were applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
@@ -43,7 +46,7 @@ impl RowStore {
     }
 
     /// Reads everything and checks it against the mark. `None`: the store is new.
-    pub(super) fn load(&mut self) -> Result<Option<(BTreeMap<Vec<u8>, Vec<u8>>, Mark)>, StoreError> {
+    pub(super) fn load(&mut self) -> Result<Option<(Rows, Mark)>, StoreError> {
         let rows = self.rows()?;
         let Some(mark) = self.store.get(MARK)? else {
             return match rows.is_empty() {

@@ -1,5 +1,6 @@
 //! sled behind [`Store`]. Its flush is no fsync and it has no repair tool, so nothing here is trusted after a crash.
 
+use std::fs::File;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -18,6 +19,7 @@ pub(super) struct SledStore {
 
 impl SledStore {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        wait_for_release(path).map_err(|error| failed("open", error.into()))?;
         let config = sled::Config::new().path(path).segment_size(SEGMENT_BYTES).cache_capacity(CACHE_BYTES);
         // Some damaged files make sled panic instead of returning an error.
         match catch_unwind(AssertUnwindSafe(|| config.open())) {
@@ -75,6 +77,16 @@ impl Store for SledStore {
             let last = self.database.range(range).next_back().transpose().map_err(|error| failed("read", error))?;
             Ok(last.map(|(key, value)| (key.to_vec(), value.to_vec())))
         })
+    }
+}
+
+/// A dropped sled gives its lock back a little later, from threads of its own. Nobody else can have it: the lock of the
+/// log, which is taken first, keeps other processes out.
+fn wait_for_release(path: &Path) -> std::io::Result<()> {
+    match File::open(path.join("db")) {
+        Ok(file) => file.lock(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -66,11 +66,6 @@ impl SnapshotFiles {
         let surplus = files.len().saturating_sub(KEPT);
         files.iter().take(surplus).try_for_each(fs::remove_file)
     }
-
-    #[cfg(test)]
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
-    }
 }
 
 fn file_name(meta: &SnapshotMeta) -> String {

@@ -1,5 +1,7 @@
 //! One story per rule: who is refused, with which reason, and what a retry does.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it fails, helpers too")]
+
 use std::collections::BTreeSet;
 
 use hub_state::{

@@ -1,5 +1,7 @@
 //! Laws that hold after every command, whatever the commands are.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails, helpers too")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use hub_state::{

@@ -193,6 +193,24 @@ async fn a_damaged_newest_snapshot_is_skipped() {
     std::fs::write(&newest, bytes).unwrap();
     hub.restart(2).await;
     check(&hub, 70).await;
+    // What it wrote instead is enough to rebuild from.
+    hub.stop(2).await;
+    delete(&hub.data_dir(2).join("sled"));
+    hub.restart(2).await;
+    check(&hub, 70).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn neither_applied_state_nor_snapshot_is_an_error_with_a_hint() {
+    let mut hub = Hub::start(SMALL).await;
+    let east = hub.join("east").await;
+    write(&east, 0, 70).await;
+    hub.converged().await;
+    hub.stop(2).await;
+    delete(&hub.data_dir(2).join("sled"));
+    delete(&hub.data_dir(2).join("snapshots"));
+    let error = hub.start_error(2).await;
+    assert!(error.contains("cannot be rebuilt") && error.contains("hint:"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -92,7 +92,9 @@ async fn writes_that_wait_together_share_log_entries() {
         let client = east.client.clone();
         writes.spawn(async move { client.transact(transaction(&format!("w{at}"), vec![operation])).await });
     }
-    writes.join_all().await.into_iter().for_each(|written| drop(written.unwrap()));
+    for written in writes.join_all().await {
+        written.unwrap();
+    }
     let entries = hub.converged().await.last_log_index - before;
     assert!(entries < 150, "200 writes made {entries} entries");
 }
