@@ -232,3 +232,91 @@ fn fingerprints(directory: &Path) -> BTreeMap<ClusterName, String> {
     };
     entries.filter_map(read).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imports::tests::{Signer, policy};
+
+    fn resource(kind: Kind, cluster: &str, name: &str, value: &impl Message) -> Resource {
+        let key = Key { kind: kind.into(), cluster: cluster.into(), name: name.into() };
+        Resource { key: Some(key), revision: 1, value: value.encode_to_vec() }
+    }
+
+    fn mirror(revision: u64, put: Vec<Resource>) -> Mirror {
+        let mut mirror = Mirror::default();
+        mirror.handle_message(WatchResponse { revision, snapshot: true, put, ..WatchResponse::default() });
+        mirror
+    }
+
+    /// What west announced, and what the hub says of it.
+    fn good(west: &Signer) -> Mirror {
+        let address = Address { ipv4: "243.0.0.1".into(), ipv6: "fd49:5354:484d::1".into() };
+        let lease = Lease { cluster: "west".into(), live: false, changed_at_ms: 77 };
+        // The order in which they arrive must not matter.
+        let put = vec![
+            west.export(6),
+            west.gateways(5, "127.2.0.2:15443"),
+            resource(Kind::Address, "", "default/reviews", &address),
+            resource(Kind::Lease, "west", "", &lease),
+            west.bundle(1),
+        ];
+        mirror(10, put)
+    }
+
+    #[test]
+    fn a_watch_is_mirrored_and_believed() {
+        let facts = import(&Facts::default(), &policy(), &good(&Signer::new("west")));
+        assert_eq!(facts.refused, []);
+        let cluster: ClusterName = "west".parse().expect("valid");
+        assert_eq!(facts.accepted.members[&cluster].offered_to(&policy().own).count(), 1);
+        assert_eq!(facts.side.stale[&cluster], 77);
+        assert_eq!(facts.side.addresses.values().next().expect("an address").len(), 2);
+    }
+
+    #[test]
+    fn a_hub_that_was_emptied_withdraws_but_makes_nothing_forgotten() {
+        let west = Signer::new("west");
+        let facts = import(&Facts::default(), &policy(), &good(&west));
+        let emptied = import(&facts, &policy(), &mirror(11, Vec::new()));
+        let cluster: ClusterName = "west".parse().expect("valid");
+        assert!(!emptied.accepted.members[&cluster].bundle.present);
+        assert_eq!(emptied.side.addresses, facts.side.addresses);
+
+        let directory = tempfile::tempdir().expect("directory");
+        std::fs::create_dir(directory.path().join("state")).expect("made");
+        store::save(&imports_path(directory.path()), &emptied.accepted).expect("saved");
+        let restarted = load(directory.path()).expect("loaded");
+        let replay = mirror(12, vec![west.bundle(1), west.gateways(4, "127.6.6.6:1"), west.export(5)]);
+        let reasons: Vec<_> =
+            import(&restarted, &policy(), &replay).refused.iter().map(|it| it.refusal.reason.as_str()).collect();
+        assert_eq!(reasons, ["replayed", "replayed"]);
+    }
+
+    #[test]
+    fn a_hub_that_swaps_a_bundle_changes_nothing() {
+        let (west, attacker) = (Signer::new("west"), Signer::new("west"));
+        let facts = import(&Facts::default(), &policy(), &good(&west));
+        let put = vec![attacker.bundle(9), attacker.gateways(9, "127.6.6.6:1"), attacker.export(9)];
+        let swapped = import(&facts, &policy(), &mirror(11, put));
+        assert_eq!(swapped.accepted, facts.accepted);
+        assert_eq!(swapped.refused.len(), 3);
+    }
+
+    #[test]
+    fn deltas_and_resyncs_are_mirrored() {
+        let west = Signer::new("west");
+        let mut mirror = good(&west);
+        let key = west.export(1).key;
+        let delta = WatchResponse { revision: 11, deleted: key.into_iter().collect(), ..WatchResponse::default() };
+        mirror.handle_message(delta);
+        assert_eq!((mirror.revision, mirror.of_kind(Kind::Export).count(), mirror.resources.len()), (11, 0, 4));
+        mirror.handle_message(WatchResponse {
+            revision: 20,
+            snapshot: true,
+            put: vec![west.bundle(1)],
+            ..Default::default()
+        });
+        assert_eq!(mirror.resources.len(), 1);
+    }
+}

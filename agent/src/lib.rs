@@ -31,4 +31,4 @@ mod run;
 mod state;
 
 pub use config::{Config, ConfigError};
-pub use run::{RunError, run};
+pub use run::{Listeners, RunError, run, serve};

@@ -39,7 +39,7 @@ fn serve(arguments: &Arguments) -> Result<()> {
         .context("the runtime cannot be started")?;
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("signals cannot be watched")?;
-        agent::run(config, shutdown).await.map_err(anyhow::Error::from)
+        Box::pin(agent::run(config, shutdown)).await.map_err(anyhow::Error::from)
     });
     // A blocking file write must not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

@@ -73,20 +73,29 @@ pub enum RunError {
 }
 
 /// The open listeners.
-struct Listeners {
-    discovery: TcpListener,
-    ca: TcpListener,
-    admin: TcpListener,
+#[derive(Debug)]
+pub struct Listeners {
+    /// Delta discovery.
+    pub discovery: TcpListener,
+    /// The certificate authority.
+    pub ca: TcpListener,
+    /// Health, metrics and debug.
+    pub admin: TcpListener,
 }
 
-/// Runs an agent until shutdown.
+/// Runs an agent on the addresses of its configuration until shutdown.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
+    let listeners = listen(&config).await?;
+    Box::pin(serve(config, listeners, shutdown)).await
+}
+
+/// Runs an agent on listeners that are open already.
+pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), RunError> {
     let registry = Registry::new("agent");
     let metrics = Metrics::register(&registry);
     identity::files::create_private_dir(&config.state_dir()).map_err(RunError::Directory)?;
     let ca = Arc::new(load_ca(&config)?);
     let known = Known::load(&config, &ca)?;
-    let listeners = listen(&config).await?;
 
     let (svid_tx, svid) = watch::channel(Some(Arc::new(own::issue(&ca, config.svid_ttl).map_err(RunError::Own)?)));
     // A bundle's serial only matters to importers, which learn it from the signed fact.
@@ -155,7 +164,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     tokio::spawn(link.run());
 
     let authority = Authority::new(ca, &config.data_dir, config.svid_ttl);
-    serve(listeners, credentials, authority, server, admin(registry, Readiness::new(), shown), shutdown).await
+    let admin = admin(registry, Readiness::new(), shown);
+    Box::pin(serve_all(listeners, credentials, authority, server, admin, shutdown)).await
 }
 
 /// What was known when the agent last ran, and the directory as it is now.
@@ -236,7 +246,7 @@ async fn follow_files(
     }
 }
 
-async fn serve(
+async fn serve_all(
     listeners: Listeners,
     credentials: Credentials,
     authority: Authority,

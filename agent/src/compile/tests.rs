@@ -1,1 +1,214 @@
+use std::sync::Arc;
 
+use api::trust::{Bundle, Export, Gateway, GatewaySet, Signed};
+use discovery::server::Peer;
+use identity::{ClusterCa, TrustBundle};
+use mesh::TrustDomain;
+use prost::Message;
+
+use super::*;
+use crate::imports::Fact;
+use crate::local;
+
+const MANIFESTS: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: 10.0.0.7, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec: {ports: [{name: mysql, port: 3306}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: web-1
+  labels: {kubernetes.io/service-name: web}
+  annotations: {isthmus.dev/service-account: web, isthmus.dev/meshed: "true"}
+addressType: IPv4
+endpoints: [{addresses: [127.1.1.1], targetRef: {kind: Pod, name: web-1}}]
+ports: [{name: http, port: 8080}]
+---
+apiVersion: multicluster.x-k8s.io/v1beta1
+kind: ServiceExport
+metadata: {name: web}
+"#;
+
+struct World {
+    mesh: MeshInfo,
+    local: Local,
+    accepted: Accepted,
+    addresses: BTreeMap<ServiceName, Vec<IpAddr>>,
+    stale: BTreeMap<ClusterName, u64>,
+    registrations: BTreeMap<String, Registration>,
+    gateways: Vec<GatewayConfig>,
+}
+
+impl World {
+    fn new() -> Self {
+        let trust_domain = TrustDomain::new("east.demo").unwrap();
+        let manifests = federation_crds::parse_manifests(MANIFESTS, "test.yaml").unwrap_or_else(|e| panic!("{e}"));
+        let gateway = GatewayConfig {
+            name: "gateway-1".into(),
+            hbone: "127.1.0.2:15008".parse().unwrap(),
+            quic: "127.1.0.2:15443".into(),
+        };
+        Self {
+            local: local::build(&manifests, &trust_domain),
+            mesh: MeshInfo {
+                mesh_id: "demo".parse().unwrap(),
+                cluster: "east".parse().unwrap(),
+                trust_domain,
+                roots: vec![vec![1]],
+                bundle_serial: 1,
+            },
+            accepted: Accepted::default(),
+            addresses: BTreeMap::new(),
+            stale: BTreeMap::new(),
+            registrations: BTreeMap::new(),
+            gateways: vec![gateway],
+        }
+    }
+
+    fn import(&mut self, cluster: &str, exports: Vec<Export>) {
+        let directory = tempfile::tempdir().unwrap();
+        let trust_domain = TrustDomain::new(format!("{cluster}.demo")).unwrap();
+        let ca = ClusterCa::create(&directory.path().join("ca"), &trust_domain).unwrap();
+        let root = ca.root_der().clone();
+        let bundle = Bundle {
+            cluster: cluster.into(),
+            trust_domain: trust_domain.to_string(),
+            serial: 3,
+            roots: vec![root.as_ref().to_vec()],
+        };
+        let gateway = Gateway { name: "gateway-1".into(), quic_address: "127.2.0.2:15443".into() };
+        let set = GatewaySet { cluster: cluster.into(), serial: 4, gateways: vec![gateway] };
+        let exports = exports.into_iter().map(|export| {
+            let name = format!("{}/{}", export.namespace, export.name).parse().unwrap();
+            (name, Fact { signed: Signed::default(), value: export, present: true })
+        });
+        let member = Member {
+            bundle: Fact { signed: Signed::default(), value: bundle, present: true },
+            trust: TrustBundle::new(trust_domain, 3, vec![root]).unwrap(),
+            gateways: Some(Fact { signed: Signed::default(), value: set, present: true }),
+            exports: exports.collect(),
+        };
+        self.accepted.members.insert(cluster.parse().unwrap(), Arc::new(member));
+    }
+
+    fn compile(&self) -> Snapshot {
+        let inputs = Inputs {
+            mesh: &self.mesh,
+            gateways: &self.gateways,
+            local: &self.local,
+            accepted: &self.accepted,
+            addresses: &self.addresses,
+            stale: &self.stale,
+            registrations: &self.registrations,
+        };
+        let snapshot = compile(&inputs, 1);
+        assert_eq!(compile(&inputs, 1), snapshot, "the same inputs give the same bytes");
+        snapshot
+    }
+}
+
+fn export(name: &str, port: u32, created_at: u64, to_clusters: &[&str]) -> Export {
+    Export {
+        cluster: "west".into(),
+        serial: 7,
+        namespace: "default".into(),
+        name: name.into(),
+        ports: vec![api::trust::Port { name: "http".into(), number: port, protocol: "http".into() }],
+        to_clusters: to_clusters.iter().map(|name| (*name).to_owned()).collect(),
+        created_at,
+        ..Export::default()
+    }
+}
+
+fn service(snapshot: &Snapshot, name: &str) -> Option<Service> {
+    let entry = snapshot.get(Kind::Service, name)?;
+    let message = api::discovery::Service::decode(entry.bytes.as_slice()).unwrap();
+    Some(Service::try_from(&message).unwrap())
+}
+
+fn host(snapshot: &Snapshot, name: &str) -> Option<HostEntry> {
+    let entry = snapshot.get(Kind::HostEntry, name)?;
+    Some(HostEntry::try_from(&api::discovery::HostEntry::decode(entry.bytes.as_slice()).unwrap()).unwrap())
+}
+
+#[test]
+fn local_and_imported_services_become_one() {
+    let mut world = World::new();
+    world.import("west", vec![export("web", 81, 5, &[]), export("reviews", 9080, 5, &["east"])]);
+    let snapshot = world.compile();
+    let web = service(&snapshot, "default/web").unwrap();
+    assert_eq!(web.ports.iter().map(|port| port.number).collect::<Vec<_>>(), [80, 81]);
+    assert_eq!((web.endpoints.len(), web.imports.len()), (1, 1));
+    assert_eq!(web.export, Some(ExportPolicy::Everyone));
+    let reviews = service(&snapshot, "default/reviews").unwrap();
+    assert_eq!((reviews.endpoints.len(), reviews.export), (0, None));
+    assert_eq!(snapshot.shared, BTreeSet::from(["default/web".to_owned(), "default/reviews".to_owned()]));
+}
+
+#[test]
+fn an_export_to_another_cluster_is_invisible() {
+    let mut world = World::new();
+    world.import("west", vec![export("secret", 80, 5, &["north"])]);
+    let snapshot = world.compile();
+    assert!(service(&snapshot, "default/secret").is_none() && host(&snapshot, "default/secret").is_none());
+    let cluster = api::discovery::Cluster::decode(snapshot.get(Kind::Cluster, "west").unwrap().bytes.as_slice());
+    assert!(!cluster.unwrap().imported, "nothing to connect for");
+}
+
+#[test]
+fn gateways_see_shared_services_only() {
+    let snapshot = World::new().compile();
+    let identity = SpiffeId::system(TrustDomain::new("east.demo").unwrap(), "gateway").unwrap();
+    let peer = Peer::admit(identity, "gateway~isthmus-system/gateway-1".parse().unwrap()).unwrap();
+    assert!(peer.may_see(&snapshot, Kind::Service, "default/web"));
+    assert!(!peer.may_see(&snapshot, Kind::Service, "default/db"));
+}
+
+#[test]
+fn dns_names_need_an_address() {
+    let mut world = World::new();
+    let snapshot = world.compile();
+    assert!(host(&snapshot, "default/web").is_none(), "exported, but the hub gave no address yet");
+    assert!(!host(&snapshot, "default/db").unwrap().clusterset);
+    world.addresses.insert("default/web".parse().unwrap(), vec!["243.0.0.1".parse().unwrap()]);
+    world.addresses.insert("default/db".parse().unwrap(), vec!["243.0.0.2".parse().unwrap()]);
+    let snapshot = world.compile();
+    let web = host(&snapshot, "default/web").unwrap();
+    assert!(web.clusterset);
+    assert_eq!(web.addresses, ["243.0.0.1".parse::<IpAddr>().unwrap()]);
+    assert!(service(&snapshot, "default/db").unwrap().clusterset_addresses.is_empty(), "it is not shared");
+}
+
+#[test]
+fn a_stale_cluster_says_since_when() {
+    let mut world = World::new();
+    world.import("west", vec![export("reviews", 80, 5, &[])]);
+    world.stale.insert("west".parse().unwrap(), 1234);
+    let snapshot = world.compile();
+    let cluster = api::discovery::Cluster::decode(snapshot.get(Kind::Cluster, "west").unwrap().bytes.as_slice());
+    let cluster = RemoteCluster::try_from(&cluster.unwrap()).unwrap();
+    assert_eq!((cluster.stale_since_ms, cluster.imported, cluster.bundle_serial), (Some(1234), true, 3));
+    assert_eq!(cluster.gateways[0].quic_address, "127.2.0.2:15443");
+}
+
+#[test]
+fn the_registration_decides_whose_workload_it_is() {
+    let mut world = World::new();
+    let register =
+        |account: &str| Registration { namespace: Namespace::new("default").unwrap(), account: account.into() };
+    world.registrations.insert("default/web-1".into(), register("other"));
+    world.registrations.insert("default/client-1".into(), register("client"));
+    world.registrations.insert("isthmus-system/gateway-1".into(), register("gateway"));
+    let snapshot = world.compile();
+    assert_eq!(snapshot.owners["default/web-1"].account(), "other");
+    assert_eq!(snapshot.owners["default/client-1"].account(), "client");
+    assert!(snapshot.get(Kind::Workload, "default/client-1").is_some());
+    assert_eq!(snapshot.owners.len(), 2);
+}

@@ -141,7 +141,7 @@ impl Session {
         Some(Handled { reply, rejected })
     }
 
-    /// What the cache keeps: one response per kind, and last an empty one with the revision.
+    /// What the cache keeps: one response per kind that was answered.
     pub(crate) fn export(&self) -> Vec<DeltaDiscoveryResponse> {
         let revision = self.known.view.revision.to_string();
         let complete = self.known.complete.iter();
