@@ -161,12 +161,11 @@ pub fn tool(name: &str, package: &str) {
     }
     eprintln!("installing {package} for {name}");
     let install = format!("apt-get update -qq && apt-get install -y -qq --no-install-recommends {package}");
-    let status = Command::new("sh").args(["-c", &install]).env("DEBIAN_FRONTEND", "noninteractive").status();
+    let output = Command::new("sh").args(["-c", &install]).env("DEBIAN_FRONTEND", "noninteractive").output();
+    let output = output.expect("sh runs");
+    let said = texts(&output).1;
     let hint = format!("hint: install {name} (Debian: {package})");
-    assert!(
-        status.is_ok_and(|status| status.success()) && found(name),
-        "{name} is missing and could not be installed\n{hint}"
-    );
+    assert!(output.status.success() && found(name), "{name} is missing and cannot be installed: {said}\n{hint}");
 }
 
 /// The exported service of [`SMALL`], by its clusterset name.
