@@ -11,6 +11,7 @@ use mesh::{MeshInfo, TrustDomain};
 use telemetry::{Readiness, Registry, Shutdown};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Shown, admin};
 use crate::ca::Authority;
@@ -104,8 +105,6 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
     let credentials = Credentials::new(svid.clone(), bundles);
     tokio::spawn(own::rotate(Arc::clone(&ca), config.svid_ttl, svid_tx, shutdown.draining()));
 
-    let (client_tx, client) = watch::channel(None);
-    let (mirror_tx, mirror) = watch::channel(None);
     let (files_tx, files) = watch::channel(Arc::new(known.files));
     let (local_tx, local) = watch::channel(Arc::new(known.local));
     let (facts_tx, facts) = watch::channel(Arc::new(known.facts));
@@ -137,35 +136,60 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
     tokio::spawn(publisher.run(stop.clone()));
     tokio::spawn(source::follow(config.directory.clone(), manifests_path(&config), files_tx, stop.clone()));
     tokio::spawn(follow_files(files, local_tx, ca.trust_domain().clone()));
-    let importer = Importer {
-        own: config.cluster.clone(),
-        own_trust_domain: ca.trust_domain().clone(),
-        hub_trust_domain: TrustDomain::of_hub(&config.mesh_id),
-        acceptance: config.acceptance,
-        data_dir: config.data_dir.clone(),
-        mirror: mirror.clone(),
-        facts: facts_tx,
-        metrics: metrics.clone(),
-    };
-    tokio::spawn(importer.run(stop.clone()));
-    let exporter = Exporter {
-        cluster: config.cluster.clone(),
-        ca: Arc::clone(&ca),
-        gateways: config.gateways.clone(),
-        local,
-        mirror,
-        client,
-        book: book_tx,
-        metrics: metrics.clone(),
-    };
-    tokio::spawn(exporter.run(stop.clone()));
-    let data_dir = config.data_dir.clone();
-    let link = HubLink { data_dir, svid, client: client_tx, mirror: mirror_tx, metrics, shutdown: stop };
-    tokio::spawn(link.run());
+    let outside = Outside { svid, local, facts: facts_tx, book: book_tx, metrics };
+    outside.start(&config, &ca, &stop);
 
     let authority = Authority::new(ca, &config.data_dir, config.svid_ttl);
     let admin = admin(registry, Readiness::new(), shown);
     Box::pin(serve_all(listeners, credentials, authority, server, admin, shutdown)).await
+}
+
+/// The ends of the channels that the tasks towards the hub hold.
+struct Outside {
+    svid: watch::Receiver<Option<Arc<identity::Svid>>>,
+    local: watch::Receiver<Arc<Local>>,
+    facts: watch::Sender<Arc<facts::Facts>>,
+    book: watch::Sender<Arc<Book>>,
+    metrics: Metrics,
+}
+
+impl Outside {
+    /// Starts what talks to the hub and what reads it.
+    fn start(self, config: &Config, ca: &Arc<ClusterCa>, stop: &CancellationToken) {
+        let (client_tx, client) = watch::channel(None);
+        let (mirror_tx, mirror) = watch::channel(None);
+        let importer = Importer {
+            own: config.cluster.clone(),
+            own_trust_domain: ca.trust_domain().clone(),
+            hub_trust_domain: TrustDomain::of_hub(&config.mesh_id),
+            acceptance: config.acceptance,
+            data_dir: config.data_dir.clone(),
+            mirror: mirror.clone(),
+            facts: self.facts,
+            metrics: self.metrics.clone(),
+        };
+        tokio::spawn(importer.run(stop.clone()));
+        let exporter = Exporter {
+            cluster: config.cluster.clone(),
+            ca: Arc::clone(ca),
+            gateways: config.gateways.clone(),
+            local: self.local,
+            mirror,
+            client,
+            book: self.book,
+            metrics: self.metrics.clone(),
+        };
+        tokio::spawn(exporter.run(stop.clone()));
+        let link = HubLink {
+            data_dir: config.data_dir.clone(),
+            svid: self.svid,
+            client: client_tx,
+            mirror: mirror_tx,
+            metrics: self.metrics,
+            shutdown: stop.clone(),
+        };
+        tokio::spawn(link.run());
+    }
 }
 
 /// What was known when the agent last ran, and the directory as it is now.
