@@ -1,8 +1,8 @@
 //! Puts a node together, runs it, and takes it down again.
 
+mod admin;
 mod formation;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use api::hub::join_server::JoinServer;
 use identity::{Credentials, PeerPolicy, TrustBundle};
 use mesh::TrustDomain;
 use openraft::SnapshotPolicy;
-use serde_json::json;
-use telemetry::{Admin, Readiness, Registry, Shutdown};
+use telemetry::{Readiness, Registry, Shutdown};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
@@ -91,7 +91,7 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
     let background = CancellationToken::new();
     tokio::spawn(trust::follow(own.clone(), node.replica().clone(), bundles, background.clone()));
     tokio::spawn(files.keep_fresh(svid, background.clone()));
-    tokio::spawn(follow_metrics(node.clone(), background.clone()));
+    tokio::spawn(admin::follow_metrics(node.clone(), background.clone()));
     tokio::spawn(node.inner.leases.clone().watch(
         node.id(),
         node.raft().clone(),
@@ -174,31 +174,12 @@ async fn serve_listeners(
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let draining = shutdown.draining();
-    let credentials = node.inner.credentials.clone();
-    let metrics = node.inner.metrics.clone();
-    let api = incoming::accept(
-        listeners.api,
-        Listening {
-            config: credentials.server_config(PeerPolicy::AnyKnown, &[b"h2"])?,
-            credentials: Some(credentials.clone()),
-            metrics: metrics.clone(),
-            draining: draining.clone(),
-        },
-    );
-    let join = incoming::accept(
-        listeners.join,
-        Listening {
-            config: credentials.server_config_open(&[b"h2"])?,
-            credentials: None,
-            metrics,
-            draining: draining.clone(),
-        },
-    );
+    let (api, join) = accept(node, listeners.api, listeners.join, &draining)?;
     let root = own.roots().first().context("hub-ca.crt has no certificate")?;
     let hub = HubService { node: node.clone(), ca_hash: identity::root_hash(root), draining: draining.clone() };
     let roots = own.roots().iter().map(|root| root.to_vec()).collect();
     let join_service = JoinService { node: node.clone(), roots };
-    let admin = admin(node, registry, readiness);
+    let admin = admin::admin(node, registry, readiness);
     tracing::info!(node = config.node_id, mesh = %config.mesh_id, "the hub node serves");
 
     let api = server()
@@ -233,6 +214,38 @@ async fn serve_listeners(
     result
 }
 
+type Incoming = ReceiverStream<std::io::Result<incoming::Connection>>;
+
+/// Connections of the API listener, whose clients have certificates, and of the join listener, whose have not.
+fn accept(
+    node: &Node,
+    api: TcpListener,
+    join: TcpListener,
+    draining: &CancellationToken,
+) -> anyhow::Result<(Incoming, Incoming)> {
+    let credentials = &node.inner.credentials;
+    let metrics = &node.inner.metrics;
+    let api = incoming::accept(
+        api,
+        Listening {
+            config: credentials.server_config(PeerPolicy::AnyKnown, &[b"h2"])?,
+            credentials: Some(credentials.clone()),
+            metrics: metrics.clone(),
+            draining: draining.clone(),
+        },
+    );
+    let join = incoming::accept(
+        join,
+        Listening {
+            config: credentials.server_config_open(&[b"h2"])?,
+            credentials: None,
+            metrics: metrics.clone(),
+            draining: draining.clone(),
+        },
+    );
+    Ok((api, join))
+}
+
 fn server() -> Server {
     Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
@@ -247,55 +260,4 @@ async fn raft_stopped(node: &Node) -> String {
         Ok(metrics) => format!("{:?}", metrics.running_state),
         Err(_) => "its task ended".to_owned(),
     }
-}
-
-async fn follow_metrics(node: Node, ended: CancellationToken) {
-    let mut position = node.replica().position();
-    let mut raft = node.raft().server_metrics();
-    loop {
-        let revision = position.borrow_and_update().revision;
-        node.inner.metrics.revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
-        let leads = raft.borrow_and_update().current_leader == Some(node.id());
-        node.inner.metrics.is_leader.set(i64::from(leads));
-        tokio::select! {
-            () = ended.cancelled() => return,
-            changed = position.changed() => if changed.is_err() { return },
-            changed = raft.changed() => if changed.is_err() { return },
-        }
-    }
-}
-
-fn admin(node: &Node, registry: Registry, readiness: Readiness) -> Admin {
-    let raft = node.clone();
-    let state = node.clone();
-    Admin::new(registry, readiness)
-        .route("/debug/raft", move |_| {
-            let node = raft.clone();
-            async move {
-                let metrics = node.raft().metrics().borrow().clone();
-                let members: BTreeMap<String, String> =
-                    node.replica().nodes().into_iter().map(|(id, node)| (id.to_string(), node.api)).collect();
-                json!({
-                    "node": node.id(),
-                    "leader": metrics.current_leader,
-                    "term": metrics.current_term,
-                    "state": format!("{:?}", metrics.state),
-                    "last_log_index": metrics.last_log_index,
-                    "applied_index": metrics.last_applied.map(|id| id.index),
-                    "snapshot_index": metrics.snapshot.map(|id| id.index),
-                    "purged_index": metrics.purged.map(|id| id.index),
-                    "members": members,
-                })
-            }
-        })
-        .route("/debug/state", move |_| {
-            let node = state.clone();
-            async move {
-                node.replica().read(|state| {
-                    let resources: BTreeMap<String, u64> =
-                        state.resources().iter().map(|(key, resource)| (key.to_string(), resource.revision)).collect();
-                    json!({"revision": state.revision(), "resources": resources})
-                })
-            }
-        })
 }
