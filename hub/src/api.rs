@@ -4,7 +4,7 @@ mod tokens;
 
 use api::hub as pb;
 use api::hub::hub_server::Hub;
-use hub_state::{Action, Role, Viewer, projection};
+use hub_state::{Action, Key, Role, Viewer, projection};
 use mesh::ClusterName;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -96,8 +96,11 @@ impl Hub for HubService {
         }
         let request = request.into_inner();
         let compares = request.compare.into_iter().map(wire::compare).collect::<Result<_, _>>()?;
-        let read = |state: &hub_state::State| facts::operations(request.operations, &caller.role, state);
-        let operations = self.node.replica().read(read)?;
+        let bundle_of = |cluster: &ClusterName| {
+            let key = Key::Bundle(cluster.clone());
+            self.node.replica().read(|state| state.resources().get(&key)?.value.signed().cloned())
+        };
+        let operations = facts::operations(request.operations, &caller.role, bundle_of)?;
         let action = Action::Transact { request_id: request.request_id, role: caller.role, compares, operations };
         let outcome = self.node.propose(caller.id.to_string(), action).await?;
         Ok(Response::new(pb::TransactResponse { revision: outcome.revision }))

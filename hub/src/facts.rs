@@ -3,10 +3,10 @@
 //! The hub needs not be believed, importers check every signature themselves; it checks so that rubbish stops at the
 //! door, and so that its own verifier never takes roots that the cluster's old root did not sign.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::trust as pb;
-use hub_state::{Facts, Key, Operation, Role, SignedFact, State, Statement, Verb, authorize};
+use hub_state::{Facts, Key, Operation, Role, SignedFact, Statement, Verb, authorize};
 use identity::{SignedParts, TrustBundle, verify_signed};
 use mesh::{ClusterName, Namespace, ServiceName, TrustDomain};
 use prost::Message as _;
@@ -49,38 +49,16 @@ pub(crate) fn stored_bundle(fact: &SignedFact) -> Option<TrustBundle> {
     decode(fact.bytes.clone()).ok()?.bundle
 }
 
-/// Checks the signatures of all facts that a transaction puts, against the bundle that is stored for their cluster; a
-/// bundle in the same transaction, itself signed by a stored root, counts for the operations after it.
-pub(crate) fn verify(state: &State, decoded: &[(Key, Decoded)]) -> Result<(), Status> {
-    let mut fresh: Option<&TrustBundle> = None;
-    for (key, decoded) in decoded {
-        let cluster = &decoded.fact.facts.cluster;
-        let stored = state.resources().get(&Key::Bundle(cluster.clone()));
-        let stored = stored.and_then(|resource| resource.value.signed()).and_then(stored_bundle);
-        let stored = stored.ok_or_else(|| Status::failed_precondition(format!("cluster {cluster} is not a member")))?;
-        let by_stored = verify_signed(&decoded.parts, &stored);
-        let accepted = match (&by_stored, fresh) {
-            (Ok(()), _) => true,
-            (Err(_), Some(fresh)) if decoded.bundle.is_none() => verify_signed(&decoded.parts, fresh).is_ok(),
-            _ => false,
-        };
-        if let (false, Err(error)) = (accepted, by_stored) {
-            return Err(invalid(format!("the signature of {key} is not valid: {error}")));
-        }
-        fresh = decoded.bundle.as_ref().or(fresh);
-    }
-    Ok(())
-}
-
-/// The operations of a transaction, authorised and with their signatures checked.
+/// The operations of a transaction, authorised and with their signatures checked. `bundle_of` looks up the bundle that
+/// is stored for a cluster; it is asked once per cluster, and nothing is locked while signatures are checked.
 pub(crate) fn operations(
     operations: Vec<api::hub::Operation>,
     role: &Role,
-    state: &State,
+    bundle_of: impl Fn(&ClusterName) -> Option<SignedFact>,
 ) -> Result<Vec<Operation>, Status> {
     use api::hub::operation::Operation as Wire;
     let mut result = Vec::with_capacity(operations.len());
-    let mut facts = Vec::new();
+    let mut trusted = Trusted { bundle_of, stored: BTreeMap::new(), fresh: BTreeMap::new() };
     for operation in operations {
         match operation.operation.ok_or_else(|| invalid("an operation is empty"))? {
             Wire::Put(put) => {
@@ -88,14 +66,44 @@ pub(crate) fn operations(
                 // Before the signature: a stranger learns nothing about another cluster's bundle.
                 authorize(role, Verb::Put, &key).map_err(|refusal| crate::wire::refused(&refusal))?;
                 let decoded = decode(put.value)?;
-                result.push(Operation::Put { key: key.clone(), fact: decoded.fact.clone() });
-                facts.push((key, decoded));
+                trusted.verify(&key, &decoded)?;
+                result.push(Operation::Put { key, fact: decoded.fact });
             }
             Wire::Delete(key) => result.push(Operation::Delete { key: crate::wire::key(Some(key))? }),
         }
     }
-    verify(state, &facts)?;
     Ok(result)
+}
+
+/// The roots that signatures in one transaction are checked against.
+struct Trusted<F> {
+    bundle_of: F,
+    /// As stored, by cluster.
+    stored: BTreeMap<ClusterName, TrustBundle>,
+    /// Put earlier in the same transaction, and signed by a stored root; counts for what is not a bundle itself.
+    fresh: BTreeMap<ClusterName, TrustBundle>,
+}
+
+impl<F: Fn(&ClusterName) -> Option<SignedFact>> Trusted<F> {
+    fn verify(&mut self, key: &Key, decoded: &Decoded) -> Result<(), Status> {
+        let cluster = &decoded.fact.facts.cluster;
+        if !self.stored.contains_key(cluster) {
+            let stored = (self.bundle_of)(cluster).as_ref().and_then(stored_bundle);
+            let stored =
+                stored.ok_or_else(|| Status::failed_precondition(format!("cluster {cluster} is not a member")))?;
+            self.stored.insert(cluster.clone(), stored);
+        }
+        let by = |bundles: &BTreeMap<_, TrustBundle>| {
+            bundles.get(cluster).is_some_and(|bundle| verify_signed(&decoded.parts, bundle).is_ok())
+        };
+        if !by(&self.stored) && (decoded.bundle.is_some() || !by(&self.fresh)) {
+            return Err(invalid(format!("{key} is not signed by a root of cluster {cluster}")));
+        }
+        if let Some(bundle) = &decoded.bundle {
+            self.fresh.insert(cluster.clone(), bundle.clone());
+        }
+        Ok(())
+    }
 }
 
 fn decode_bundle(payload: &[u8]) -> Result<(Facts, TrustBundle), Status> {
