@@ -76,7 +76,7 @@ async fn operators_see_the_mesh_and_why_a_request_goes_where_it_goes() {
     scenario.fleet.signal("west/gateway-1", Signal::KILL).await.unwrap();
     let output = scenario.hubctl(&["check"]).await;
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(!output.status.success() && said.contains("west/gateway-1"), "{said}");
+    assert!(!output.status.success() && said.contains("west: gateway-1"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,7 +98,7 @@ async fn a_token_joins_one_cluster_once() {
             scenario.hubctl(&args).await
         }
     };
-    let (secret, hash) = (field(&token, "token"), field(&token, "hub_ca_hash"));
+    let (secret, hash) = (field(&token, "token"), field(&token, "caHash"));
     let wrong = format!("sha256:{}", "0".repeat(64));
     let refused = [
         ("another hub's hash", join("north", secret.clone(), wrong, "a").await),

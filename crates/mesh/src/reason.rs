@@ -64,6 +64,30 @@ pub enum Reason {
     },
 }
 
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInMesh => f.write_str("the host names no service of the mesh"),
+            Self::UnknownService => f.write_str("no cluster exports such a service"),
+            Self::UnknownPort { port } => write!(f, "the service has no port {port}"),
+            Self::LocalFirst { endpoints } => write!(f, "{endpoints} ready endpoints in this cluster come first"),
+            Self::NoLocalEndpoint => f.write_str("this cluster has no ready endpoint"),
+            Self::ClusterScope => f.write_str("the name stays in this cluster"),
+            Self::Remote { cluster, healthy, stale } => {
+                let age = if *stale { ", announced before its lease ran out" } else { "" };
+                write!(f, "{cluster} has {healthy} healthy endpoints{age}")
+            }
+            Self::RemoteUnusable { cluster, why } => write!(f, "{cluster} cannot be used: {why}"),
+            Self::NoGateway => f.write_str("this cluster has no gateway"),
+            Self::NoEndpoint => f.write_str("no endpoint is left to try"),
+            Self::Denied { denial } => write!(f, "denied: {denial}"),
+            Self::AllowedByDefault => f.write_str("no policy says otherwise"),
+            Self::PermissivePlain => f.write_str("plain text is accepted in permissive mode"),
+            Self::ExportAllows { cluster } => write!(f, "the export allows {cluster}"),
+        }
+    }
+}
+
 /// Why a gateway or a sidecar refused a flow; travels back to the client's log and to `hubctl explain`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]

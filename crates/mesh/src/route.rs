@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::host::Host;
 use crate::model::{Endpoint, GroupKey, Import, Protocol, RemoteCluster, Service, View};
 use crate::names::{ClusterName, Namespace, ServiceName, SpiffeId};
-use crate::reason::Reason;
+use crate::reason::{Denial, Reason};
 use crate::retry::RetryPolicy;
 
 /// The port on which every sidecar accepts mTLS from peers and gateways.
@@ -47,6 +47,22 @@ pub struct RouteDecision {
     pub retry: RetryPolicy,
     /// Why.
     pub reasons: Vec<Reason>,
+}
+
+impl RouteDecision {
+    /// What a refusal is called in the answer and in the records; `None` when there is something to try.
+    pub fn denial(&self) -> Option<Denial> {
+        if self.outcome != RouteOutcome::Refuse {
+            return None;
+        }
+        let named = self.reasons.iter().find_map(|reason| match reason {
+            Reason::UnknownService => Some(Denial::NotExported),
+            Reason::UnknownPort { .. } => Some(Denial::UnknownPort),
+            Reason::NoGateway => Some(Denial::ClusterUnreachable),
+            _ => None,
+        });
+        Some(named.unwrap_or(Denial::NoEndpoint))
+    }
 }
 
 /// The answer of [`route`].
@@ -318,21 +334,30 @@ mod tests {
     #[test]
     fn what_cannot_be_served_is_refused_with_the_reason() {
         let not_exported = Mesh::east().private("reviews", 1);
-        let cases: [(&str, View, &str, u16, Reason); 5] = [
+        let cases: [(&str, View, &str, u16, Reason, Denial); 5] = [
             (
                 "nobody exports it",
                 not_exported.view(),
                 "reviews.default.svc.clusterset.local",
                 9080,
                 Reason::UnknownService,
+                Denial::NotExported,
             ),
-            ("no such port", Mesh::east().local("reviews", 1).view(), "reviews", 1, Reason::UnknownPort { port: 1 }),
+            (
+                "no such port",
+                Mesh::east().local("reviews", 1).view(),
+                "reviews",
+                1,
+                Reason::UnknownPort { port: 1 },
+                Denial::UnknownPort,
+            ),
             (
                 "no gateway of our own",
                 Mesh::east().import("reviews", "west", 1).without_gateways().view(),
                 "reviews.default.svc.clusterset.local",
                 9080,
                 Reason::NoGateway,
+                Denial::ClusterUnreachable,
             ),
             (
                 "all remote endpoints are gone",
@@ -340,6 +365,7 @@ mod tests {
                 "reviews.default.svc.clusterset.local",
                 9080,
                 Reason::RemoteUnusable { cluster: cluster("west"), why: "no healthy endpoint" },
+                Denial::NoEndpoint,
             ),
             (
                 "not a service name",
@@ -347,11 +373,13 @@ mod tests {
                 "west.reviews.default.svc.clusterset.local",
                 80,
                 Reason::UnknownService,
+                Denial::NotExported,
             ),
         ];
-        for (name, view, host, port, reason) in cases {
+        for (name, view, host, port, reason, denial) in cases {
             let decision = decide(&view, host, port);
             assert_eq!(decision.outcome, RouteOutcome::Refuse, "{name}");
+            assert_eq!(decision.denial(), Some(denial), "{name}");
             assert!(decision.reasons.contains(&reason), "{name}: {:?}", decision.reasons);
         }
     }

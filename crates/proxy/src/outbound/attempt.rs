@@ -323,12 +323,9 @@ pub(super) fn speaks(protocol: Protocol, head: &request::Parts) -> Speaks {
 
 /// The fault of a decision that has no target.
 pub(super) fn refused(decision: &RouteDecision) -> Fault {
-    let unknown = decision
-        .reasons
-        .iter()
-        .any(|reason| matches!(reason, mesh::Reason::UnknownService | mesh::Reason::UnknownPort { .. }));
-    let why = decision.reasons.iter().map(|reason| format!("{reason:?}")).collect::<Vec<_>>().join(", ");
-    let (flag, denial) =
-        if unknown { (flag::NO_ROUTE, Denial::UnknownPort) } else { (flag::NO_UPSTREAM, Denial::NoEndpoint) };
-    Fault { failure: Failure::Timeout, flag, message: format!("nothing can serve this: {why}"), denial: Some(denial) }
+    let why: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
+    let denial = decision.denial().unwrap_or(Denial::NoEndpoint);
+    let fault = Fault::denied(denial, format!("nothing can serve this: {}", why.join("; ")));
+    // Nothing was tried, so nothing can be tried again.
+    Fault { failure: Failure::Timeout, ..fault }
 }
