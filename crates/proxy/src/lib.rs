@@ -35,6 +35,8 @@ pub mod fault;
 
 pub mod reply;
 
+mod upgrade;
+
 pub mod pool;
 
 pub mod balance;

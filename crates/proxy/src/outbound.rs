@@ -212,7 +212,10 @@ impl Engine {
 
 /// The paths between gateways that connections ride on, each with the token that says it is dead.
 #[derive(Clone, Default)]
-struct Paths(Arc<Mutex<BTreeMap<(String, String), Weak<CancellationToken>>>>);
+struct Paths(Arc<Mutex<PathTokens>>);
+
+/// By gateway and path; a token lives as long as something rides on its path.
+type PathTokens = BTreeMap<(String, String), Weak<CancellationToken>>;
 
 impl Paths {
     /// The token of a path, for a connection that rides on it.

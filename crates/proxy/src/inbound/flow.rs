@@ -168,7 +168,7 @@ impl Engine {
         }
     }
 
-    async fn dial(&self, admitted: &Admitted) -> std::io::Result<TcpStream> {
+    pub(super) async fn dial(&self, admitted: &Admitted) -> std::io::Result<TcpStream> {
         let stream = tokio::time::timeout(APP_TIMEOUT, TcpStream::connect(admitted.app)).await??;
         let _ = stream.set_nodelay(true);
         Ok(stream)

@@ -11,6 +11,7 @@ use crate::access::{ClosedBy, OpenRecord};
 use crate::body::{self, Body, Tracked};
 use crate::fault::{Fault, flag};
 use crate::pool::plain::Speaks;
+use crate::upgrade::{self, Upgrade};
 use crate::{headers, reply};
 
 impl Engine {
@@ -30,6 +31,7 @@ impl Engine {
         record.revision = decision.revision;
         record.reasons = decision.reasons;
         record.attempts = 1;
+        let protocol = upgrade::wanted(&request);
         headers::strip_hop(request.headers_mut());
         headers::strip_claims(request.headers_mut());
         headers::forwarded_proto(request.headers_mut());
@@ -51,6 +53,10 @@ impl Engine {
             Err(denial) => return deny(denial, record, grpc),
         };
         record.note(|record| record.upstream = admitted.app.to_string());
+        if let Some(protocol) = protocol {
+            let upgrade = Upgrade { request, protocol, authority, record, hold: Box::new(()) };
+            return self.upgrade(&admitted, upgrade, grpc).await;
+        }
         match self.plain.send(request, admitted.app, &authority, speaks).await {
             Err(fault) => unanswered(&fault, record, grpc),
             Ok(answer) => {
@@ -68,6 +74,18 @@ impl Engine {
                 });
                 Response::from_parts(head, body)
             }
+        }
+    }
+}
+
+impl Engine {
+    /// Asks the application for an upgrade, on a connection of its own.
+    async fn upgrade(&self, admitted: &Admitted, upgrade: Upgrade, grpc: bool) -> Response<Body> {
+        match self.dial(admitted).await {
+            Ok(app) => {
+                upgrade::carry(app, upgrade).await.unwrap_or_else(|(fault, record)| unanswered(&fault, record, grpc))
+            }
+            Err(error) => unanswered(&Fault::connect(error.to_string()), upgrade.record, grpc),
         }
     }
 }

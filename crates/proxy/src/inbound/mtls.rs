@@ -64,9 +64,14 @@ impl Engine {
         if incoming.request.method() == Method::CONNECT {
             return Box::pin(self.flow(incoming, peer)).await;
         }
-        let Incoming { request, body, respond, .. } = incoming;
+        let Incoming { request, body, mut respond, .. } = incoming;
         let body = H2Body::wrap(body, request.headers());
-        let response = Box::pin(self.request(request.map(|()| body), peer, None)).await;
+        let answer = Box::pin(self.request(request.map(|()| body), peer, None));
+        let response = tokio::select! {
+            response = answer => response,
+            // The peer gave up: so does the request to the application, and its record says so.
+            _ = std::future::poll_fn(|cx| respond.poll_reset(cx)) => return,
+        };
         h2body::respond(respond, response).await;
     }
 }

@@ -14,7 +14,7 @@ use super::{Engine, TargetKey, remote_key};
 use crate::access::{Party, Via};
 use crate::balance::LoadGuard;
 use crate::body::{Body, Replay};
-use crate::fault::{Fault, flag};
+use crate::fault::Fault;
 use crate::headers;
 use crate::pool::Lease;
 use crate::pool::dial::{self, LocalKey, RemoteKey, RemoteRequest};

@@ -7,10 +7,12 @@ use hyper::body::Incoming;
 use mesh::{Denial, Failure, RouteDecision, RouteOutcome};
 
 use super::attempt::{Attempts, Chosen, Exchange, Outgoing, Repeatable, refused, speaks};
+use super::stream::{Established, Upstream, note_server};
 use super::{Engine, Outbound};
 use crate::access::{ClosedBy, OpenRecord, Party, Record, Reporter};
 use crate::body::{self, Body, Replay, Tracked};
 use crate::fault::{Fault, flag};
+use crate::upgrade::{self, Upgrade};
 use crate::{headers, reply};
 
 /// Where a captured connection was going; requests on it go there, whatever host they name.
@@ -35,6 +37,7 @@ impl Engine {
         let mut record = Record::begin(Reporter::Source, "http", authority.to_string());
         record.request(&request);
         record.source = self.own();
+        let protocol = upgrade::wanted(&request);
         headers::strip_hop(request.headers_mut());
         headers::strip_claims(request.headers_mut());
         headers::forwarded_proto(request.headers_mut());
@@ -44,6 +47,12 @@ impl Engine {
             None => self.decide(authority.host(), authority.port_u16().unwrap_or(80)).await,
         };
         record.decided(&decision);
+        if let Some(protocol) = protocol {
+            let request = request.map(body::incoming);
+            let record = self.config.recorder.open(record);
+            let upgrade = Upgrade { request, protocol, authority, record, hold: Box::new(()) };
+            return Box::pin(self.upgrade(&decision, dialled, upgrade)).await;
+        }
         let (head, body) = request.into_parts();
         let body = Replay::new(body::incoming(body));
         let mut record = self.config.recorder.open(record);
@@ -96,6 +105,32 @@ impl Engine {
         }
     }
 
+    /// A request that wants to go over to another protocol: on an opaque flow of its own.
+    async fn upgrade(
+        &self,
+        decision: &RouteDecision,
+        dialled: Option<&Dialled>,
+        mut upgrade: Upgrade,
+    ) -> Response<Body> {
+        let to = dialled
+            .cloned()
+            .unwrap_or_else(|| Dialled { host: upgrade.authority.host().to_owned(), port: decision.port });
+        let Established { connected, chosen, attempts } = match self.establish(decision, &to).await {
+            Ok(established) => established,
+            Err(fault) => return give_up(&fault, upgrade.record, false),
+        };
+        upgrade.record.note(|record| {
+            record.attempts = attempts;
+            note_server(record, connected.server);
+        });
+        upgrade.hold = Box::new((connected.hold, chosen.map(|chosen| chosen.load)));
+        let carried = match connected.upstream {
+            Upstream::Tunnel(io) => upgrade::carry(io, upgrade).await,
+            Upstream::Plain(io) => upgrade::carry(io, upgrade).await,
+        };
+        carried.unwrap_or_else(|(fault, record)| give_up(&fault, record, false))
+    }
+
     /// A host outside the mesh: dialled as the client named it, in plain text.
     async fn pass_through(
         &self,
@@ -131,10 +166,7 @@ fn pass_on(answered: Answered, mut record: OpenRecord) -> Response<Body> {
     record.note(|record| {
         record.status = head.status.as_u16();
         record.grpc_status = body::grpc_status(&head.headers);
-        record.destination = server.party;
-        record.upstream = server.upstream;
-        record.gateways = server.via;
-        record.mutual_tls = server.mutual_tls;
+        note_server(record, server);
         record.attempts = record.attempts.max(1);
         if let Some(flag) = answered.flag {
             record.flags = flag;

@@ -53,15 +53,15 @@ impl Outbound {
         let dialled = Dialled { host, port };
         let in_mesh = !matches!(decision.outcome, RouteOutcome::Passthrough);
         match decision.protocol {
-            protocol if protocol.is_http() => self.http(io, dialled).await,
+            protocol if protocol.is_http() => Box::pin(self.http(io, dialled)).await,
             Protocol::Auto if in_mesh => match sniff(&mut io, CLIENT_SILENCE).await {
                 Ok(sniffed) if sniffed.spoken != Spoken::Opaque => {
-                    self.http(Rewind::new(sniffed.first, io), dialled).await;
+                    Box::pin(self.http(Rewind::new(sniffed.first, io), dialled)).await;
                 }
-                Ok(sniffed) => self.0.opaque(Rewind::new(sniffed.first, io), &decision, &dialled).await,
+                Ok(sniffed) => Box::pin(self.0.opaque(Rewind::new(sniffed.first, io), &decision, &dialled)).await,
                 Err(error) => tracing::debug!(%error, "a captured connection failed"),
             },
-            _ => self.0.opaque(io, &decision, &dialled).await,
+            _ => Box::pin(self.0.opaque(io, &decision, &dialled)).await,
         }
     }
 
@@ -77,16 +77,24 @@ impl Outbound {
 }
 
 /// An open connection to a server, over which nothing has gone yet.
-enum Upstream {
+pub(super) enum Upstream {
     Tunnel(H2Io),
     Plain(TcpStream),
 }
 
-struct Connected {
-    upstream: Upstream,
-    server: Server,
+pub(super) struct Connected {
+    pub(super) upstream: Upstream,
+    pub(super) server: Server,
     /// Leases of the connections below.
-    hold: Box<dyn Any + Send>,
+    pub(super) hold: Box<dyn Any + Send>,
+}
+
+/// A connection that a decision led to.
+pub(super) struct Established {
+    pub(super) connected: Connected,
+    /// Keeps the target counted as busy.
+    pub(super) chosen: Option<Chosen>,
+    pub(super) attempts: u32,
 }
 
 impl Engine {
@@ -96,13 +104,9 @@ impl Engine {
         let mut record = Record::begin(Reporter::Source, "tcp", authority);
         record.decided(decision);
         record.source = self.own();
-        let connected = match &decision.outcome {
-            RouteOutcome::Refuse => Err(refused(decision)),
-            RouteOutcome::Passthrough => plain_to(decision, dialled).await.map(|connected| (connected, None)),
-            RouteOutcome::Forward { .. } => self.connect(decision, &mut record).await,
-        };
-        match connected {
-            Ok((connected, chosen)) => {
+        match self.establish(decision, dialled).await {
+            Ok(Established { connected, chosen, attempts }) => {
+                record.attempts = attempts;
                 self.carry(io, connected, record).await;
                 // Until here the target counted as busy.
                 drop(chosen);
@@ -120,19 +124,26 @@ impl Engine {
         }
     }
 
-    async fn connect(
-        &self,
-        decision: &RouteDecision,
-        record: &mut Record,
-    ) -> Result<(Connected, Option<Chosen>), Fault> {
+    /// Connects to what a decision allows, or to what the client named when it is outside the mesh.
+    pub(super) async fn establish(&self, decision: &RouteDecision, dialled: &Dialled) -> Result<Established, Fault> {
+        match &decision.outcome {
+            RouteOutcome::Refuse => Err(refused(decision)),
+            RouteOutcome::Passthrough => {
+                let connected = plain_to(decision, dialled).await?;
+                Ok(Established { connected, chosen: None, attempts: 1 })
+            }
+            RouteOutcome::Forward { .. } => self.connect(decision).await,
+        }
+    }
+
+    async fn connect(&self, decision: &RouteDecision) -> Result<Established, Fault> {
         let mut attempts = Attempts::new(self, decision);
         loop {
             let Some(chosen) = attempts.next() else { return Err(refused(decision)) };
-            record.attempts = attempts.made;
             match self.connect_to(decision, &chosen.target).await {
                 Ok(connected) => {
                     attempts.succeeded(&chosen);
-                    return Ok((connected, Some(chosen)));
+                    return Ok(Established { connected, chosen: Some(chosen), attempts: attempts.made });
                 }
                 Err(fault) => {
                     tracing::debug!(%fault, attempt = attempts.made, "an attempt to connect failed");
@@ -204,11 +215,7 @@ impl Engine {
 
     async fn carry<T: Captured>(&self, mut io: T, connected: Connected, mut record: Record) {
         let Connected { upstream, server, hold } = connected;
-        record.destination = server.party;
-        record.upstream = server.upstream;
-        record.gateways = server.via;
-        record.mutual_tls = server.mutual_tls;
-        record.attempts = record.attempts.max(1);
+        note_server(&mut record, server);
         self.config.recorder.opened(&record);
         let outcome = match upstream {
             Upstream::Tunnel(mut tunnel) => copy_bidirectional(&mut io, &mut tunnel, Some(IDLE)).await,
@@ -227,6 +234,14 @@ impl Engine {
         note_copy(&mut record, &outcome);
         self.config.recorder.closed(record);
     }
+}
+
+/// Takes over who the server is.
+pub(super) fn note_server(record: &mut Record, server: Server) {
+    record.destination = server.party;
+    record.upstream = server.upstream;
+    record.gateways = server.via;
+    record.mutual_tls = server.mutual_tls;
 }
 
 /// Takes over how a copy between client (first) and server (second) ended.

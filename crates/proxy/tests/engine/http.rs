@@ -9,6 +9,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use mesh::Protocol;
 use proxy::body::{self, BodyError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::world::*;
@@ -229,4 +230,40 @@ async fn draining_ends_connections_and_finishes_requests() {
     drop(tx);
     while response.body_mut().frame().await.is_some() {}
     tokio::time::timeout(std::time::Duration::from_secs(10), drained).await.expect("drains at once").unwrap();
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_carries_bytes_both_ways_under_the_proven_identity() {
+    let world = World::new();
+    let app = app_with(|mut request| async move {
+        let identity = request.headers()["x-forwarded-client-cert"].clone();
+        assert_eq!(request.headers()["upgrade"], "echo");
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let io = hyper_util::rt::TokioIo::new(upgraded.await.unwrap());
+            let (mut reader, mut writer) = tokio::io::split(io);
+            tokio::io::copy(&mut reader, &mut writer).await.unwrap();
+        });
+        let mut response = Response::new(body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        response.headers_mut().insert("connection", "upgrade".parse().unwrap());
+        response.headers_mut().insert("upgrade", "echo".parse().unwrap());
+        response.headers_mut().insert("seen", identity);
+        response
+    })
+    .await;
+    let server = Server::of(&world, "east", "reviews", Protocol::Http, app).await;
+    let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Http, &[server.ip]));
+    let mut stream = tokio::net::TcpStream::connect(client.capture("reviews").await).await.unwrap();
+    let request = b"GET /ws HTTP/1.1\r\nhost: reviews\r\nconnection: Upgrade\r\nupgrade: echo\r\nx-forwarded-client-cert: forged\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        head.push(char::from(stream.read_u8().await.unwrap()));
+    }
+    assert!(head.starts_with("HTTP/1.1 101") && head.contains("URI=spiffe://east.demo/ns/default/sa/web"), "{head}");
+    stream.write_all(b"ping").await.unwrap();
+    let mut echo = [0; 4];
+    stream.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, b"ping");
 }

@@ -1,7 +1,12 @@
 //! The engine with real sockets: sidecars, applications and a gateway that pipes, all in one process.
 
+#[cfg(test)]
 mod http;
+#[cfg(test)]
 mod remote;
+#[cfg(test)]
 mod security;
+#[cfg(test)]
 mod tcp;
+#[cfg(test)]
 mod world;

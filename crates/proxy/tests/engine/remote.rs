@@ -126,7 +126,7 @@ async fn the_reason_of_a_denial_comes_back_to_the_client() {
     let response = client.http1("reviews", get("/")).await;
     assert_eq!(response.headers()["x-isthmus-denial"], "not-exported");
     let record = client.records.lock().unwrap()[0].clone();
-    assert_eq!((record.status, record.attempts), (403, 1));
+    assert_eq!((record.status, record.attempts), (503, 1));
     assert!(record.error.unwrap().contains("west/gateway-1"));
 }
 

@@ -204,7 +204,7 @@ pub(crate) struct Server {
     pub(crate) ip: IpAddr,
     pub(crate) life: Lifecycle,
     pub(crate) records: Records,
-    pub(crate) view: watch::Sender<Arc<View>>,
+    _view: watch::Sender<Arc<View>>,
 }
 
 impl Drop for Server {
@@ -233,7 +233,7 @@ impl Server {
         let (one, two) = (inbound.clone(), inbound);
         tokio::spawn(async move { one.serve_mtls(mtls).await });
         tokio::spawn(async move { two.serve_plain(plain, PORT).await });
-        Self { ip, life, records, view }
+        Self { ip, life, records, _view: view }
     }
 
     /// A meshed server of the service `name`.

@@ -1,0 +1,138 @@
+//! The workload's listener, with real sockets and an application without a sidecar behind it.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use identity::{Credentials, TrustBundles};
+use mesh::{Endpoint, ExportPolicy, Labels, Namespace, Protocol, Service, ServicePort, View};
+use proxy::access::Recorder;
+use proxy::listen::Lifecycle;
+use proxy::metrics::Metrics;
+use proxy::outbound::{Outbound, OutboundConfig};
+use sidecar::Explicit;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+const HOST: &str = "reviews.default.svc.clusterset.local:9080";
+
+/// Answers every connection with what it was sent first.
+async fn app() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut seen = vec![0; 4096];
+                while let Ok(length @ 1..) = stream.read(&mut seen).await {
+                    let line = String::from_utf8_lossy(&seen[..length]).lines().next().unwrap().to_owned();
+                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", line.len());
+                    stream.write_all((head + &line).as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    at
+}
+
+fn view(app: SocketAddr, protocol: Protocol) -> View {
+    let name: mesh::ServiceName = "default/reviews".parse().unwrap();
+    let endpoint = Endpoint {
+        name: "reviews-1".into(),
+        address: app.ip(),
+        ports: BTreeMap::from([(9080, app.port())]),
+        identity: None,
+        labels: Labels::new(),
+        locality: String::new(),
+        ready: true,
+    };
+    let service = Service {
+        name: name.clone(),
+        global: false,
+        headless: false,
+        clusterset_addresses: Vec::new(),
+        cluster_addresses: Vec::new(),
+        ports: vec![ServicePort { name: "main".into(), number: 9080, protocol }],
+        endpoints: vec![endpoint],
+        export: Some(ExportPolicy::Everyone),
+        imports: BTreeMap::new(),
+    };
+    View { services: BTreeMap::from([(name, Arc::new(service))]), ..View::default() }
+}
+
+/// A listener in front of an application whose port speaks `protocol`, and what keeps its view.
+async fn explicit(protocol: Protocol) -> (SocketAddr, watch::Sender<Arc<View>>) {
+    let (keep, directory) = watch::channel(Arc::new(view(app().await, protocol)));
+    let life = Lifecycle::default();
+    let outbound = Outbound::start(OutboundConfig {
+        directory: Arc::new(directory),
+        credentials: Credentials::anonymous(TrustBundles::new()),
+        recorder: Recorder::new(Metrics::default(), |_| {}),
+        life: life.clone(),
+        namespace: Namespace::new("default").unwrap(),
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move { Explicit::new(outbound, life).serve(listener).await });
+    (at, keep)
+}
+
+/// Sends all parts, each after something was answered to the one before, and returns the last answer.
+async fn talk(at: SocketAddr, parts: &[&[u8]]) -> String {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let mut answer = Vec::new();
+    for part in parts {
+        stream.write_all(part).await.unwrap();
+        answer = vec![0; 4096];
+        let length = stream.read(&mut answer).await.unwrap();
+        answer.truncate(length);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn http_requests_that_name_their_host_are_carried() {
+    let (at, _keep) = explicit(Protocol::Http).await;
+    let request = format!("GET http://{HOST}/x HTTP/1.1\r\nhost: {HOST}\r\nproxy-connection: keep-alive\r\n\r\n");
+    let answer = talk(at, &[request.as_bytes()]).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("GET /x HTTP/1.1"), "{answer}");
+}
+
+#[tokio::test]
+async fn connect_and_socks_carry_http_and_opaque_streams() {
+    let connect = format!("CONNECT {HOST} HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    let (name, port) = HOST.rsplit_once(':').unwrap();
+    let mut socks = vec![5, 1, 0, 3, name.len() as u8];
+    socks.extend_from_slice(name.as_bytes());
+    socks.extend_from_slice(&port.parse::<u16>().unwrap().to_be_bytes());
+    let request = format!("GET /y HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    for protocol in [Protocol::Http, Protocol::Tcp, Protocol::Auto] {
+        let (at, _keep) = explicit(protocol).await;
+        for opening in [vec![connect.as_bytes()], vec![b"\x05\x01\x00", socks.as_slice()]] {
+            let parts: Vec<&[u8]> = opening.into_iter().chain([request.as_bytes()]).collect();
+            let answer = talk(at, &parts).await;
+            assert!(answer.ends_with("GET /y HTTP/1.1"), "{protocol:?}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_names_no_host_is_refused_with_a_hint() {
+    let (at, _keep) = explicit(Protocol::Http).await;
+    let answer = talk(at, &[b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n"]).await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("hint"), "{answer}");
+}
+
+#[tokio::test]
+async fn hosts_outside_the_mesh_are_reached() {
+    let (at, _keep) = explicit(Protocol::Http).await;
+    let outside = app().await;
+    let answer = talk(at, &[format!("GET http://{outside}/z HTTP/1.1\r\nhost: {outside}\r\n\r\n").as_bytes()]).await;
+    assert!(answer.ends_with("GET /z HTTP/1.1"), "{answer}");
+    let connect = format!("CONNECT {outside} HTTP/1.1\r\n\r\n");
+    let answer = talk(at, &[connect.as_bytes(), b"hello\n"]).await;
+    assert!(answer.ends_with("hello"), "{answer}");
+}
