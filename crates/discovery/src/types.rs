@@ -41,9 +41,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind, in the order in which a server sends them.
+    /// Every kind, in the order in which a server sends them. Mesh comes last: whoever has it has all that was sent before,
+    /// so that a first view with `mesh` set is a whole one.
     pub const ALL: [Kind; 6] =
-        [Kind::Mesh, Kind::Cluster, Kind::LocalGateway, Kind::Workload, Kind::Service, Kind::HostEntry];
+        [Kind::Cluster, Kind::LocalGateway, Kind::Workload, Kind::Service, Kind::HostEntry, Kind::Mesh];
 
     /// The type URL on the wire.
     pub fn type_url(self) -> &'static str {
@@ -81,12 +82,12 @@ pub enum Role {
 }
 
 impl Role {
-    /// The kinds of which the role wants every resource it may see.
+    /// The kinds of which the role wants every resource it may see, in the order in which it asks.
     pub fn wildcards(self) -> &'static [Kind] {
         match self {
-            Role::Sidecar => &[Kind::Mesh, Kind::Cluster, Kind::LocalGateway, Kind::Workload],
-            Role::Gateway => &[Kind::Mesh, Kind::Cluster, Kind::LocalGateway, Kind::Service],
-            Role::Dns => &[Kind::Mesh, Kind::HostEntry],
+            Role::Sidecar => &[Kind::Cluster, Kind::LocalGateway, Kind::Workload, Kind::Mesh],
+            Role::Gateway => &[Kind::Cluster, Kind::LocalGateway, Kind::Service, Kind::Mesh],
+            Role::Dns => &[Kind::HostEntry, Kind::Mesh],
         }
     }
 

@@ -117,7 +117,9 @@ pub enum JoinError {
         why: String,
     },
     /// The hub answered, and the answer is no.
-    #[error("the hub refused: {message}")]
+    #[error(
+        "the hub refused: {message}\nhint: make a token for this cluster with `hubctl token create --cluster <name>` and use it once"
+    )]
     Refused {
         /// gRPC's class of the refusal.
         code: tonic::Code,

@@ -11,15 +11,18 @@ use tracing_subscriber::registry::LookupSpan;
 /// The environment variable that sets what is logged, such as `info,gateway=debug`; `info` by default.
 pub const LOG_VARIABLE: &str = "ISTHMUS_LOG";
 
+/// What is logged by default. hickory tells every DNS question at info: that is what metrics are for.
+const DEFAULT_FILTER: &str = "info,hickory_server=warn";
+
 /// Logs from here on, one JSON object a line, each with the component's name. A second call changes nothing, so that
 /// several components can run in the process of one test.
 pub fn init_logging(component: &str) {
     let wanted = std::env::var(LOG_VARIABLE).unwrap_or_default();
-    let filter = EnvFilter::try_new(if wanted.is_empty() { "info" } else { &wanted });
+    let filter = EnvFilter::try_new(if wanted.is_empty() { DEFAULT_FILTER } else { &wanted });
     let refused = filter.is_err();
     let format = WithComponent { component: component.to_owned(), inner: Format::default().json().flatten_event(true) };
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER)))
         .with_writer(std::io::stderr)
         .fmt_fields(JsonFields::new())
         .event_format(format);

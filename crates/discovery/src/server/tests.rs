@@ -215,7 +215,9 @@ fn a_bad_resource_is_refused_by_name_and_the_others_apply() {
     assert_eq!(server.progress()[&Kind::Service].refused.as_deref(), Some(refusal.as_str()));
 
     client.handle_disconnected();
-    let versions = client.handle_connected().pop().expect("requests").initial_resource_versions;
+    let mut requests = client.handle_connected().into_iter();
+    let services_request = requests.find(|request| request.type_url == Kind::Service.type_url());
+    let versions = services_request.expect("a request for services").initial_resource_versions;
     assert_eq!(
         versions["default/b"],
         snapshot(1, &services(&[("b", 1)])).get(Kind::Service, "default/b").unwrap().version
