@@ -51,8 +51,15 @@ pub struct Tunnel {
 
 /// What a tunnelled flow holds on its outer connection.
 pub struct Hold {
-    _lease: Lease<Outer>,
+    lease: Lease<Outer>,
     _load: LoadGuard<SocketAddr>,
+}
+
+impl Hold {
+    /// Whether the gateway still takes flows; if not, what rides on this one should move elsewhere before it is cut.
+    pub fn is_usable(&self) -> bool {
+        self.lease.is_usable()
+    }
 }
 
 impl Gateways {
@@ -94,7 +101,7 @@ impl Gateways {
             Fault::from_request(&error, &gateway.name)
         })?;
         self.aside.clear(&address);
-        Ok(Tunnel { connecting, hold: Hold { _lease: lease, _load: load } })
+        Ok(Tunnel { connecting, hold: Hold { lease, _load: load } })
     }
 
     /// Takes a gateway out of the first choice for a while: it took the flow but the flow failed.

@@ -31,6 +31,8 @@ pub struct HttpConnection {
     pub via: Option<Via>,
     /// The pod at the other end, when it is known.
     pub endpoint: String,
+    /// The flow below, through an own gateway.
+    hold: Option<Arc<Hold>>,
     shared: Arc<Shared>,
 }
 
@@ -42,7 +44,11 @@ struct Shared {
 
 impl Pooled for HttpConnection {
     fn is_usable(&self) -> bool {
-        !self.shared.retired.load(Ordering::Acquire) && !self.shared.lost.is_cancelled() && !self.requests.is_closed()
+        // A gateway that drains finishes its flows, but they have to end soon.
+        self.hold.as_ref().is_none_or(|hold| hold.is_usable())
+            && !self.shared.retired.load(Ordering::Acquire)
+            && !self.shared.lost.is_cancelled()
+            && !self.requests.is_closed()
     }
 }
 
@@ -85,14 +91,15 @@ impl HttpConnection {
             handshake.map_err(|error| Fault::connect(format!("the HTTP/2 handshake failed: {}", chain(&error))))?;
         let shared = Arc::new(Shared { retired: AtomicBool::new(false), lost: parts.lost });
         let (state, peer, credentials) = (shared.clone(), parts.peer.clone(), credentials.clone());
-        let hold = parts.hold;
+        let hold = parts.hold.map(Arc::new);
+        let held = hold.clone();
         tokio::spawn(async move {
             drive(connection, peer, credentials, &state).await;
-            drop(hold);
+            drop(held);
             state.retired.store(true, Ordering::Release);
         });
         let Parts { peer, via, endpoint, .. } = parts;
-        Ok(Self { requests, peer, via, endpoint, shared })
+        Ok(Self { requests, peer, via, endpoint, hold, shared })
     }
 
     /// Sends one request and waits for the head of its answer.

@@ -118,6 +118,24 @@ async fn another_gateway_is_used_when_one_is_gone_or_has_no_way() {
 }
 
 #[tokio::test]
+async fn requests_move_to_another_gateway_when_one_drains() {
+    let world = World::new();
+    let (server, draining, view) = west(&world, Protocol::Http, http_app("west").await).await;
+    let client = Client::start(&world, view.clone());
+    assert_eq!(client.http1("reviews", post("/", "x")).await.status(), 200);
+    let other = Gateway::start(&world, "gateway-2", Behaviour::Pipe((server.ip, MTLS_PORT).into())).await;
+    client.view.send_replace(Arc::new(view.gateway("gateway-2", other.address).0));
+    draining.life.draining.cancel();
+    let moved = async {
+        while other.flows.load(Ordering::Relaxed) == 0 {
+            assert_eq!(client.http1("reviews", post("/", "x")).await.status(), 200);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), moved).await.expect("it moves");
+    assert_eq!(draining.flows.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
 async fn the_reason_of_a_denial_comes_back_to_the_client() {
     let world = World::new();
     let (_server, gateway, view) = west(&world, Protocol::Http, http_app("west").await).await;

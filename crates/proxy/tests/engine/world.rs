@@ -400,22 +400,25 @@ impl Gateway {
         let life = Lifecycle::default();
         let flows = Arc::new(AtomicU32::new(0));
         let (sender, stop, count) = (events.clone(), life.ended.clone(), flows.clone());
+        let draining = life.draining.clone();
         tokio::spawn(async move {
             loop {
                 let accepted = tokio::select! {
                     accepted = listener.accept() => accepted,
-                    () = stop.cancelled() => return,
+                    () = draining.cancelled() => return,
                 };
                 let Ok((stream, _)) = accepted else { return };
                 let config = credentials.server_config(PeerPolicy::AnyKnown, &[b"h2"]).unwrap();
                 let (current, sender, stop, count) = (current.clone(), sender.clone(), stop.clone(), count.clone());
+                let drain = draining.child_token();
                 tokio::spawn(async move {
                     let Ok((tls, _)) = identity::accept_tls(config, stream, Duration::from_secs(5)).await else {
                         return;
                     };
                     let ended = stop.clone();
+                    let drain = drain.clone();
                     let settings = hbone::Settings::default();
-                    let serve = hbone::serve(tls, &settings, stop.child_token(), move |incoming| {
+                    let serve = hbone::serve(tls, &settings, drain, move |incoming| {
                         let behaviour = current.borrow().clone();
                         let (events, count) = (sender.subscribe(), count.clone());
                         async move { carry(name, incoming, behaviour, events, &count).await }
