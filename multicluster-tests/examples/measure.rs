@@ -3,6 +3,8 @@
 //! `cargo build --release --bins && cargo run --release --example measure`. Direct, in-cluster and cross-cluster runs
 //! alternate, so that whatever else the machine does hits all alike; medians and spreads over the rounds.
 
+#![expect(clippy::expect_used, reason = "whatever fails here is a failed test")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -3,6 +3,8 @@
 //! Fleets run the real binaries as processes on the `loopback` ground, each in a directory and an address block of its
 //! own, so that tests run side by side.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "support of tests: whatever fails here is a failed test")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;

@@ -1,5 +1,7 @@
 //! What an operator does with a running mesh, through `hubctl`, and what it must never give away.
 
+#![expect(clippy::panic, clippy::unwrap_used, reason = "whatever fails here is a failed test")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

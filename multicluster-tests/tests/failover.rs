@@ -1,5 +1,7 @@
 //! What a client notices when parts of the mesh die under load: nothing that could be avoided.
 
+#![expect(clippy::unwrap_used, reason = "whatever fails here is a failed test")]
+
 use std::time::Duration;
 
 use fleet::call::parse_url;

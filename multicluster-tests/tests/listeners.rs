@@ -1,5 +1,7 @@
 //! Whom every listener refuses: each mTLS port of a live fleet against each credential that must not get in.
 
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "whatever fails here is a failed test")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Traffic from `east/web` to the service that only `west` exports: every protocol, with the caller's identity proven.
 
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "whatever fails here is a failed test")]
+
 use bytes::Bytes;
 use fleet::call::{Call, Speak, connect};
 use multicluster_tests::{REVIEWS, SMALL, Scenario, tool};
