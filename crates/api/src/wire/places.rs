@@ -1,0 +1,169 @@
+//! The mesh, its clusters and gateways, workloads and host names.
+
+use std::collections::BTreeSet;
+
+use mesh::{
+    HostEntry, LocalGateway, MeshId, MeshInfo, MtlsMode, RemoteCluster, RemoteGateway, TrustDomain, Workload,
+    WorkloadPort,
+};
+
+use super::{WireError, convert_all, error, parse, parse_all, port_number, protocol, service_name, texts};
+use crate::{discovery, trust};
+
+impl TryFrom<&discovery::Mesh> for MeshInfo {
+    type Error = WireError;
+    fn try_from(mesh: &discovery::Mesh) -> Result<Self, WireError> {
+        Ok(Self {
+            mesh_id: parse::<MeshId>("mesh_id", &mesh.mesh_id)?,
+            cluster: parse("cluster", &mesh.cluster)?,
+            trust_domain: parse("trust_domain", &mesh.trust_domain)?,
+            roots: mesh.roots.clone(),
+            bundle_serial: mesh.bundle_serial,
+        })
+    }
+}
+
+impl From<&MeshInfo> for discovery::Mesh {
+    fn from(mesh: &MeshInfo) -> Self {
+        Self {
+            mesh_id: mesh.mesh_id.to_string(),
+            cluster: mesh.cluster.to_string(),
+            trust_domain: mesh.trust_domain.to_string(),
+            roots: mesh.roots.clone(),
+            bundle_serial: mesh.bundle_serial,
+        }
+    }
+}
+
+impl TryFrom<&discovery::Cluster> for RemoteCluster {
+    type Error = WireError;
+    fn try_from(cluster: &discovery::Cluster) -> Result<Self, WireError> {
+        let gateway = |gateway: &trust::Gateway| RemoteGateway {
+            name: gateway.name.clone(),
+            quic_address: gateway.quic_address.clone(),
+        };
+        Ok(Self {
+            name: parse("name", &cluster.name)?,
+            trust_domain: parse::<TrustDomain>("trust_domain", &cluster.trust_domain)?,
+            roots: cluster.roots.clone(),
+            bundle_serial: cluster.bundle_serial,
+            gateways: cluster.gateways.iter().map(gateway).collect(),
+            imported: cluster.imported,
+            stale_since_ms: (cluster.stale_since_ms > 0).then_some(cluster.stale_since_ms),
+        })
+    }
+}
+
+impl From<&RemoteCluster> for discovery::Cluster {
+    fn from(cluster: &RemoteCluster) -> Self {
+        let gateway = |gateway: &RemoteGateway| trust::Gateway {
+            name: gateway.name.clone(),
+            quic_address: gateway.quic_address.clone(),
+        };
+        Self {
+            name: cluster.name.to_string(),
+            trust_domain: cluster.trust_domain.to_string(),
+            roots: cluster.roots.clone(),
+            bundle_serial: cluster.bundle_serial,
+            gateways: cluster.gateways.iter().map(gateway).collect(),
+            imported: cluster.imported,
+            stale_since_ms: cluster.stale_since_ms.unwrap_or(0),
+        }
+    }
+}
+
+impl TryFrom<&discovery::LocalGateway> for LocalGateway {
+    type Error = WireError;
+    fn try_from(gateway: &discovery::LocalGateway) -> Result<Self, WireError> {
+        Ok(Self {
+            name: gateway.name.clone(),
+            hbone_address: parse("hbone_address", &gateway.hbone_address)?,
+            identity: parse("identity", &gateway.identity)?,
+        })
+    }
+}
+
+impl From<&LocalGateway> for discovery::LocalGateway {
+    fn from(gateway: &LocalGateway) -> Self {
+        Self {
+            name: gateway.name.clone(),
+            hbone_address: gateway.hbone_address.to_string(),
+            identity: gateway.identity.to_string(),
+        }
+    }
+}
+
+impl TryFrom<&discovery::Workload> for Workload {
+    type Error = WireError;
+    fn try_from(workload: &discovery::Workload) -> Result<Self, WireError> {
+        let port = |port: &discovery::WorkloadPort| {
+            let service_ports = port.service_ports.iter().map(|number| port_number("service_ports", *number));
+            Ok(WorkloadPort {
+                number: port_number("number", port.number)?,
+                name: port.name.clone(),
+                protocol: protocol(&port.protocol)?,
+                service_ports: service_ports.collect::<Result<BTreeSet<u16>, WireError>>()?,
+            })
+        };
+        let mtls = match workload.mtls.as_str() {
+            "" | "permissive" => MtlsMode::Permissive,
+            "strict" => MtlsMode::Strict,
+            other => return Err(error("mtls", format!("{other:?} is not known"))),
+        };
+        Ok(Self {
+            namespace: parse("namespace", &workload.namespace)?,
+            name: workload.name.clone(),
+            service_account: workload.service_account.clone(),
+            labels: workload.labels.clone(),
+            ports: workload.ports.iter().map(port).collect::<Result<_, WireError>>()?,
+            mtls,
+        })
+    }
+}
+
+impl From<&Workload> for discovery::Workload {
+    fn from(workload: &Workload) -> Self {
+        let port = |port: &WorkloadPort| discovery::WorkloadPort {
+            number: port.number.into(),
+            protocol: port.protocol.as_str().into(),
+            service_ports: port.service_ports.iter().map(|number| (*number).into()).collect(),
+            name: port.name.clone(),
+        };
+        let mtls = match workload.mtls {
+            MtlsMode::Permissive => "permissive",
+            MtlsMode::Strict => "strict",
+        };
+        Self {
+            namespace: workload.namespace.to_string(),
+            name: workload.name.clone(),
+            service_account: workload.service_account.clone(),
+            labels: workload.labels.clone(),
+            ports: workload.ports.iter().map(port).collect(),
+            mtls: mtls.into(),
+        }
+    }
+}
+
+impl TryFrom<&discovery::HostEntry> for HostEntry {
+    type Error = WireError;
+    fn try_from(host: &discovery::HostEntry) -> Result<Self, WireError> {
+        Ok(Self {
+            name: service_name(&host.namespace, &host.name)?,
+            addresses: parse_all("addresses", &host.addresses)?,
+            ports: convert_all(&host.ports)?,
+            clusterset: host.clusterset,
+        })
+    }
+}
+
+impl From<&HostEntry> for discovery::HostEntry {
+    fn from(host: &HostEntry) -> Self {
+        Self {
+            namespace: host.name.namespace().to_string(),
+            name: host.name.name().to_owned(),
+            addresses: texts(&host.addresses),
+            ports: host.ports.iter().map(Into::into).collect(),
+            clusterset: host.clusterset,
+        }
+    }
+}

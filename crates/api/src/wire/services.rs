@@ -1,0 +1,107 @@
+//! Services and what they consist of.
+
+use mesh::{ClusterName, Endpoint, ExportPolicy, Import, Service, SpiffeId};
+
+use super::{WireError, convert_all, parse, parse_all, port_number, service_name, texts};
+use crate::discovery;
+
+impl TryFrom<&discovery::Endpoint> for Endpoint {
+    type Error = WireError;
+    fn try_from(endpoint: &discovery::Endpoint) -> Result<Self, WireError> {
+        let ports =
+            endpoint.ports.iter().map(|(from, to)| Ok((port_number("ports", *from)?, port_number("ports", *to)?)));
+        let identity = match endpoint.identity.as_str() {
+            "" => None,
+            identity => Some(parse::<SpiffeId>("identity", identity)?),
+        };
+        Ok(Self {
+            name: endpoint.name.clone(),
+            address: parse("address", &endpoint.address)?,
+            ports: ports.collect::<Result<_, WireError>>()?,
+            identity,
+            labels: endpoint.labels.clone(),
+            locality: endpoint.locality.clone(),
+            ready: endpoint.ready,
+        })
+    }
+}
+
+impl From<&Endpoint> for discovery::Endpoint {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self {
+            name: endpoint.name.clone(),
+            address: endpoint.address.to_string(),
+            ports: endpoint.ports.iter().map(|(from, to)| ((*from).into(), (*to).into())).collect(),
+            identity: endpoint.identity.as_ref().map(ToString::to_string).unwrap_or_default(),
+            labels: endpoint.labels.clone(),
+            locality: endpoint.locality.clone(),
+            ready: endpoint.ready,
+        }
+    }
+}
+
+impl TryFrom<&discovery::ExportPolicy> for ExportPolicy {
+    type Error = WireError;
+    fn try_from(policy: &discovery::ExportPolicy) -> Result<Self, WireError> {
+        if policy.to_clusters.is_empty() {
+            return Ok(Self::Everyone);
+        }
+        let clusters: Vec<ClusterName> = parse_all("to_clusters", &policy.to_clusters)?;
+        Ok(Self::Only(clusters.into_iter().collect()))
+    }
+}
+
+impl From<&ExportPolicy> for discovery::ExportPolicy {
+    fn from(policy: &ExportPolicy) -> Self {
+        let to_clusters = match policy {
+            ExportPolicy::Everyone => Vec::new(),
+            ExportPolicy::Only(clusters) => clusters.iter().map(ToString::to_string).collect(),
+        };
+        Self { to_clusters }
+    }
+}
+
+impl TryFrom<&discovery::Service> for Service {
+    type Error = WireError;
+    fn try_from(service: &discovery::Service) -> Result<Self, WireError> {
+        let import = |import: &discovery::Import| {
+            let cluster: ClusterName = parse("imports.cluster", &import.cluster)?;
+            let ports = convert_all(&import.ports)?;
+            Ok((cluster, Import { serial: import.serial, ports, groups: convert_all(&import.groups)? }))
+        };
+        Ok(Self {
+            name: service_name(&service.namespace, &service.name)?,
+            global: service.global,
+            headless: service.headless,
+            clusterset_addresses: parse_all("clusterset_addresses", &service.clusterset_addresses)?,
+            cluster_addresses: parse_all("cluster_addresses", &service.cluster_addresses)?,
+            ports: convert_all(&service.ports)?,
+            endpoints: convert_all(&service.endpoints)?,
+            export: service.export.as_ref().map(ExportPolicy::try_from).transpose()?,
+            imports: service.imports.iter().map(import).collect::<Result<_, WireError>>()?,
+        })
+    }
+}
+
+impl From<&Service> for discovery::Service {
+    fn from(service: &Service) -> Self {
+        let import = |(cluster, import): (&ClusterName, &Import)| discovery::Import {
+            cluster: cluster.to_string(),
+            serial: import.serial,
+            ports: import.ports.iter().map(Into::into).collect(),
+            groups: import.groups.iter().map(Into::into).collect(),
+        };
+        Self {
+            namespace: service.name.namespace().to_string(),
+            name: service.name.name().to_owned(),
+            global: service.global,
+            clusterset_addresses: texts(&service.clusterset_addresses),
+            cluster_addresses: texts(&service.cluster_addresses),
+            ports: service.ports.iter().map(Into::into).collect(),
+            endpoints: service.endpoints.iter().map(Into::into).collect(),
+            export: service.export.as_ref().map(Into::into),
+            imports: service.imports.iter().map(import).collect(),
+            headless: service.headless,
+        }
+    }
+}
