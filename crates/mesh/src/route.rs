@@ -232,7 +232,8 @@ fn remote_tier(view: &View, service: &Service, port: u16, reasons: &mut Vec<Reas
             Ok(cluster) => {
                 let before = targets.len();
                 targets.extend(group_targets(cluster, service, import));
-                let healthy = import.groups.iter().map(|group| group.healthy).sum();
+                // The counts are the other cluster's word.
+                let healthy = import.groups.iter().fold(0, |sum: u32, group| sum.saturating_add(group.healthy));
                 if targets.len() > before {
                     let stale = cluster.stale_since_ms.is_some();
                     reasons.push(Reason::Remote { cluster: name.clone(), healthy, stale });
@@ -390,6 +391,19 @@ mod tests {
         let decision = decide(&view, "reviews.default.svc.clusterset.local", 9080);
         assert_eq!(places(&decision), [vec!["west*1"]]);
         assert!(decision.reasons.contains(&Reason::Remote { cluster: cluster("west"), healthy: 1, stale: true }));
+    }
+
+    #[test]
+    fn counts_that_another_cluster_makes_up_overflow_nothing() {
+        let mut view = Mesh::east().import("reviews", "west", u32::MAX).view();
+        let service = view.services.get_mut(&service("reviews")).map(std::sync::Arc::make_mut).unwrap();
+        let import = service.imports.get_mut(&cluster("west")).unwrap();
+        let mut second = import.groups[0].clone();
+        second.key.locality = "zone-2".into();
+        import.groups.push(second);
+        let decision = decide(&view, "reviews.default.svc.clusterset.local", 9080);
+        let remote = Reason::Remote { cluster: cluster("west"), healthy: u32::MAX, stale: false };
+        assert!(decision.reasons.contains(&remote), "{:?}", decision.reasons);
     }
 
     #[test]
