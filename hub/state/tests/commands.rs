@@ -201,6 +201,23 @@ fn a_compare_must_hold() {
     revision(apply(&mut state, with(created, "c")));
 }
 
+/// An address tells that somebody exports the service, perhaps to others only.
+#[test]
+fn a_compare_does_not_tell_what_others_export() {
+    let mut state = two_members();
+    let private = export("west2", "default/secret", 1, &["west2"]);
+    revision(apply(&mut state, transact(Role::Agent(cluster("west2")), "1", vec![private])));
+    for service in ["default/secret", "default/nothing"] {
+        let asked = Action::Transact {
+            request_id: service.to_owned(),
+            role: east(),
+            compares: vec![Compare { key: Key::Address(service.parse().unwrap()), revision: 0 }],
+            operations: vec![export("east", "default/web", 1, &[])],
+        };
+        assert_eq!(refusal(apply(&mut state, asked)), "forbidden", "{service}");
+    }
+}
+
 #[test]
 fn a_cluster_writes_its_own_keys_only() {
     let mut state = two_members();
