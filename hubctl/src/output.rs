@@ -4,7 +4,6 @@ use std::io::Write;
 
 use anyhow::Result;
 use serde::Serialize;
-use serde_json::Value;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -83,64 +82,6 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(stderr, "{text}");
 }
 
-/// A JSON value as an indented tree.
-pub(crate) fn tree(value: &Value) -> String {
-    let mut lines = String::new();
-    branch(value, 0, &mut lines);
-    lines
-}
-
-fn branch(value: &Value, depth: usize, lines: &mut String) {
-    let indent = "  ".repeat(depth);
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map.iter().filter(|(_, value)| !is_void(value)) {
-                match leaf(value) {
-                    Some(text) => lines.push_str(&format!("{indent}{key}: {text}\n")),
-                    None => {
-                        lines.push_str(&format!("{indent}{key}:\n"));
-                        branch(value, depth + 1, lines);
-                    }
-                }
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                match leaf(item) {
-                    Some(text) => lines.push_str(&format!("{indent}- {text}\n")),
-                    None => {
-                        let mut nested = String::new();
-                        branch(item, depth + 1, &mut nested);
-                        let nested = nested.get(indent.len() + 2..).unwrap_or(&nested);
-                        lines.push_str(&format!("{indent}- {nested}"));
-                    }
-                }
-            }
-        }
-        other => lines.push_str(&format!("{indent}{}\n", leaf(other).unwrap_or_default())),
-    }
-}
-
-fn is_void(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        _ => false,
-    }
-}
-
-fn leaf(value: &Value) -> Option<String> {
-    match value {
-        Value::Object(map) if map.is_empty() => Some("{}".to_owned()),
-        Value::Array(items) if items.is_empty() => Some("[]".to_owned()),
-        Value::Object(_) | Value::Array(_) => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,12 +92,5 @@ mod tests {
         table.row(["east".into(), "live".into()]);
         table.row(["a-longer-name".into(), String::new()]);
         assert_eq!(table.render(), "NAME           STATE\neast           live\na-longer-name  -\n");
-    }
-
-    #[test]
-    fn a_tree_shows_lists_of_mappings_as_yaml_would() {
-        let value =
-            serde_json::json!({"revision": 7, "tiers": [{"target": "local", "to": {"pod": "web-1"}}], "x": null});
-        assert_eq!(tree(&value), "revision: 7\ntiers:\n  - target: local\n    to:\n      pod: web-1\n");
     }
 }

@@ -1,12 +1,14 @@
 //! `hubctl explain`: the decision that a workload's sidecar would act on now, and the paths that its gateways have.
 
+mod told;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use fleet::forward::parse_target;
 use fleet::http::get_json;
 use fleet::plan::{at, port};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::Explain;
 use crate::context::Context;
@@ -27,21 +29,14 @@ pub(super) async fn run(context: &Context, options: Explain) -> Result<u8> {
     for gateway in &cluster.gateways {
         let paths = match get_json(at(gateway.ip, port::ADMIN), "/debug/paths", WITHIN).await {
             Ok(paths) => paths,
-            Err(error) => json!({"error": error.to_string()}),
+            Err(error) => json!({"error": format!("{error:#}")}),
         };
         gateways.insert(format!("{}/{}", cluster.name, gateway.name), paths);
     }
     if context.output == Format::Json {
         output::json(&json!({"from": options.from, "to": options.to, "decision": decision, "gateways": gateways}))?;
     } else {
-        output::text(&format!("from {} to {host}:{number}\n\ndecision\n", options.from))?;
-        output::text(&indent(&output::tree(&decision)))?;
-        output::text("\ngateway paths\n")?;
-        output::text(&indent(&output::tree(&Value::Object(gateways))))?;
+        output::text(&told::tell(&options.from, &decision, &gateways)?)?;
     }
     Ok(0)
-}
-
-fn indent(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}\n")).collect()
 }
