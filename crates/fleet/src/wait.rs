@@ -23,7 +23,7 @@ pub async fn is_ready(process: &ProcessPlan) -> Result<(), String> {
     match &process.ready {
         Ready::Admin(address) => match http::get(*address, "/readyz", LOOK).await {
             Ok((status, _)) if status.is_success() => Ok(()),
-            Ok((_, body)) => Err(String::from_utf8_lossy(&body).trim().to_owned()),
+            Ok((_, body)) => Err(blockers(&body)),
             Err(error) => Err(error.to_string()),
         },
         Ready::Accepts(addresses) => {
@@ -36,6 +36,14 @@ pub async fn is_ready(process: &ProcessPlan) -> Result<(), String> {
             Ok(())
         }
     }
+}
+
+/// What the body of `/readyz` says is missing, in words; a body of another form as it is.
+fn blockers(body: &[u8]) -> String {
+    let parsed: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let listed = parsed.as_ref().and_then(|value| value["blockers"].as_array());
+    let words: Vec<_> = listed.into_iter().flatten().filter_map(|blocker| blocker.as_str()).collect();
+    if words.is_empty() { String::from_utf8_lossy(body).trim().to_owned() } else { words.join(", ") }
 }
 
 /// Waits until a process serves. Fails at once if it ends, and at the deadline; both with the end of its log.
@@ -78,4 +86,15 @@ pub fn tail(log: &Path) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().rev().take(8).collect();
     lines.iter().rev().map(|line| format!("\n  | {line}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_lacks_is_told_in_words() {
+        assert_eq!(blockers(br#"{"ready":false,"blockers":["draining","no view"]}"#), "draining, no view");
+        assert_eq!(blockers(b"not ready\n"), "not ready");
+    }
 }
