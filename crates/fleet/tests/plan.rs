@@ -132,6 +132,8 @@ fn a_refused_text_changes_nothing() {
         assert!(error.to_string().contains("test.yaml"), "{error:#}");
     }
     assert_eq!(manifests::read_all("test.yaml", good).expect("admitted").len(), 1);
+    let nothing = manifests::read_all("test.yaml", "---\n# later\n").expect_err("refused");
+    assert_eq!(nothing.to_string(), "test.yaml holds no object");
 }
 
 #[test]

@@ -22,7 +22,12 @@ pub struct Applied {
 /// `source` names the text in messages.
 pub fn read_all(source: &str, text: &str) -> Result<Vec<Value>> {
     federation_crds::parse_manifests(text, source).map_err(|errors| refused(source, errors))?;
-    documents(source, text)
+    let objects = documents(source, text)?;
+    if objects.is_empty() {
+        let hint = "a manifest begins with apiVersion: and kind:";
+        return Err(Hint::error(format!("{source} holds no object"), hint));
+    }
+    Ok(objects)
 }
 
 /// Splits a text of YAML documents into untyped objects; a `List` is unfolded.
