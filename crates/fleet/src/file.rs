@@ -158,6 +158,12 @@ pub enum FileError {
     Fields(Vec<Problem>),
 }
 
+/// What the parser says, without its advice to programmers.
+fn mend(message: &str) -> String {
+    let plain = "a fleet file is one document: remove `---` and what follows";
+    message.replace("multiple YAML documents detected; use from_str_multiple or from_str_multiple_with_options", plain)
+}
+
 fn list(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }
@@ -173,7 +179,7 @@ impl FleetFile {
     /// Validates the text of a fleet file.
     pub fn parse(text: &str) -> Result<Self, FileError> {
         let value: serde_json::Value =
-            serde_saphyr::from_str(text).map_err(|error| FileError::Yaml(error.to_string()))?;
+            serde_saphyr::from_str(text).map_err(|error| FileError::Yaml(mend(&error.to_string())))?;
         let mut problems = Vec::new();
         let file = validate::fleet(&value, &mut problems);
         match file {

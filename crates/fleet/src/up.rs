@@ -107,7 +107,7 @@ async fn bring_up(fleet: &Fleet, patience: Duration, progress: Progress<'_>) -> 
         join(fleet, &hub, cluster).await?;
         write_cluster(fleet, cluster)?;
     }
-    progress(&format!("starting {} agents", plan.clusters.len()));
+    progress(&format!("starting {}", counted(plan.clusters.len(), "agent")));
     start_kinds(fleet, &[Kind::Agent], patience).await?;
     let proxies = [Kind::Gateway, Kind::Dns, Kind::Sidecar, Kind::App];
     let count = plan.processes().iter().filter(|process| proxies.contains(&process.kind)).count();
@@ -115,6 +115,10 @@ async fn bring_up(fleet: &Fleet, patience: Duration, progress: Progress<'_>) -> 
     start_kinds(fleet, &proxies, patience).await?;
     progress("waiting until every export is usable from the other clusters");
     wait_converged(fleet, Instant::now() + patience).await
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 async fn start_hub(fleet: &Fleet, patience: Duration, progress: Progress<'_>) -> Result<()> {
@@ -131,7 +135,7 @@ async fn start_hub(fleet: &Fleet, patience: Duration, progress: Progress<'_>) ->
     };
     hub_client::init(&request).context("the hub's files cannot be made")?;
     config::write_hub(&fleet.layout, plan)?;
-    progress(&format!("starting {} hub nodes", plan.hub.len()));
+    progress(&format!("starting {}", counted(plan.hub.len(), "hub node")));
     start_kinds(fleet, &[Kind::Hub], patience).await
 }
 
@@ -170,7 +174,7 @@ async fn start_kinds(fleet: &Fleet, kinds: &[Kind], patience: Duration) -> Resul
     let all = fleet.plan().processes();
     let wanted: Vec<ProcessPlan> = all.into_iter().filter(|process| kinds.contains(&process.kind)).collect();
     for process in &wanted {
-        fleet.spawn(process)?;
+        fleet.spawn(process).with_context(|| format!("{} does not start", process.name))?;
     }
     until_all_ready(&fleet.layout, &wanted, Instant::now() + patience).await
 }

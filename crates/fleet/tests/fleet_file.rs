@@ -36,6 +36,8 @@ fn every_mistake_names_its_field() {
         (format!("{HEAD}    gateways: two"), "clusters[0].gateways: expected a number from 1 to 7, found text"),
         (workload("serviceaccount: web"), "clusters[0].workloads[0].serviceaccount: unknown field"),
         (workload("labels: {version: 1}"), "clusters[0].workloads[0].labels.version: expected text, found a number"),
+        (workload("labels: {a b: v}"), "clusters[0].workloads[0].labels.a b: label key \"a b\" is not valid"),
+        (workload("labels: {a: v/w}"), "clusters[0].workloads[0].labels.a: label value \"v/w\" is not valid"),
         (workload("mesh: 'no'"), "clusters[0].workloads[0].mesh: expected true or false, found text"),
         (workload("replicas: 300"), "clusters[0].workloads[0].replicas: expected a number from 1 to 230, found 300"),
         (workload("command: []"), "clusters[0].workloads[0].command: the command is empty"),
@@ -68,6 +70,12 @@ fn every_mistake_names_its_field() {
     for (text, expected) in cases {
         assert_eq!(problems(&text), [expected], "for\n{text}");
     }
+}
+
+#[test]
+fn a_second_document_is_refused_without_advice_to_programmers() {
+    let error = FleetFile::parse("name: x\n---\nname: y\n").expect_err("refused").to_string();
+    assert!(error.contains("a fleet file is one document") && !error.contains("from_str"), "{error}");
 }
 
 #[test]

@@ -102,9 +102,14 @@ fn workload(path: &str, value: &Value, problems: &mut Problems) -> Option<Worklo
 
 fn check_labels(reader: &Reader<'_>, labels: &BTreeMap<String, String>, problems: &mut Problems) {
     let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
-    for (key, value) in labels.iter().filter(|(key, value)| !plain(key) || !plain(value) || value.contains('/')) {
+    for (key, value) in labels {
+        let wrong = match (plain(key), plain(value) && !value.contains('/')) {
+            (false, _) => format!("label key {key:?} is not valid"),
+            (true, false) => format!("label value {value:?} is not valid"),
+            (true, true) => continue,
+        };
         let hint = "Kubernetes allows letters, digits, '-', '_' and '.'".to_owned();
-        report(problems, &reader.at(&format!("labels.{key}")), format!("label value {value:?} is not valid"), hint);
+        report(problems, &reader.at(&format!("labels.{key}")), wrong, hint);
     }
 }
 
