@@ -120,14 +120,29 @@ async fn clean_up(directory: &Path, clock: Clock) -> Result<()> {
     Ok(())
 }
 
-/// How to go on playing.
+/// How to go on playing. The executables that the demo ran with are named by their directory, so that the lines work in any
+/// shell, whatever profile and target directory they were built with.
 fn farewell(options: &Demo, directory: &Path) -> Result<()> {
-    let run = "cargo run --quiet --bin hubctl --";
-    let mut lines = String::from("\nGo on playing:\n");
-    if options.keep {
-        lines.push_str(&format!("  export ISTHMUS_FLEET={}\n", directory.display()));
-    } else {
-        lines.push_str(&format!("  {run} fleet up -f deploy/fleets/two-clusters.yaml\n"));
+    let executable = std::env::current_exe().context("the path of the running executable is unknown")?;
+    let binaries = executable.parent().context("the executable has no directory")?;
+    let fleet = options.keep.then_some(directory);
+    output::text(&farewell_text(binaries, &checkout(), fleet))
+}
+
+/// The checkout that cargo runs this in; without cargo, the working directory.
+fn checkout() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    package.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned()
+}
+
+fn farewell_text(binaries: &Path, checkout: &Path, fleet: Option<&Path>) -> String {
+    let mut lines = format!("\nGo on playing:\n  export PATH=\"{}:$PATH\"\n", binaries.display());
+    match fleet {
+        Some(directory) => lines.push_str(&format!("  export ISTHMUS_FLEET={}\n", directory.display())),
+        None => {
+            let file = checkout.join("deploy/fleets/two-clusters.yaml");
+            lines.push_str(&format!("  hubctl fleet up -f {}\n", file.display()));
+        }
     }
     for line in [
         "fleet status",
@@ -136,9 +151,36 @@ fn farewell(options: &Demo, directory: &Path) -> Result<()> {
         "explain --from east/web --to reviews.default:9080",
         "fleet kill west/gateway-1",
         "check",
+        "fleet start west/gateway-1",
         "fleet down",
     ] {
-        lines.push_str(&format!("  {run} {line}\n"));
+        lines.push_str(&format!("  hubctl {line}\n"));
     }
-    output::text(&lines)
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn the_farewell_names_commands_that_exist_and_the_example_that_is_there() {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+        let text = farewell_text(Path::new("/t/debug"), checkout, None);
+        assert!(text.contains("  export PATH=\"/t/debug:$PATH\"\n"), "{text}");
+        let commands: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("  hubctl ")).collect();
+        assert!(commands.first().is_some_and(|line| line.starts_with("fleet up -f ")), "{text}");
+        for line in commands {
+            let words = std::iter::once("hubctl").chain(line.split(' '));
+            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("hubctl {line}: {error}"));
+            if let Some(file) = line.strip_prefix("fleet up -f ") {
+                assert!(Path::new(file).exists(), "{file}");
+            }
+        }
+        let kept = farewell_text(Path::new("/t/debug"), checkout, Some(Path::new("/tmp/f")));
+        assert!(kept.contains("  export ISTHMUS_FLEET=/tmp/f\n") && !kept.contains("fleet up"), "{kept}");
+    }
 }
