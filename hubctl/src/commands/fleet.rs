@@ -34,7 +34,7 @@ pub(super) async fn run(context: &Context, command: FleetCommand) -> Result<u8> 
         FleetCommand::Apply(options) => change(context, &options, manifests::apply),
         FleetCommand::Delete(options) => change(context, &options, manifests::delete),
         FleetCommand::Exec { workload, command } => run::exec(&context.fleet()?, &workload, &command).await,
-        FleetCommand::Call(options) => call::run(&context.fleet()?, options).await,
+        FleetCommand::Call(options) => call::run(&context.fleet()?, options, context.output).await,
         FleetCommand::Forward { workload, target, local } => {
             run::forward(&context.fleet()?, &workload, &target, local).await
         }
