@@ -29,7 +29,14 @@ pub(super) async fn exec(fleet: &Fleet, workload: &str, command: &[String]) -> R
         child.env(name, value);
     }
     child.envs(pod.environment(&cluster.name));
-    let status = child.status().await.with_context(|| format!("cannot run {program}"))?;
+    let status = match child.status().await {
+        // As a shell would say it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            note(&format!("error: there is no command {program:?}"));
+            return Ok(127);
+        }
+        status => status.with_context(|| format!("cannot run {program}"))?,
+    };
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
