@@ -17,6 +17,11 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
             hint.get_or_insert_with(|| appended.to_owned());
             text = message.to_owned();
         }
+        if let Some(HubError::Unreachable { source, .. }) = cause.downcast_ref::<HubError>() {
+            // What lies below says the same again in the words of the transport.
+            causes.extend([text, source.message().to_owned()]);
+            break;
+        }
         // A transparent error repeats its cause.
         if causes.last() != Some(&text) {
             causes.push(text);
