@@ -255,7 +255,7 @@ pub(crate) struct Explain {
     /// `<cluster>/<workload>` or `<cluster>/<pod>`
     #[arg(long)]
     pub(crate) from: String,
-    /// `<host>:<port>`, such as reviews.default:9080
+    /// `<service>.<namespace>:<port>` or any `<host>:<port>`
     #[arg(long)]
     pub(crate) to: String,
 }
@@ -273,7 +273,11 @@ fn parse_duration(text: &str) -> Result<u64, String> {
         _ => return Err("write a number with s, m or h, such as 15m".to_owned()),
     };
     let number: u64 = number.parse().map_err(|_| "write a number with s, m or h, such as 15m".to_owned())?;
-    number.checked_mul(factor).ok_or_else(|| "that is too long".to_owned())
+    match number.checked_mul(factor) {
+        Some(0) => Err("nothing can be done in no time; write for example 15m".to_owned()),
+        Some(seconds) => Ok(seconds),
+        None => Err("that is too long".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -292,6 +296,8 @@ mod tests {
         for (text, seconds) in [("15m", Ok(900)), ("90s", Ok(90)), ("90", Ok(90)), ("2h", Ok(7200))] {
             assert_eq!(parse_duration(text), seconds);
         }
-        assert!(parse_duration("1d").is_err() && parse_duration("m").is_err());
+        for refused in ["1d", "m", "0s", "0", "99999999999999999999s", "9999999999999999h"] {
+            assert!(parse_duration(refused).is_err(), "{refused}");
+        }
     }
 }

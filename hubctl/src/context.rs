@@ -13,17 +13,20 @@ pub(crate) const ENV_OPERATOR: &str = "ISTHMUS_OPERATOR";
 /// Environment variable with the directory of a fleet.
 pub(crate) const ENV_FLEET: &str = "ISTHMUS_FLEET";
 
+/// Where the help lists the options that every command has, apart from its own.
+const GLOBAL: &str = "Options of every command";
+
 /// The options that every command has.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Context {
     /// The operator's credential, as `hub init` wrote it [default: the fleet's]
-    #[arg(long, global = true, env = ENV_OPERATOR, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = ENV_OPERATOR, value_name = "FILE")]
     pub(crate) operator: Option<PathBuf>,
     /// The directory of a fleet [default: the only one that runs]
-    #[arg(long, global = true, env = ENV_FLEET, value_name = "DIR")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = ENV_FLEET, value_name = "DIR")]
     pub(crate) fleet: Option<PathBuf>,
     /// How to print results
-    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    #[arg(short, long, global = true, help_heading = GLOBAL, value_enum, default_value = "table")]
     pub(crate) output: Format,
 }
 

@@ -50,9 +50,14 @@ async fn create(context: &Context, cluster: ClusterName, trust_domain: Option<Tr
         }))?;
         return Ok(0);
     }
-    note(&format!("single use, {} minutes; run this where the agent of {cluster} will run:", ttl.div_ceil(60)));
+    note(&format!("single use, within {}; run this where the agent of {cluster} will run:", lifetime(ttl)));
     output::text(&format!("{line}\n"))?;
     Ok(0)
+}
+
+/// Seconds, or minutes if they are whole.
+fn lifetime(seconds: u64) -> String {
+    if seconds.is_multiple_of(60) { format!("{} min", seconds / 60) } else { format!("{seconds} s") }
 }
 
 async fn list(context: &Context) -> Result<u8> {
