@@ -61,6 +61,8 @@ impl Reading<'_> {
             Err(error) => {
                 let line = error.location().map_or(0, |location| location.line().saturating_sub(1) as usize);
                 let message = format!("is not valid YAML: {}", error.without_snippet());
+                // The parser's advice is for programmers.
+                let message = message.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
                 return self.note(document.line + line, document.number, "", ("", &message, ""));
             }
         };

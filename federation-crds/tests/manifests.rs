@@ -240,6 +240,7 @@ fn all_documents_are_looked_at_and_nothing_is_half_read() {
 fn a_duplicate_key_is_no_valid_yaml() {
     let errors = parse_manifests("apiVersion: v1\nkind: Service\nkind: Service\n", "x").unwrap_err();
     assert!(errors.0[0].message.starts_with("is not valid YAML"), "{errors}");
+    assert!(!errors.to_string().contains("Policy"), "advice to programmers: {errors}");
 }
 
 #[test]
