@@ -81,7 +81,8 @@ pub fn build(manifests: &[Manifest], trust_domain: &TrustDomain) -> Local {
 
 fn add_service(local: &mut Local, object: &Service) {
     let Some(name) = service_name(&object.metadata.namespace, &object.metadata.name) else {
-        local.problems.push(format!("Service {:?}: its name cannot be a service's", object.metadata.name));
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        local.problems.push(format!("Service {name:?}: its name cannot be a service's"));
         return;
     };
     let spec = object.spec.clone().unwrap_or_default();
@@ -114,7 +115,8 @@ fn add_service(local: &mut Local, object: &Service) {
 fn add_export(local: &mut Local, export: &ServiceExport) {
     let name = service_name(&export.metadata.namespace, &export.metadata.name);
     let Some((name, service)) = name.and_then(|name| Some((name.clone(), local.services.get_mut(&name)?))) else {
-        let text = format!("ServiceExport {:?}: there is no Service of that name", export.metadata.name);
+        let name = export.metadata.name.as_deref().unwrap_or_default();
+        let text = format!("ServiceExport {name}: there is no Service of that name");
         return local.problems.push(text);
     };
     let named = federation_crds::export_to(export).unwrap_or_default();
