@@ -26,7 +26,14 @@ pub(super) fn add(local: &mut Local, slice: &EndpointSlice, trust_domain: &Trust
     let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL)).cloned();
     let name = service_name(&slice.metadata.namespace, &service);
     let Some(name) = name.filter(|name| local.services.contains_key(name)) else {
-        let text = format!("EndpointSlice {own_name}: no Service of its label {SERVICE_NAME_LABEL} ({service:?})");
+        let text = match service {
+            Some(service) => {
+                format!("EndpointSlice {own_name}: there is no Service {service:?}, as {SERVICE_NAME_LABEL} says")
+            }
+            None => {
+                format!("EndpointSlice {own_name}: the label {SERVICE_NAME_LABEL} is missing, so it serves nothing")
+            }
+        };
         return local.problems.push(text);
     };
     let pods = match pods(slice, name.namespace(), trust_domain) {
