@@ -28,7 +28,7 @@ pub struct Config {
     pub ports: Vec<AppPort>,
     /// How long draining waits for what runs.
     pub drain: Duration,
-    /// The DNS shim. Services are found by name through discovery; the shim is asked for nothing yet.
+    /// The cluster's DNS shim, which is asked for hosts outside the mesh; none = the machine's resolver is.
     pub dns: Option<SocketAddr>,
 }
 

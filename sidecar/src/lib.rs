@@ -14,9 +14,11 @@
 mod config;
 mod directory;
 mod explicit;
+mod resolver;
 mod run;
 mod socks;
 
 pub use config::{Config, ConfigError};
 pub use explicit::Explicit;
+pub use resolver::ShimResolver;
 pub use run::{RunError, run};

@@ -13,6 +13,7 @@ use proxy::inbound::{Inbound, InboundConfig};
 use proxy::listen::{Lifecycle, Limits};
 use proxy::metrics::Metrics;
 use proxy::outbound::{Directory, Outbound, OutboundConfig};
+use proxy::resolve::{Resolve, SystemResolver};
 use serde_json::{Value, json};
 use telemetry::{AccessLog, Admin, Readiness, Registry, Shutdown};
 use tokio::net::TcpListener;
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 use crate::config::Config;
 use crate::directory::Discovered;
 use crate::explicit::Explicit;
+use crate::resolver::ShimResolver;
 
 /// Why the sidecar does not run.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,9 @@ pub enum RunError {
     /// Discovery cannot start.
     #[error("discovery cannot start")]
     Discovery(#[source] discovery::StartError),
+    /// No questions can be put to the DNS shim.
+    #[error("the resolver for `dns` cannot start")]
+    Resolver(#[source] io::Error),
     /// The access log has no thread.
     #[error("the access log cannot start")]
     AccessLog(#[source] io::Error),
@@ -76,6 +81,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let outbound = Outbound::start(OutboundConfig {
         directory: directory.clone(),
         credentials: client.credentials(),
+        resolver: resolver(config.dns)?,
         recorder: recorder.clone(),
         life: life.clone(),
         namespace: workload.namespace().clone(),
@@ -103,6 +109,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     shutdown.finish(drain + Duration::from_secs(1)).await;
     access_log.flush(Duration::from_secs(1)).await;
     Ok(())
+}
+
+/// Who knows the addresses of hosts outside the mesh.
+fn resolver(dns: Option<SocketAddr>) -> Result<Arc<dyn Resolve>, RunError> {
+    Ok(match dns {
+        Some(shim) => Arc::new(ShimResolver::new(shim).map_err(RunError::Resolver)?),
+        None => Arc::new(SystemResolver),
+    })
 }
 
 async fn bind(config: &Config) -> Result<Listeners, RunError> {

@@ -3,18 +3,21 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
 
+use hickory_proto::op::{Message, OpCode, ResponseCode};
+use hickory_proto::rr::{RData, Record, RecordType};
 use identity::{Credentials, TrustBundles};
 use mesh::{Endpoint, ExportPolicy, Labels, Namespace, Protocol, Service, ServicePort, View};
 use proxy::access::Recorder;
 use proxy::listen::Lifecycle;
 use proxy::metrics::Metrics;
 use proxy::outbound::{Outbound, OutboundConfig};
-use sidecar::Explicit;
+use proxy::resolve::{Resolve, SystemResolver};
+use sidecar::{Explicit, ShimResolver};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 
 const HOST: &str = "reviews.default.svc.clusterset.local:9080";
@@ -65,11 +68,16 @@ fn view(app: SocketAddr, protocol: Protocol) -> View {
 
 /// A listener in front of an application whose port speaks `protocol`, and what keeps its view.
 async fn explicit(protocol: Protocol) -> (SocketAddr, watch::Sender<Arc<View>>) {
+    explicit_with(protocol, Arc::new(SystemResolver)).await
+}
+
+async fn explicit_with(protocol: Protocol, resolver: Arc<dyn Resolve>) -> (SocketAddr, watch::Sender<Arc<View>>) {
     let (keep, directory) = watch::channel(Arc::new(view(app().await, protocol)));
     let life = Lifecycle::default();
     let outbound = Outbound::start(OutboundConfig {
         directory: Arc::new(directory),
         credentials: Credentials::anonymous(TrustBundles::new()),
+        resolver,
         recorder: Recorder::new(Metrics::default(), |_| {}),
         life: life.clone(),
         namespace: Namespace::new("default").unwrap(),
@@ -135,4 +143,70 @@ async fn hosts_outside_the_mesh_are_reached() {
     let connect = format!("CONNECT {outside} HTTP/1.1\r\n\r\n");
     let answer = talk(at, &[connect.as_bytes(), b"hello\n"]).await;
     assert!(answer.ends_with("hello"), "{answer}");
+}
+
+/// A DNS server that knows one name, and the questions that it got.
+async fn shim(known: &'static str, addresses: &'static [Ipv4Addr]) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let at = socket.local_addr().unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = asked.clone();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+            let question = Message::from_vec(&buffer[..length]).unwrap();
+            let query = question.queries[0].clone();
+            log.lock().unwrap().push(format!("{} {}", query.name().to_lowercase(), query.query_type()));
+            let mut answer = Message::response(question.metadata.id, OpCode::Query);
+            answer.metadata.recursion_available = true;
+            if query.name().to_string() != known {
+                answer.metadata.response_code = ResponseCode::NXDomain;
+            } else if query.query_type() == RecordType::A {
+                let record = |ip: &Ipv4Addr| Record::from_rdata(query.name().clone(), 77, RData::A((*ip).into()));
+                answer.add_answers(addresses.iter().map(record));
+            }
+            answer.add_query(query);
+            socket.send_to(&answer.to_vec().unwrap(), client).await.unwrap();
+        }
+    });
+    (at, asked)
+}
+
+#[tokio::test]
+async fn the_shim_is_asked_for_hosts_outside_the_mesh_by_their_absolute_names() {
+    // Nobody listens on the first address.
+    const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 77, 66, 55), Ipv4Addr::LOCALHOST];
+    let (dns, asked) = shim("api.outside.example.", &ADDRESSES).await;
+    let (at, _keep) = explicit_with(Protocol::Http, Arc::new(ShimResolver::new(dns).unwrap())).await;
+    let port = app().await.port();
+    for name in ["api.outside.example", "API.outside.example."] {
+        let request = format!("GET http://{name}:{port}/z HTTP/1.1\r\nhost: {name}:{port}\r\n\r\n");
+        let answer = talk(at, &[request.as_bytes()]).await;
+        assert!(answer.ends_with("GET /z HTTP/1.1"), "{name}: {answer}");
+        let connect = format!("CONNECT {name}:{port} HTTP/1.1\r\n\r\n");
+        let answer = talk(at, &[connect.as_bytes(), b"hello\n"]).await;
+        assert!(answer.ends_with("hello"), "{name}: {answer}");
+    }
+    // An answer is kept as long as it allows, so one question was enough.
+    let mut asked = asked.lock().unwrap().clone();
+    asked.retain(|question| question != "api.outside.example. AAAA");
+    assert_eq!(asked, ["api.outside.example. A"]);
+}
+
+#[tokio::test]
+async fn what_the_shim_does_not_know_is_an_error_and_literals_are_no_question() {
+    let (dns, asked) = shim("api.outside.example.", &[]).await;
+    let (at, _keep) = explicit_with(Protocol::Http, Arc::new(ShimResolver::new(dns).unwrap())).await;
+    let outside = app().await;
+    for host in [outside.to_string(), format!("localhost:{}", outside.port())] {
+        let connect = format!("CONNECT {host} HTTP/1.1\r\n\r\n");
+        let answer = talk(at, &[connect.as_bytes(), b"hello\n"]).await;
+        assert!(answer.ends_with("hello"), "{host}: {answer}");
+    }
+    assert!(asked.lock().unwrap().is_empty());
+    for (host, why) in [("nobody.outside.example", "cannot be resolved"), ("api.outside.example", "")] {
+        let request = format!("GET http://{host}/ HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        let answer = talk(at, &[request.as_bytes()]).await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(host) && answer.contains(why), "{answer}");
+    }
 }

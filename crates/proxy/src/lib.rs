@@ -37,6 +37,8 @@ pub mod reply;
 
 mod upgrade;
 
+pub mod resolve;
+
 pub mod pool;
 
 pub mod balance;

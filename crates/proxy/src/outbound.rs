@@ -10,6 +10,7 @@ mod stream;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Party, Recorder};
 use crate::balance::{Aside, LoadTable};
+use crate::fault::Fault;
 use crate::hbone::Outer;
 use crate::listen::{Lifecycle, Limits};
 use crate::pool::dial::{LocalKey, RemoteKey};
@@ -30,6 +32,7 @@ use crate::pool::gateways::Gateways;
 use crate::pool::http::HttpConnection;
 use crate::pool::plain::PlainPool;
 use crate::pool::{Policy, Pool};
+use crate::resolve::Resolve;
 
 pub use stream::Captured;
 pub(crate) use stream::{IDLE, note_copy};
@@ -59,6 +62,8 @@ pub struct OutboundConfig {
     pub directory: Arc<dyn Directory>,
     /// Who the workload is, and whom it trusts.
     pub credentials: Credentials,
+    /// Who knows the addresses of hosts outside the mesh.
+    pub resolver: Arc<dyn Resolve>,
     /// Where records go.
     pub recorder: Recorder,
     /// When to stop.
@@ -90,7 +95,7 @@ struct Engine {
 /// What load and failures are remembered under.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum TargetKey {
-    Local(std::net::SocketAddr),
+    Local(SocketAddr),
     Remote(RemoteKey),
 }
 
@@ -111,6 +116,9 @@ fn remote_key(decision: &RouteDecision, target: &Target) -> Option<RemoteKey> {
 
 /// How often unused connections are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// Of a host outside the mesh no more addresses than these are tried: each may cost a connect timeout.
+const ADDRESSES_MAX: usize = 3;
 
 impl Outbound {
     /// Starts the engine; no connection is made before one is needed.
@@ -191,6 +199,21 @@ impl Engine {
             None => view,
         };
         mesh::route(&view, &RouteRequest { host: &host, port })
+    }
+
+    /// The addresses of a host outside the mesh to try in turn, at least one.
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, port)]);
+        }
+        let resolved = self.config.resolver.resolve(host, port).await;
+        let mut addresses = resolved.map_err(|error| Fault::connect(format!("{host} cannot be resolved: {error}")))?;
+        if addresses.is_empty() {
+            return Err(Fault::connect(format!("{host} has no address")));
+        }
+        addresses.truncate(ADDRESSES_MAX);
+        Ok(addresses)
     }
 
     /// The workload, as records name it.

@@ -1,7 +1,5 @@
 //! One HTTP request of the workload.
 
-use std::net::SocketAddr;
-
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use mesh::{Denial, Failure, RouteDecision, RouteOutcome};
@@ -139,8 +137,16 @@ impl Engine {
         dialled: Option<&Dialled>,
     ) -> Result<Exchange, Fault> {
         let host = dialled.map_or(outgoing.authority.host(), |dialled| &dialled.host);
-        let address = resolve(host, decision.port).await?;
-        self.plainly(address, speaks(decision.protocol, outgoing.head), outgoing, Party::default()).await
+        let mut failed = None;
+        for address in self.resolve(host, decision.port).await? {
+            let speaks = speaks(decision.protocol, outgoing.head);
+            match self.plainly(address, speaks, outgoing, Party::default()).await {
+                // Nothing was sent, so the next address may be tried.
+                Err(fault) if fault.failure == Failure::Connect => failed.get_or_insert(fault),
+                exchanged => return exchanged,
+            };
+        }
+        Err(failed.unwrap_or_else(|| Fault::connect(format!("{host} has no address"))))
     }
 }
 
@@ -210,13 +216,4 @@ fn unavailable(response: &Response<Incoming>) -> Option<Fault> {
         message: "the server is not available".into(),
         denial: None,
     })
-}
-
-/// The first address of a host outside the mesh.
-pub(super) async fn resolve(host: &str, port: u16) -> Result<SocketAddr, Fault> {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let mut addresses = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(|error| Fault::connect(format!("{host} cannot be resolved: {error}")))?;
-    addresses.next().ok_or_else(|| Fault::connect(format!("{host} has no address")))
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::attempt::{Attempts, Chosen, Repeatable, Server, refused};
-use super::http::{Dialled, resolve};
+use super::http::Dialled;
 use super::{Engine, Outbound, remote_key};
 use crate::access::{ClosedBy, Party, Record, Reporter};
 use crate::body::chain;
@@ -129,11 +129,26 @@ impl Engine {
         match &decision.outcome {
             RouteOutcome::Refuse => Err(refused(decision)),
             RouteOutcome::Passthrough => {
-                let connected = plain_to(decision, dialled).await?;
+                let connected = self.plain_to(decision, dialled).await?;
                 Ok(Established { connected, chosen: None, attempts: 1 })
             }
             RouteOutcome::Forward { .. } => self.connect(decision).await,
         }
+    }
+
+    /// Connects to the first address of a host outside the mesh that takes the connection.
+    async fn plain_to(&self, decision: &RouteDecision, dialled: &Dialled) -> Result<Connected, Fault> {
+        let mut failed = None;
+        for address in self.resolve(&dialled.host, dialled.port).await? {
+            match plain(&address.to_string(), decision.connect_timeout).await {
+                Ok(stream) => {
+                    let server = Server { upstream: address.to_string(), ..Server::default() };
+                    return Ok(Connected { upstream: Upstream::Plain(stream), server, hold: Box::new(()) });
+                }
+                Err(fault) => failed.get_or_insert(fault),
+            };
+        }
+        Err(failed.unwrap_or_else(|| Fault::connect(format!("{} has no address", dialled.host))))
     }
 
     async fn connect(&self, decision: &RouteDecision) -> Result<Established, Fault> {
@@ -282,13 +297,6 @@ fn end_with_identity(
         tokio::time::sleep(crate::pool::http::END_GRACE).await;
         outer.abort();
     }))
-}
-
-async fn plain_to(decision: &RouteDecision, dialled: &Dialled) -> Result<Connected, Fault> {
-    let address = resolve(&dialled.host, dialled.port).await?;
-    let stream = plain(&address.to_string(), decision.connect_timeout).await?;
-    let server = Server { upstream: address.to_string(), ..Server::default() };
-    Ok(Connected { upstream: Upstream::Plain(stream), server, hold: Box::new(()) })
 }
 
 async fn plain(address: &str, timeout: Duration) -> Result<TcpStream, Fault> {

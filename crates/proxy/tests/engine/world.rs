@@ -21,6 +21,7 @@ use proxy::inbound::{AppPort, Inbound, InboundConfig};
 use proxy::listen::{Lifecycle, Limits};
 use proxy::metrics::Metrics;
 use proxy::outbound::{Outbound, OutboundConfig};
+use proxy::resolve::SystemResolver;
 use proxy::serve::serve;
 use proxy::tunnel;
 use tokio::io::AsyncWriteExt;
@@ -262,6 +263,7 @@ impl Client {
         let config = OutboundConfig {
             directory: Arc::new(directory),
             credentials,
+            resolver: Arc::new(SystemResolver),
             recorder,
             life: Lifecycle::default(),
             namespace: Namespace::new("default").unwrap(),
