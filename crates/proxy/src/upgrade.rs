@@ -22,12 +22,24 @@ use crate::headers;
 /// A connection that is idle for this long after its upgrade is closed.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(3600);
 
-/// The protocol that a request wants to go over to.
+/// The protocol that a request wants to go over to. HTTP itself is none: on an `h2c` connection the application would
+/// read requests that nobody authorised, with whatever `x-forwarded-client-cert` the client wrote. As RFC 9110 §7.8
+/// allows, such a wish is not heard.
 pub(crate) fn wanted<B>(request: &Request<B>) -> Option<HeaderValue> {
     let named = request.headers().get_all(CONNECTION).iter().any(|value| {
         value.to_str().is_ok_and(|value| value.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")))
     });
-    (named && request.version() == Version::HTTP_11).then(|| request.headers().get(UPGRADE).cloned())?
+    let protocols: Vec<&HeaderValue> = request.headers().get_all(UPGRADE).iter().collect();
+    let [protocol] = protocols.as_slice() else { return None };
+    (named && request.version() == Version::HTTP_11 && !may_be_http(protocol)).then(|| (*protocol).clone())
+}
+
+fn may_be_http(protocol: &HeaderValue) -> bool {
+    let Ok(protocols) = protocol.to_str() else { return true };
+    protocols.split(',').map(|name| name.trim().to_ascii_lowercase()).any(|name| {
+        // `TLS/1.0` (RFC 2817) hides requests all the same.
+        name.starts_with("h2") || name.starts_with("h3") || name.starts_with("http") || name.starts_with("tls")
+    })
 }
 
 /// What an upgrade needs besides its stream.
@@ -108,4 +120,29 @@ async fn join(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgra
     record.count_received(move || copied.a_to_b);
     let outcome = copied.error.map_or(BodyOutcome::Complete, |error| BodyOutcome::Broken(error.to_string()));
     record.finish(&Ending { bytes: copied.b_to_a, outcome, grpc_status: None });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_goes_over_to_everything_but_http() {
+        let cases: [(&[&str], bool); 7] = [
+            (&["websocket"], true),
+            (&["SPDY/3.1"], true),
+            (&["h2c"], false),
+            (&["websocket, H2C"], false),
+            (&["websocket", "h2c"], false),
+            (&["HTTP/2.0"], false),
+            (&["TLS/1.2"], false),
+        ];
+        for (protocols, expected) in cases {
+            let mut request = Request::get("/").header(CONNECTION, "upgrade").body(()).unwrap();
+            for protocol in protocols {
+                request.headers_mut().append(UPGRADE, HeaderValue::from_static(protocol));
+            }
+            assert_eq!(wanted(&request).is_some(), expected, "{protocols:?}");
+        }
+    }
 }
