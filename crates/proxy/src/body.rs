@@ -72,7 +72,8 @@ pub enum BodyOutcome {
 
 type OnEnd = Box<dyn FnOnce(Ending) + Send>;
 
-/// A body that reports its end exactly once, also when it is dropped.
+/// A body that reports its end exactly once, also when it is dropped. What only the mesh itself may say it takes out of
+/// the trailers: some servers read them as headers.
 pub struct Tracked {
     inner: Body,
     bytes: u64,
@@ -100,7 +101,10 @@ impl HttpBody for Tracked {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        let mut polled = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(trailers) = polled.as_mut().and_then(|frame| frame.as_mut().ok()).and_then(Frame::trailers_mut) {
+            crate::headers::strip_claims(trailers);
+        }
         match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -171,5 +175,17 @@ mod tests {
 
         drop(Tracked::wrap(full("hello"), move |ending| tx.send(ending).unwrap()));
         assert_eq!(rx.recv().unwrap().outcome, BodyOutcome::Abandoned);
+    }
+
+    #[tokio::test]
+    async fn trailers_claim_nothing() {
+        let mut trailers = http::HeaderMap::new();
+        for name in ["x-forwarded-client-cert", "x-isthmus-denial", "grpc-status"] {
+            trailers.insert(name, http::HeaderValue::from_static("0"));
+        }
+        let body = full("hello").with_trailers(std::future::ready(Some(Ok(trailers)))).boxed_unsync();
+        let passed = Tracked::wrap(body, drop).collect().await.unwrap();
+        let names: Vec<&str> = passed.trailers().unwrap().keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(names, ["grpc-status"]);
     }
 }
