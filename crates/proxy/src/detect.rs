@@ -26,8 +26,11 @@ pub enum Spoken {
     Opaque,
 }
 
-/// Judges the first bytes; `None` while they may still become HTTP.
+/// Judges the first bytes; `None` while they may still become HTTP. Empty lines before a request are skipped, as servers
+/// do (RFC 9112 §2.2).
 pub fn classify(first: &[u8]) -> Option<Spoken> {
+    let blank = first.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let first = &first[blank..];
     if first.starts_with(HTTP2_PREFACE) {
         return Some(Spoken::Http2);
     }
@@ -52,11 +55,24 @@ pub struct Sniffed {
     pub closed: bool,
 }
 
-/// Reads until the protocol is known or `silence` has passed without another byte.
+/// How long a client may pause inside the first word of a request.
+const HESITATION: Duration = Duration::from_secs(10);
+/// Empty lines are skipped up to this many bytes of them.
+const UNDECIDED_MAX: usize = 1024;
+
+/// Reads until the protocol is known or `silence` has passed without a first byte. Who has begun like HTTP is not taken
+/// for opaque when it pauses: a pause would be a way around everything that is done to requests.
 pub async fn sniff<T: AsyncRead + Unpin>(io: &mut T, silence: Duration) -> io::Result<Sniffed> {
     let mut first = BytesMut::with_capacity(1024);
     loop {
-        match tokio::time::timeout(silence, io.read_buf(&mut first)).await {
+        let patience = if first.is_empty() { silence } else { HESITATION };
+        if first.len() > UNDECIDED_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "nothing but empty lines"));
+        }
+        match tokio::time::timeout(patience, io.read_buf(&mut first)).await {
+            Err(_) if !first.is_empty() => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "a request broke off in its first word"));
+            }
             Err(_) => return Ok(Sniffed { spoken: Spoken::Opaque, first: first.freeze(), closed: false }),
             Ok(Err(error)) => return Err(error),
             Ok(Ok(0)) => {
@@ -136,8 +152,10 @@ mod tests {
 
     #[test]
     fn first_bytes_decide() {
-        let cases: [(&[u8], Option<Spoken>); 7] = [
+        let cases: [(&[u8], Option<Spoken>); 9] = [
             (b"GET / HTTP/1.1\r\n", Some(Spoken::Http1)),
+            (b"\r\n\r\nGET / HTTP/1.1\r\n", Some(Spoken::Http1)),
+            (b"\r\n", None),
             (b"GE", None),
             (b"PRI * HT", None),
             (HTTP2_PREFACE, Some(Spoken::Http2)),
@@ -155,6 +173,18 @@ mod tests {
         let (mut near, _far) = tokio::io::duplex(64);
         let sniffed = sniff(&mut near, CLIENT_SILENCE).await.unwrap();
         assert_eq!((sniffed.spoken, sniffed.first.len(), sniffed.closed), (Spoken::Opaque, 0, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_inside_the_method_does_not_make_a_request_opaque() {
+        let (mut near, mut far) = tokio::io::duplex(64);
+        let client = async {
+            far.write_all(b"GE").await.unwrap();
+            tokio::time::sleep(CLIENT_SILENCE * 3).await;
+            far.write_all(b"T / HTTP/1.1\r\n").await.unwrap();
+        };
+        let (sniffed, ()) = tokio::join!(sniff(&mut near, CLIENT_SILENCE), client);
+        assert_eq!(sniffed.unwrap().spoken, Spoken::Http1);
     }
 
     #[tokio::test]
