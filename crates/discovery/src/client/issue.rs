@@ -91,7 +91,7 @@ impl Issuer {
         let trust_domain = self.credential.trust_domain.clone();
         let policy = PeerPolicy::System { account: "agent", trust_domain: Some(trust_domain) };
         let config = self.anonymous.client_config_open(policy, ALPN).map_err(IssueError::Tls)?;
-        let channel = connect::connect(address, config).await?;
+        let channel = connect::connect(address, config, &self.anonymous).await?;
         let request = KeyRequest::generate()?;
         let response = CertificateAuthorityClient::new(channel)
             .issue_svid(IssueSvidRequest {

@@ -234,7 +234,7 @@ async fn open(
     let address = address.ok_or(StreamEnd::NoAddress)?;
     let policy = PeerPolicy::System { account: "agent", trust_domain: Some(trust_domain) };
     let config = credentials.client_config(policy, ALPN).map_err(StreamEnd::Tls)?;
-    let channel = connect::connect(&address, config).await?;
+    let channel = connect::connect(&address, config, &credentials).await?;
     let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
     let (requests, outgoing) = mpsc::unbounded_channel();
     let response = client.delta_aggregated_resources(UnboundedReceiverStream::new(outgoing)).await.map_err(Box::new)?;
