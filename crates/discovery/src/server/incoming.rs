@@ -10,7 +10,7 @@ use std::time::Duration;
 use identity::{Credentials, EndReason, PeerIdentity};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,6 +21,10 @@ use tonic::transport::server::Connected;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Handshakes at the same time; more wait in the listen queue.
 const HANDSHAKES: usize = 128;
+/// Connections at one time per listener; more are closed at once.
+const CONNECTIONS: usize = 4096;
+/// How long a client without a certificate may stay: it asks once and is answered.
+const OPEN_LIFETIME: Duration = Duration::from_secs(30);
 /// Pause after `accept` failed, which out of file descriptors it does at once and again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -36,13 +40,14 @@ pub fn accept_mutual(
         async move {
             let (stream, peer) = identity::accept_tls(config, tcp, HANDSHAKE).await.map_err(io::Error::other)?;
             let watched = peer.clone();
-            let expired = Box::pin(async move { credentials.expiry(&watched).await });
-            Ok(Connection { stream, peer: Some(peer), expired: Some(expired) })
+            let expired = Box::pin(async move { End::Peer(credentials.expiry(&watched).await) });
+            Ok((stream, Some(peer), expired as Expired))
         }
     })
 }
 
-/// Accepts connections without client certificates.
+/// Accepts connections without client certificates; such a connection breaks after 30 s, or strangers could take all
+/// there are.
 pub fn accept_open(
     listener: TcpListener,
     config: Arc<ServerConfig>,
@@ -52,7 +57,11 @@ pub fn accept_open(
         let config = Arc::clone(&config);
         async move {
             let stream = identity::accept_tls_open(config, tcp, HANDSHAKE).await.map_err(io::Error::other)?;
-            Ok(Connection { stream, peer: None, expired: None })
+            let expired = Box::pin(async {
+                tokio::time::sleep(OPEN_LIFETIME).await;
+                End::TooLong
+            });
+            Ok((stream, None, expired as Expired))
         }
     })
 }
@@ -64,11 +73,12 @@ fn accept<H, F>(
 ) -> ReceiverStream<io::Result<Connection>>
 where
     H: Fn(TcpStream) -> F + Send + 'static,
-    F: Future<Output = io::Result<Connection>> + Send + 'static,
+    F: Future<Output = io::Result<(TlsStream<TcpStream>, Option<PeerIdentity>, Expired)>> + Send + 'static,
 {
     let (tx, rx) = mpsc::channel(16);
     tokio::spawn(async move {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let slots = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
             let accepted = tokio::select! {
@@ -84,12 +94,18 @@ where
                     continue;
                 }
             };
+            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                tracing::info!(peer = %address, "a connection beyond the limit is closed");
+                continue;
+            };
             // Small messages wait for nothing; a socket that refuses the option works all the same.
             let _slower = tcp.set_nodelay(true);
             let (tx, handshake) = (tx.clone(), handshake(tcp));
             tokio::spawn(async move {
                 match handshake.await {
-                    Ok(connection) => drop(tx.send(Ok(connection)).await),
+                    Ok((stream, peer, expired)) => {
+                        drop(tx.send(Ok(Connection { stream, peer, expired, _slot: slot })).await);
+                    }
                     Err(error) => tracing::info!(peer = %address, %error, "a TLS handshake failed"),
                 }
                 drop(permit);
@@ -103,7 +119,23 @@ where
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Option<PeerIdentity>,
-    expired: Option<Pin<Box<dyn Future<Output = EndReason> + Send>>>,
+    expired: Expired,
+    /// Counts the connection.
+    _slot: OwnedSemaphorePermit,
+}
+
+/// Resolves when the connection must end, and never again after that.
+type Expired = Pin<Box<dyn Future<Output = End> + Send>>;
+
+/// Why a connection ends.
+#[derive(Debug, Clone, thiserror::Error)]
+enum End {
+    /// The peer is no longer to be believed.
+    #[error(transparent)]
+    Peer(EndReason),
+    /// A client without a certificate has stayed too long.
+    #[error("the connection was open for longer than {OPEN_LIFETIME:?}")]
+    TooLong,
 }
 
 impl std::fmt::Debug for Connection {
@@ -121,13 +153,15 @@ impl Connected for Connection {
 }
 
 impl Connection {
-    /// Breaks the connection once its peer's identity no longer holds.
+    /// Breaks the connection once it must end. Writes ask too: HTTP/2 reads nothing while its peer takes nothing, so a
+    /// peer that stopped reading would never be looked at.
     fn check_expiry(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let Some(expired) = &mut self.expired else { return Ok(()) };
-        match expired.as_mut().poll(context) {
+        match self.expired.as_mut().poll(context) {
             Poll::Pending => Ok(()),
             Poll::Ready(reason) => {
-                self.expired = Some(Box::pin(std::future::ready(reason.clone())));
+                let again = reason.clone();
+                // Not `ready`, which panics when it is asked twice.
+                self.expired = Box::pin(std::future::poll_fn(move |_| Poll::Ready(again.clone())));
                 Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason))
             }
         }
@@ -143,10 +177,12 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check_expiry(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_expiry(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
