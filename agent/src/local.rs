@@ -12,13 +12,13 @@ use federation_crds::{GLOBAL_LABEL, Manifest, Service, ServiceExport};
 use mesh::{ClusterName, Endpoint, Namespace, Protocol, ServiceName, ServicePort, TrustDomain, Workload};
 
 /// Annotation of an EndpointSlice: the service account of its pods.
-pub const SERVICE_ACCOUNT: &str = "isthmus.dev/service-account";
+pub const SERVICE_ACCOUNT: &str = federation_crds::SERVICE_ACCOUNT_ANNOTATION;
 /// Annotation of an EndpointSlice: `"true"` when its pods have sidecars.
-pub const MESHED: &str = "isthmus.dev/meshed";
+pub const MESHED: &str = federation_crds::MESHED_ANNOTATION;
 /// Annotation of an EndpointSlice: labels of its pods, `app=reviews,version=v1`.
-pub const POD_LABELS: &str = "isthmus.dev/pod-labels";
+pub const POD_LABELS: &str = federation_crds::POD_LABELS_ANNOTATION;
 /// Annotation of an EndpointSlice: `permissive` or `strict`.
-pub const MTLS: &str = "isthmus.dev/mtls";
+pub const MTLS: &str = federation_crds::MTLS_ANNOTATION;
 
 /// The cluster's own side of the mesh.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -32,5 +32,13 @@ pub use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 /// The label of a Service whose short and `cluster.local` names reach other clusters too: `"true"` or `"false"`.
 pub const GLOBAL_LABEL: &str = "isthmus.dev/global";
+/// The annotation of an EndpointSlice: `"true"` when a sidecar stands beside its endpoints.
+pub const MESHED_ANNOTATION: &str = "isthmus.dev/meshed";
+/// The annotation of an EndpointSlice that names the service account of its endpoints.
+pub const SERVICE_ACCOUNT_ANNOTATION: &str = "isthmus.dev/service-account";
+/// The annotation of an EndpointSlice with its pods' labels, `key=value` joined by commas.
+pub const POD_LABELS_ANNOTATION: &str = "isthmus.dev/pod-labels";
+/// The annotation of an EndpointSlice: `permissive` or `strict`.
+pub const MTLS_ANNOTATION: &str = "isthmus.dev/mtls";
 /// The label of an EndpointSlice that names its Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";

@@ -140,6 +140,12 @@ fn every_mistake_is_named_with_its_field() {
             ],
         ),
         (
+            export("metadata: {name: web, annotations: {isthmus.dev/exportto: west}}"),
+            &[
+                "metadata.annotations[\"isthmus.dev/exportto\"]: means nothing here (did you mean isthmus.dev/export-to?)",
+            ],
+        ),
+        (
             export("metadata: {name: web, annotations: {isthmus.dev/export-to: \"west,,West\"}}"),
             &[
                 "metadata.annotations[\"isthmus.dev/export-to\"]: \"\" must be an RFC 1123 label: 1 to 63 lower-case letters, digits or '-', a letter or digit at both ends (write cluster names separated by commas, or leave the annotation out to export to every member)",

@@ -10,11 +10,11 @@ use crate::plan::{ClusterPlan, PodPlan, ServicePlan};
 pub use store::{Applied, apply, delete, documents, file_name, read_all};
 
 /// Annotation of an EndpointSlice: the service account of its endpoints.
-pub const SERVICE_ACCOUNT: &str = "isthmus.dev/service-account";
+pub const SERVICE_ACCOUNT: &str = federation_crds::SERVICE_ACCOUNT_ANNOTATION;
 /// Annotation of an EndpointSlice: whether a sidecar stands beside its endpoints.
-pub const MESHED: &str = "isthmus.dev/meshed";
+pub const MESHED: &str = federation_crds::MESHED_ANNOTATION;
 /// Annotation of an EndpointSlice: labels of its pods, `key=value` joined by commas.
-pub const POD_LABELS: &str = "isthmus.dev/pod-labels";
+pub const POD_LABELS: &str = federation_crds::POD_LABELS_ANNOTATION;
 /// The manifests that the fleet file implies for a cluster: a Service and one EndpointSlice per pod for each service, and a
 /// ServiceExport where it is exported.
 pub fn generate(cluster: &ClusterPlan) -> Vec<Value> {

@@ -5,6 +5,14 @@ use std::collections::BTreeMap;
 use super::rules;
 use crate::error::FieldErrors;
 use crate::manifest::{Kind, Manifest};
+use crate::suggest;
+use crate::{
+    EXPORT_TO_ANNOTATION, GLOBAL_LABEL, MESHED_ANNOTATION, MTLS_ANNOTATION, POD_LABELS_ANNOTATION,
+    SERVICE_ACCOUNT_ANNOTATION,
+};
+
+/// What our own labels and annotations begin with.
+const OWN_PREFIX: &str = "isthmus.dev/";
 
 /// The size that all annotations of an object may have together, in bytes (Kubernetes).
 const ANNOTATIONS_MAX: usize = 256 * 1024;
@@ -30,9 +38,35 @@ pub(super) fn check(manifest: &Manifest, errors: &mut FieldErrors) {
     }
     if let Some(labels) = &metadata.labels {
         check_labels(labels, "metadata.labels", errors);
+        check_own(labels, "metadata.labels", own_labels(manifest.kind()), errors);
     }
     if let Some(annotations) = &metadata.annotations {
         check_annotations(annotations, "metadata.annotations", errors);
+        check_own(annotations, "metadata.annotations", own_annotations(manifest.kind()), errors);
+    }
+}
+
+fn own_labels(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Service => &[GLOBAL_LABEL],
+        Kind::EndpointSlice | Kind::ServiceExport | Kind::ServiceImport => &[],
+    }
+}
+
+fn own_annotations(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::EndpointSlice => &[MESHED_ANNOTATION, SERVICE_ACCOUNT_ANNOTATION, POD_LABELS_ANNOTATION, MTLS_ANNOTATION],
+        Kind::ServiceExport => &[EXPORT_TO_ANNOTATION],
+        Kind::Service | Kind::ServiceImport => &[],
+    }
+}
+
+/// A name with our prefix that means nothing is a slip: ignored, it would leave a default in force that nobody wanted.
+fn check_own(names: &BTreeMap<String, String>, path: &str, known: &[&str], errors: &mut FieldErrors) {
+    let unknown = names.keys().filter(|name| name.starts_with(OWN_PREFIX) && !known.contains(&name.as_str()));
+    for name in unknown {
+        let hint = suggest::hint(name, known.iter().copied());
+        errors.add_with_hint(&format!("{path}[{name:?}]"), "means nothing here", &hint);
     }
 }
 
