@@ -116,12 +116,31 @@ fn add_workloads(snapshot: &mut Snapshot, inputs: &Inputs<'_>) {
         // The registration decides who the workload is; a slice only says so.
         workload.service_account.clone_from(&registration.account);
     }
+    add_exported_ports(&mut workloads, inputs.local);
     for (key, workload) in workloads {
         let account = workload.service_account.as_str();
         let owner = SpiffeId::new(inputs.mesh.trust_domain.clone(), workload.namespace.clone(), account);
         let Ok(owner) = owner else { continue };
         snapshot.owners.insert(key.clone(), owner);
         snapshot.insert(Kind::Workload, key, &api::discovery::Workload::from(&workload));
+    }
+}
+
+/// Tells each workload which of its ports exported services lead to: its sidecar opens no other port to other clusters.
+fn add_exported_ports(workloads: &mut BTreeMap<String, Workload>, local: &Local) {
+    for (name, service) in &local.services {
+        let Some(policy) = export_policy(service) else { continue };
+        for endpoint in &service.endpoints {
+            let key = format!("{}/{}", name.namespace(), endpoint.name);
+            let Some(workload) = workloads.get_mut(&key) else { continue };
+            for (service_port, number) in &endpoint.ports {
+                let Some(port) = workload.ports.iter_mut().find(|port| port.number == *number) else { continue };
+                match port.exports.get_mut(service_port) {
+                    Some(known) => *known = known.or(&policy),
+                    None => drop(port.exports.insert(*service_port, policy.clone())),
+                }
+            }
+        }
     }
 }
 

@@ -172,6 +172,21 @@ fn gateways_see_shared_services_only() {
 }
 
 #[test]
+fn a_workload_knows_which_of_its_ports_are_exported() {
+    let mut world = World::new();
+    let ports = |world: &World| {
+        let snapshot = world.compile();
+        let entry = snapshot.get(Kind::Workload, "default/web-1").unwrap();
+        let workload = api::discovery::Workload::decode(entry.bytes.as_slice()).unwrap();
+        let workload = Workload::try_from(&workload).unwrap();
+        workload.ports.into_iter().map(|port| (port.number, port.exports)).collect::<Vec<_>>()
+    };
+    assert_eq!(ports(&world), [(8080, BTreeMap::from([(80, ExportPolicy::Everyone)]))]);
+    world.local.services.get_mut(&"default/web".parse().unwrap()).unwrap().export = None;
+    assert_eq!(ports(&world), [(8080, BTreeMap::new())]);
+}
+
+#[test]
 fn dns_names_need_an_address() {
     let mut world = World::new();
     let snapshot = world.compile();

@@ -151,6 +151,7 @@ fn add_ports(workload: &mut Workload, service: &[ServicePort], slice: &[Endpoint
                 name: port.name.clone().unwrap_or_default(),
                 protocol,
                 service_ports,
+                exports: BTreeMap::new(),
             }),
         }
     }

@@ -26,7 +26,8 @@ pub struct InboundDecision {
     pub reasons: Vec<Reason>,
 }
 
-/// Decides at the server's sidecar. `port` is a port of the workload or a service port that leads to one.
+/// Decides at the server's sidecar. `port` is a port of the workload or a service port that leads to one; a peer of
+/// another cluster may name service ports that are exported to its cluster only.
 pub fn authorize_inbound(view: &View, peer: InboundPeer<'_>, port: u16) -> InboundDecision {
     let mut reasons = Vec::new();
     let outcome = inbound(view, peer, port, &mut reasons);
@@ -39,6 +40,17 @@ pub fn authorize_inbound(view: &View, peer: InboundPeer<'_>, port: u16) -> Inbou
 fn inbound(view: &View, peer: InboundPeer<'_>, port: u16, reasons: &mut Vec<Reason>) -> Result<WorkloadPort, Denial> {
     // Before the first view nothing is known, also not which ports must not be opened.
     let workload = view.workload.as_deref().ok_or(Denial::Draining)?;
+    let mesh = view.mesh.as_deref().ok_or(Denial::Draining)?;
+    if let InboundPeer::Mutual(peer) = peer
+        && *peer.trust_domain() != mesh.trust_domain
+    {
+        // The gateway checked the export but cannot read what is asked for inside the inner TLS. Like there, an unknown
+        // and an unexported port look the same.
+        let cluster = view.cluster_of(peer.trust_domain()).ok_or(Denial::NotExported)?;
+        let port = workload.exported_port(port, &cluster.name).ok_or(Denial::NotExported)?;
+        reasons.push(Reason::ExportAllows { cluster: cluster.name.clone() });
+        return Ok(port.clone());
+    }
     let port = workload.port(port).ok_or(Denial::UnknownPort)?;
     match (peer, workload.mtls) {
         (InboundPeer::Plain, MtlsMode::Strict) => return Err(Denial::MtlsRequired),
@@ -50,30 +62,33 @@ fn inbound(view: &View, peer: InboundPeer<'_>, port: u16, reasons: &mut Vec<Reas
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
 
     use super::*;
-    use crate::fixture::identity;
-    use crate::model::{Labels, Protocol, Workload};
+    use crate::fixture::{Mesh, cluster, identity};
+    use crate::model::{ExportPolicy, Labels, Protocol, Workload};
     use crate::names::Namespace;
 
     fn view(mtls: MtlsMode) -> View {
-        let port = WorkloadPort {
-            number: 9080,
-            name: "http".into(),
+        let port = |number, exports| WorkloadPort {
+            number,
+            name: String::new(),
             protocol: Protocol::Http,
-            service_ports: BTreeSet::from([80]),
+            service_ports: BTreeSet::from([number - 9000]),
+            exports,
         };
+        let only_west = ExportPolicy::Only(BTreeSet::from([cluster("west")]));
         let workload = Workload {
             namespace: Namespace::new("default").unwrap(),
             name: "reviews-1".into(),
             service_account: "reviews".into(),
             labels: Labels::new(),
-            ports: vec![port],
+            ports: vec![port(9080, BTreeMap::from([(80, only_west)])), port(9090, BTreeMap::new())],
             mtls,
         };
-        View { workload: Some(Arc::new(workload)), ..View::default() }
+        let view = Mesh::east().import("details", "west", 1).import("details", "north", 1).view();
+        View { workload: Some(Arc::new(workload)), ..view }
     }
 
     #[test]
@@ -92,5 +107,21 @@ mod tests {
             assert_eq!(decision.outcome.map(|port| port.number), expected, "{name}");
         }
         assert!(authorize_inbound(&View::default(), mutual, 9080).outcome.is_err(), "nothing is open before the view");
+    }
+
+    #[test]
+    fn a_peer_of_another_cluster_gets_exported_service_ports_only() {
+        let cases = [
+            ("exported to it", "west.demo", 80, Ok(9080)),
+            ("not exported", "west.demo", 90, Err(Denial::NotExported)),
+            ("a port of the workload itself", "west.demo", 9090, Err(Denial::NotExported)),
+            ("exported to another cluster", "north.demo", 80, Err(Denial::NotExported)),
+            ("no member", "south.demo", 80, Err(Denial::NotExported)),
+        ];
+        for (name, trust_domain, port, expected) in cases {
+            let peer = identity(trust_domain, "web");
+            let decision = authorize_inbound(&view(MtlsMode::Permissive), InboundPeer::Mutual(&peer), port);
+            assert_eq!(decision.outcome.map(|port| port.number), expected, "{name}");
+        }
     }
 }

@@ -182,6 +182,14 @@ impl ExportPolicy {
             Self::Only(clusters) => clusters.contains(cluster),
         }
     }
+
+    /// What at least one of two policies allows.
+    pub fn or(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Only(some), Self::Only(others)) => Self::Only(some | others),
+            _ => Self::Everyone,
+        }
+    }
 }
 
 /// One pod behind a service.
@@ -310,6 +318,12 @@ impl Workload {
         let own = self.ports.iter().find(|port| port.number == number);
         own.or_else(|| self.ports.iter().find(|port| port.service_ports.contains(&number)))
     }
+
+    /// The port that a peer of another cluster means by `number`: it knows service ports only, and may use those that
+    /// are exported to it.
+    pub fn exported_port(&self, number: u16, cluster: &ClusterName) -> Option<&WorkloadPort> {
+        self.ports.iter().find(|port| port.exports.get(&number).is_some_and(|export| export.allows(cluster)))
+    }
 }
 
 /// A port of a workload.
@@ -323,6 +337,8 @@ pub struct WorkloadPort {
     pub protocol: Protocol,
     /// Service ports that lead here.
     pub service_ports: BTreeSet<u16>,
+    /// Those of them that exported services have, with the clusters that may use them.
+    pub exports: BTreeMap<u16, ExportPolicy>,
 }
 
 /// A name that the DNS shim knows.

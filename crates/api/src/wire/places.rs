@@ -1,9 +1,9 @@
 //! The mesh, its clusters and gateways, workloads and host names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh::{
-    HostEntry, LocalGateway, MeshId, MeshInfo, MtlsMode, RemoteCluster, RemoteGateway, TrustDomain, Workload,
+    ExportPolicy, HostEntry, LocalGateway, MeshId, MeshInfo, MtlsMode, RemoteCluster, RemoteGateway, TrustDomain, Workload,
     WorkloadPort,
 };
 
@@ -98,11 +98,16 @@ impl TryFrom<&discovery::Workload> for Workload {
     fn try_from(workload: &discovery::Workload) -> Result<Self, WireError> {
         let port = |port: &discovery::WorkloadPort| {
             let service_ports = port.service_ports.iter().map(|number| port_number("service_ports", *number));
+            let exports = port
+                .exports
+                .iter()
+                .map(|(number, policy)| Ok((port_number("exports", *number)?, ExportPolicy::try_from(policy)?)));
             Ok(WorkloadPort {
                 number: port_number("number", port.number)?,
                 name: port.name.clone(),
                 protocol: protocol(&port.protocol)?,
                 service_ports: service_ports.collect::<Result<BTreeSet<u16>, WireError>>()?,
+                exports: exports.collect::<Result<BTreeMap<u16, ExportPolicy>, WireError>>()?,
             })
         };
         let mtls = match workload.mtls.as_str() {
@@ -128,6 +133,7 @@ impl From<&Workload> for discovery::Workload {
             protocol: port.protocol.as_str().into(),
             service_ports: port.service_ports.iter().map(|number| (*number).into()).collect(),
             name: port.name.clone(),
+            exports: port.exports.iter().map(|(number, policy)| ((*number).into(), policy.into())).collect(),
         };
         let mtls = match workload.mtls {
             MtlsMode::Permissive => "permissive",

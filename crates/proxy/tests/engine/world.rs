@@ -94,7 +94,9 @@ impl ViewOf {
             roots: Vec::new(),
             bundle_serial: 1,
         };
-        Self(View { revision: 1, mesh: Some(Arc::new(mesh)), ..View::default() })
+        let other = if name == "east" { "west" } else { "east" };
+        let clusters = BTreeMap::from([(ClusterName::new(other).unwrap(), Arc::new(member(other)))]);
+        Self(View { revision: 1, mesh: Some(Arc::new(mesh)), clusters, ..View::default() })
     }
 
     fn service(mut self, name: &str, change: impl FnOnce(&mut Service)) -> Self {
@@ -151,15 +153,8 @@ impl ViewOf {
     /// The same service in the cluster `west`.
     pub(crate) fn import(mut self, name: &str, protocol: Protocol) -> Self {
         let west = ClusterName::new("west").unwrap();
-        let remote = RemoteCluster {
-            name: west.clone(),
-            trust_domain: td("west"),
-            roots: Vec::new(),
-            bundle_serial: 1,
-            gateways: vec![RemoteGateway { name: "gateway-1".into(), quic_address: "127.0.0.1:1".into() }],
-            imported: true,
-            stale_since_ms: None,
-        };
+        let gateways = vec![RemoteGateway { name: "gateway-1".into(), quic_address: "127.0.0.1:1".into() }];
+        let remote = RemoteCluster { gateways, imported: true, ..member("west") };
         self.0.clusters.insert(west.clone(), Arc::new(remote));
         let key = GroupKey { service_account: name.to_owned(), labels: Labels::new(), locality: String::new() };
         self.service(name, |service| {
@@ -179,7 +174,13 @@ impl ViewOf {
     }
 
     pub(crate) fn workload(mut self, name: &str, protocol: Protocol, mtls: MtlsMode) -> Self {
-        let port = WorkloadPort { number: PORT, name: "main".into(), protocol, service_ports: BTreeSet::from([PORT]) };
+        let port = WorkloadPort {
+            number: PORT,
+            name: "main".into(),
+            protocol,
+            service_ports: BTreeSet::from([PORT]),
+            exports: BTreeMap::from([(PORT, ExportPolicy::Everyone)]),
+        };
         self.0.workload = Some(Arc::new(Workload {
             namespace: Namespace::new("default").unwrap(),
             name: format!("{name}-1"),
@@ -189,6 +190,19 @@ impl ViewOf {
             mtls,
         }));
         self
+    }
+}
+
+/// Another cluster, of which nothing is imported.
+fn member(name: &str) -> RemoteCluster {
+    RemoteCluster {
+        name: ClusterName::new(name).unwrap(),
+        trust_domain: td(name),
+        roots: Vec::new(),
+        bundle_serial: 1,
+        gateways: Vec::new(),
+        imported: false,
+        stale_since_ms: None,
     }
 }
 
