@@ -100,15 +100,42 @@ pub(crate) fn import(previous: &Facts, policy: &Policy, mirror: &Mirror) -> Fact
             facts.accepted = withdraw(&facts.accepted, &key);
         }
     }
-    for (key, resource) in mirror.of_kind(Kind::Address) {
-        let name = key.name.parse::<ServiceName>().ok();
-        if let (Some(name), Ok(address)) = (name, Address::decode(resource.value.as_slice())) {
-            let texts = [address.ipv4, address.ipv6];
-            facts.side.addresses.insert(name, texts.iter().filter_map(|text| text.parse().ok()).collect());
-        }
-    }
+    facts.side.add_addresses(mirror);
     facts.side.stale = mirror.of_kind(Kind::Lease).filter_map(|(_, resource)| stale(resource)).collect();
     facts
+}
+
+impl Side {
+    /// Nobody signs addresses, and they decide where clients send: one that is known stays what it is, and a new one is
+    /// of the range that no network uses and belongs to nobody else. So the hub cannot point a name, or the address of
+    /// another service, at a place of its choice.
+    fn add_addresses(&mut self, mirror: &Mirror) {
+        let mut taken: BTreeSet<IpAddr> = self.addresses.values().flatten().copied().collect();
+        for (key, resource) in mirror.of_kind(Kind::Address) {
+            let Ok(name) = key.name.parse::<ServiceName>() else { continue };
+            let Ok(address) = Address::decode(resource.value.as_slice()) else { continue };
+            let texts = [address.ipv4, address.ipv6];
+            let addresses: Vec<IpAddr> =
+                texts.iter().filter_map(|text| text.parse().ok()).filter(is_clusterset_address).collect();
+            if addresses.is_empty() || self.addresses.contains_key(&name) {
+                continue;
+            }
+            if addresses.iter().any(|address| taken.contains(address)) {
+                tracing::debug!(service = %name, "the hub gave it the address of another service");
+                continue;
+            }
+            taken.extend(&addresses);
+            self.addresses.insert(name, addresses);
+        }
+    }
+}
+
+/// In 243.0.0.0/8 (class E) or fd49:5354:484d::/96, from which the hub allocates.
+fn is_clusterset_address(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.octets()[0] == 243,
+        IpAddr::V6(address) => address.segments()[..6] == [0xfd49, 0x5354, 0x484d, 0, 0, 0],
+    }
 }
 
 fn stale(resource: &Resource) -> Option<(ClusterName, u64)> {
@@ -272,6 +299,23 @@ mod tests {
         assert_eq!(facts.accepted.members[&cluster].offered_to(&policy().own).count(), 1);
         assert_eq!(facts.side.stale[&cluster], 77);
         assert_eq!(facts.side.addresses.values().next().expect("an address").len(), 2);
+    }
+
+    #[test]
+    fn the_hub_can_neither_move_nor_reuse_an_address_nor_choose_one_of_a_network() {
+        let address = |name: &str, ipv4: &str| {
+            resource(Kind::Address, "", name, &Address { ipv4: ipv4.into(), ipv6: String::new() })
+        };
+        let facts = import(&Facts::default(), &policy(), &mirror(1, vec![address("default/reviews", "243.0.0.1")]));
+        let put = vec![
+            address("default/reviews", "243.0.0.9"),
+            address("default/copy", "243.0.0.1"),
+            address("default/evil", "10.0.0.7"),
+            address("default/web", "243.0.0.2"),
+        ];
+        let side = import(&facts, &policy(), &mirror(2, put)).side;
+        let known: Vec<String> = side.addresses.iter().map(|(name, at)| format!("{name} {}", at[0])).collect();
+        assert_eq!(known, ["default/reviews 243.0.0.1", "default/web 243.0.0.2"]);
     }
 
     #[test]
