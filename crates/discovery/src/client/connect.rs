@@ -55,7 +55,8 @@ async fn dial(address: String, config: Arc<ClientConfig>, credentials: Credentia
     let tcp = tokio::time::timeout(TIMEOUT, TcpStream::connect(&address)).await??;
     tcp.set_nodelay(true)?;
     let (tls, peer) = identity::connect_tls(config, tcp, TIMEOUT).await.map_err(io::Error::other)?;
-    let expired = Box::pin(async move { io::Error::new(io::ErrorKind::ConnectionAborted, credentials.expiry(&peer).await) });
+    let expired =
+        Box::pin(async move { io::Error::new(io::ErrorKind::ConnectionAborted, credentials.expiry(&peer).await) });
     Ok(TokioIo::new(Bounded { tls, expired: Some(expired) }))
 }
 
