@@ -18,6 +18,8 @@ use tokio::time::{Instant, sleep_until};
 const BUFFER_MIN: usize = 16 * 1024;
 /// A buffer's last size in bytes; it doubles towards it while reads fill it.
 const BUFFER_MAX: usize = 256 * 1024;
+/// How often a copy says how much has moved; Istio's interval for TCP metrics is 5 to 15 s.
+const REPORT: Duration = Duration::from_secs(10);
 
 /// Who ended a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,15 @@ pub enum Side {
     B,
     /// We did, because no byte moved for the idle time.
     Us,
+}
+
+/// How much a copy has carried so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    /// Bytes carried from the first to the second stream.
+    pub a_to_b: u64,
+    /// Bytes carried from the second to the first stream.
+    pub b_to_a: u64,
 }
 
 /// What a copy did.
@@ -54,27 +65,54 @@ where
     let mut copy = Copy::default();
     loop {
         let moved = copy.moved();
-        let both = poll_fn(|cx| copy.poll(cx, &mut a, &mut b));
         let error = match idle {
-            None => both.await,
+            None => copy.both(&mut a, &mut b).await,
             // The deadline restarts only when it fires and bytes have moved meanwhile: cheaper than on every byte.
             Some(idle) => tokio::select! {
-                error = both => error,
+                error = copy.both(&mut a, &mut b) => error,
                 () = sleep_until(Instant::now() + idle) => {
                     if copy.moved() != moved {
                         continue;
                     }
-                    copy.closed_by = Some(Side::Us);
-                    Some(io::Error::new(io::ErrorKind::TimedOut, "no byte moved for the idle time"))
+                    copy.give_up()
                 }
             },
         };
-        return CopyOutcome {
-            a_to_b: copy.forward.written,
-            b_to_a: copy.backward.written,
-            closed_by: copy.closed_by.unwrap_or(Side::Us),
-            error,
+        return copy.outcome(error);
+    }
+}
+
+/// Like [`copy_bidirectional`], and says every [`REPORT`] how much has moved, if anything has. The copy itself looks at no
+/// clock: one timer serves the reports and the idle time.
+pub(crate) async fn copy_reporting<A, B>(
+    mut a: A,
+    mut b: B,
+    idle: Duration,
+    mut report: impl FnMut(Moved),
+) -> CopyOutcome
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut copy = Copy::default();
+    let (mut moved, mut quiet_since) = (copy.moved(), Instant::now());
+    loop {
+        let wake = (Instant::now() + REPORT).min(quiet_since + idle);
+        let error = tokio::select! {
+            error = copy.both(&mut a, &mut b) => error,
+            () = sleep_until(wake) => {
+                if copy.moved() != moved {
+                    (moved, quiet_since) = (copy.moved(), Instant::now());
+                    report(moved);
+                    continue;
+                }
+                if quiet_since + idle > Instant::now() {
+                    continue;
+                }
+                copy.give_up()
+            }
         };
+        return copy.outcome(error);
     }
 }
 
@@ -94,8 +132,27 @@ struct Copy {
 }
 
 impl Copy {
-    fn moved(&self) -> u64 {
-        self.forward.written + self.backward.written
+    fn moved(&self) -> Moved {
+        Moved { a_to_b: self.forward.written, b_to_a: self.backward.written }
+    }
+
+    /// Goes on until both directions ended (`None`) or one failed. Cancelling it loses nothing.
+    async fn both<A, B>(&mut self, a: &mut A, b: &mut B) -> Option<io::Error>
+    where
+        A: AsyncRead + AsyncWrite + Unpin,
+        B: AsyncRead + AsyncWrite + Unpin,
+    {
+        poll_fn(|cx| self.poll(cx, a, b)).await
+    }
+
+    fn give_up(&mut self) -> Option<io::Error> {
+        self.closed_by = Some(Side::Us);
+        Some(io::Error::new(io::ErrorKind::TimedOut, "no byte moved for the idle time"))
+    }
+
+    fn outcome(self, error: Option<io::Error>) -> CopyOutcome {
+        let Moved { a_to_b, b_to_a } = self.moved();
+        CopyOutcome { a_to_b, b_to_a, closed_by: self.closed_by.unwrap_or(Side::Us), error }
     }
 
     /// Ready when both directions ended (`None`) or one failed.
@@ -275,6 +332,30 @@ mod tests {
         let outcome = copy.await.unwrap();
         assert_eq!(outcome.closed_by, Side::Us);
         assert_eq!(outcome.error.unwrap().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_copy_tells_how_much_has_moved_and_still_ends_when_idle() {
+        let (mut client, a) = duplex(1024);
+        let (b, mut server) = duplex(1024);
+        let (tx, mut rx) = tokio::sync::mpsc::unbounded_channel();
+        let idle = Duration::from_secs(35);
+        let started = Instant::now();
+        let copy = tokio::spawn(copy_reporting(a, b, idle, move |moved| tx.send((Instant::now(), moved)).unwrap()));
+        for _ in 0..2 {
+            client.write_all(b"xyz").await.unwrap();
+            server.read_exact(&mut [0; 3]).await.unwrap();
+            server.write_all(b"y").await.unwrap();
+            client.read_u8().await.unwrap();
+            tokio::time::sleep(Duration::from_secs(12)).await;
+        }
+        let outcome = copy.await.unwrap();
+        assert_eq!((outcome.a_to_b, outcome.b_to_a, outcome.closed_by), (6, 2, Side::Us));
+        let reports: Vec<_> = std::iter::from_fn(|| rx.try_recv().ok()).collect();
+        let expected = [Moved { a_to_b: 3, b_to_a: 1 }, Moved { a_to_b: 6, b_to_a: 2 }];
+        assert_eq!(reports.iter().map(|(_, moved)| *moved).collect::<Vec<_>>(), expected);
+        assert_eq!((reports[0].0 - started).as_secs(), 10);
+        assert!(started.elapsed() >= idle + Duration::from_secs(12), "{:?}", started.elapsed());
     }
 
     #[tokio::test]

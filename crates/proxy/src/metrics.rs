@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::access::{Party, Record};
+use crate::access::{Party, Record, Reporter, workload_of};
 
 /// The most label sets of one process.
 pub const SERIES_MAX: usize = 1000;
@@ -33,12 +33,16 @@ struct ConnectionLabels {
     source_app: String,
     source_version: String,
     source_cluster: String,
+    source_canonical_service: String,
+    source_canonical_revision: String,
     destination_workload: String,
     destination_workload_namespace: String,
     destination_principal: String,
     destination_app: String,
     destination_version: String,
     destination_cluster: String,
+    destination_canonical_service: String,
+    destination_canonical_revision: String,
     destination_service: String,
     destination_service_name: String,
     destination_service_namespace: String,
@@ -110,7 +114,7 @@ impl Metrics {
         let labels = RequestLabels {
             connection: connection_labels(record),
             response_code: record.status,
-            grpc_response_status: record.grpc_status.clone().unwrap_or_default(),
+            grpc_response_status: record.grpc_status.as_deref().map(grpc_status).unwrap_or_default(),
         };
         let labels = if self.admits(&labels) {
             labels
@@ -127,11 +131,17 @@ impl Metrics {
         self.opened.get_or_create(&self.connection(record)).inc();
     }
 
-    pub(crate) fn tcp_closed(&self, record: &Record) {
+    /// Counts what a connection has carried since the last time.
+    pub(crate) fn tcp_moved(&self, record: &mut Record) {
+        let [sent, received] = record.uncounted();
         let labels = self.connection(record);
-        self.sent.get_or_create(&labels).inc_by(record.bytes_sent);
-        self.received.get_or_create(&labels).inc_by(record.bytes_received);
-        self.closed.get_or_create(&labels).inc();
+        self.sent.get_or_create(&labels).inc_by(sent);
+        self.received.get_or_create(&labels).inc_by(received);
+    }
+
+    pub(crate) fn tcp_closed(&self, record: &mut Record) {
+        self.tcp_moved(record);
+        self.closed.get_or_create(&self.connection(record)).inc();
     }
 
     fn connection(&self, record: &Record) -> ConnectionLabels {
@@ -158,7 +168,12 @@ impl ConnectionLabels {
 fn connection_labels(record: &Record) -> ConnectionLabels {
     let mut labels = labels_of(record.protocol, record.flags, [&record.source, &record.destination]);
     labels.reporter = record.reporter.as_str();
-    labels.connection_security_policy = if record.mutual_tls { "mutual_tls" } else { "none" };
+    // Only the server's end knows that nothing else secured the connection.
+    labels.connection_security_policy = match (record.mutual_tls, record.reporter) {
+        (true, _) => "mutual_tls",
+        (false, Reporter::Destination) => "none",
+        (false, Reporter::Source) => UNKNOWN,
+    };
     if let Some(service) = &record.service {
         labels.destination_service = format!("{}.{}.svc.cluster.local", service.name(), service.namespace());
         service.name().clone_into(&mut labels.destination_service_name);
@@ -167,22 +182,34 @@ fn connection_labels(record: &Record) -> ConnectionLabels {
     labels
 }
 
+/// The status comes from a server: what is no status of gRPC must not become a series of its own.
+fn grpc_status(status: &str) -> String {
+    match status.parse::<u8>() {
+        Ok(code @ 0..=16) => code.to_string(),
+        _ => UNKNOWN.to_owned(),
+    }
+}
+
 fn labels_of(protocol: &'static str, flags: &'static str, [source, destination]: [&Party; 2]) -> ConnectionLabels {
     let known = |value: &str| if value.is_empty() { UNKNOWN.to_owned() } else { value.to_owned() };
     ConnectionLabels {
         reporter: UNKNOWN,
-        source_workload: known(&source.workload),
+        source_workload: known(workload_of(&source.workload)),
         source_workload_namespace: known(&source.namespace),
         source_principal: known(&source.identity),
         source_app: known(&source.app),
         source_version: known(&source.version),
         source_cluster: known(&source.cluster),
-        destination_workload: known(&destination.workload),
+        source_canonical_service: known(&source.canonical_service),
+        source_canonical_revision: known(&source.canonical_revision),
+        destination_workload: known(workload_of(&destination.workload)),
         destination_workload_namespace: known(&destination.namespace),
         destination_principal: known(&destination.identity),
         destination_app: known(&destination.app),
         destination_version: known(&destination.version),
         destination_cluster: known(&destination.cluster),
+        destination_canonical_service: known(&destination.canonical_service),
+        destination_canonical_revision: known(&destination.canonical_revision),
         destination_service: UNKNOWN.to_owned(),
         destination_service_name: UNKNOWN.to_owned(),
         destination_service_namespace: UNKNOWN.to_owned(),
@@ -197,8 +224,9 @@ mod tests {
     use prometheus_client::encoding::text::encode;
     use prometheus_client::registry::Registry;
 
+    use mesh::Labels;
+
     use super::*;
-    use crate::access::Reporter;
 
     #[test]
     fn a_request_is_counted_under_istios_names_and_series_are_bounded() {
@@ -207,7 +235,8 @@ mod tests {
         record.status = 200;
         metrics.request(&record);
         for number in 0..2 * SERIES_MAX {
-            record.destination.workload = format!("reviews-{number}");
+            record.destination.workload = format!("reviews-v{number}");
+            record.grpc_status = Some(format!("{}", number + 17));
             metrics.request(&record);
         }
         let mut registry = Registry::default();
@@ -216,5 +245,38 @@ mod tests {
         encode(&mut text, &registry).unwrap();
         assert!(text.contains("istio_requests_total{reporter=\"source\",source_workload=\"unknown\""), "{text:.300}");
         assert!(text.lines().count() < SERIES_MAX + 10);
+    }
+
+    fn text(metric: &Family<ConnectionLabels, Counter>) -> String {
+        let mut registry = Registry::default();
+        registry.register("bytes", "Bytes", metric.clone());
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        text.lines().filter(|line| line.starts_with("bytes")).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_connection_that_runs_is_counted_once_under_its_workload() {
+        let metrics = Metrics::default();
+        let mut record = Record::begin(Reporter::Destination, "tcp", "db:5432".into());
+        record.destination = Party::of_pod("db-0", &Labels::from([("version".into(), "v2".into())]));
+        for (sent, received) in [(10, 1), (10, 1), (30, 2)] {
+            (record.bytes_sent, record.bytes_received) = (sent, received);
+            metrics.tcp_moved(&mut record);
+        }
+        record.bytes_sent = 35;
+        metrics.tcp_closed(&mut record);
+        let (sent, received) = (text(&metrics.sent), text(&metrics.received));
+        assert!(sent.ends_with(" 35") && received.ends_with(" 2"), "{sent} {received}");
+        for label in [
+            r#"destination_workload="db""#,
+            r#"destination_canonical_service="db""#,
+            r#"destination_canonical_revision="v2""#,
+            r#"source_canonical_service="unknown""#,
+            r#"source_canonical_revision="unknown""#,
+            r#"connection_security_policy="none""#,
+        ] {
+            assert!(sent.contains(label), "{label}: {sent}");
+        }
     }
 }

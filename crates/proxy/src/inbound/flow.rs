@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::{APP_TIMEOUT, Admitted, Engine, Peer};
 use crate::access::{ClosedBy, Record};
 use crate::body;
-use crate::copy::copy_bidirectional;
+use crate::copy::copy_reporting;
 use crate::detect::{CLIENT_SILENCE, Rewind, Spoken, sniff};
 use crate::fault::flag;
 use crate::hbone::Incoming;
@@ -176,7 +176,8 @@ impl Engine {
 
     async fn carry<A: Captured, B: Captured>(&self, mut io: A, mut app: B, mut record: Record) {
         self.config.recorder.opened(&record);
-        let outcome = copy_bidirectional(&mut io, &mut app, Some(IDLE)).await;
+        let report = |moved| self.config.recorder.progressed(&mut record, moved);
+        let outcome = copy_reporting(&mut io, &mut app, IDLE, report).await;
         if outcome.error.is_some() {
             io.abort();
             app.abort();

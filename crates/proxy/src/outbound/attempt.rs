@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::uri::Authority;
 use http::{HeaderValue, Request, Response, request};
 use hyper::body::Incoming;
-use mesh::{Attempt, Denial, Failure, Load, Protocol, RetryDecision, RouteDecision, SpiffeId, Target};
+use mesh::{Attempt, Denial, Failure, Labels, Load, Protocol, RetryDecision, RouteDecision, SpiffeId, Target};
 
 use super::{Engine, TargetKey, remote_key};
 use crate::access::{Party, Via};
@@ -174,17 +174,19 @@ impl Engine {
             Target::Local { endpoint, address, expected: Some(expected) } => {
                 let key = LocalKey::of(*address, expected);
                 let lease = self.local.get(&key, || self.dial_local(decision, &key, endpoint)).await?;
-                self.over(lease, address.port(), outgoing, &key.address.to_string()).await
+                let server = Server { upstream: key.address.to_string(), ..self.server_over(decision, target, &lease) };
+                self.over(lease, address.port(), outgoing, server).await
             }
             Target::Local { endpoint, address, expected: None } => {
-                let party = Party { workload: endpoint.clone(), ..self.own_cluster() };
+                let party = self.server(decision, target, endpoint, None);
                 self.plainly(*address, speaks(decision.protocol, outgoing.head), outgoing, party).await
             }
             Target::Remote { expected, cluster, .. } => {
                 let key = remote_key(decision, target).ok_or_else(|| Fault::connect("no service"))?;
                 let lease = self.remote.get(&key, || self.dial_remote(decision, &key, expected)).await?;
-                let whom = format!("{} in {cluster}", key.service);
-                self.over(lease, key.port, outgoing, &whom).await
+                let upstream = format!("{} in {cluster}", key.service);
+                let server = Server { upstream, ..self.server_over(decision, target, &lease) };
+                self.over(lease, key.port, outgoing, server).await
             }
         }
     }
@@ -195,18 +197,15 @@ impl Engine {
         lease: Lease<HttpConnection>,
         port: u16,
         outgoing: &Outgoing<'_>,
-        whom: &str,
+        server: Server,
     ) -> Result<Exchange, Fault> {
+        let whom = server.upstream.as_str();
         let mut request = outgoing.request(Some(port))?;
         headers::to_http2(&mut request, outgoing.authority);
         let response = answer_of(&lease, request, outgoing, whom).await?;
         if let Some(fault) = Fault::from_answer(response.status(), response.headers(), whom) {
             return Err(fault);
         }
-        let identity = lease.peer.as_ref().map(|peer| &peer.id);
-        let party = Party { workload: lease.endpoint.clone(), ..self.party_of(identity) };
-        let server =
-            Server { party, upstream: whom.to_owned(), via: lease.via.clone(), mutual_tls: identity.is_some() };
         Ok(Exchange { response, server, hold: Box::new(lease) })
     }
 
@@ -273,8 +272,41 @@ impl Engine {
         dial::remote(&self.config.credentials, &self.gateways, &view, &request).await
     }
 
+    /// What is known of the server at the other end of a connection to a sidecar.
+    fn server_over(&self, decision: &RouteDecision, target: &Target, lease: &HttpConnection) -> Server {
+        let identity = lease.peer.as_ref().map(|peer| &peer.id);
+        let party = self.server(decision, target, &lease.endpoint, identity);
+        Server { party, upstream: String::new(), via: lease.via.clone(), mutual_tls: identity.is_some() }
+    }
+
+    /// What the labels of a target and a proven identity say about a server.
+    pub(super) fn server(
+        &self,
+        decision: &RouteDecision,
+        target: &Target,
+        pod: &str,
+        identity: Option<&SpiffeId>,
+    ) -> Party {
+        let view = self.config.directory.view();
+        let service = decision.service.as_ref().and_then(|name| view.services.get(name));
+        let labels = match target {
+            Target::Local { endpoint, .. } => service
+                .and_then(|service| service.endpoints.iter().find(|known| known.name == *endpoint))
+                .map(|known| &known.labels),
+            Target::Remote { group, .. } => Some(&group.labels),
+        };
+        let described = match labels {
+            Some(labels) => Party::of_pod(pod, labels),
+            None => Party::of_pod(pod, &Labels::new()),
+        };
+        let Party { namespace, identity, cluster, .. } = self.party_of(identity);
+        let of_service = || decision.service.as_ref().map(|service| service.namespace().to_string());
+        let namespace = Some(namespace).filter(|known| !known.is_empty()).or_else(of_service).unwrap_or_default();
+        Party { namespace, identity, cluster, ..described }
+    }
+
     /// What a proven identity says about a server.
-    pub(super) fn party_of(&self, identity: Option<&SpiffeId>) -> Party {
+    fn party_of(&self, identity: Option<&SpiffeId>) -> Party {
         let Some(identity) = identity else { return self.own_cluster() };
         let view = self.config.directory.view();
         let own = view.mesh.as_deref().filter(|mesh| mesh.trust_domain == *identity.trust_domain());

@@ -11,9 +11,9 @@ use tokio::net::TcpStream;
 use super::attempt::{Attempts, Chosen, Repeatable, Server, refused};
 use super::http::Dialled;
 use super::{Engine, Outbound, remote_key};
-use crate::access::{ClosedBy, Party, Record, Reporter};
+use crate::access::{ClosedBy, Record, Reporter};
 use crate::body::chain;
-use crate::copy::{CopyOutcome, abort_tcp, copy_bidirectional};
+use crate::copy::{CopyOutcome, abort_tcp, copy_reporting};
 use crate::detect::{CLIENT_SILENCE, Rewind, Spoken, sniff};
 use crate::fault::{Fault, flag};
 use crate::hbone::{H2Io, Outer, Settings};
@@ -178,13 +178,13 @@ impl Engine {
                 let key = LocalKey::of(*address, expected);
                 let lease = self.opaque.get(&key, || self.dial_opaque(decision, &key)).await?;
                 let io = open_flow(&lease, &address.to_string(), decision.connect_timeout).await?;
-                let party = Party { workload: endpoint.clone(), ..self.party_of(Some(expected)) };
+                let party = self.server(decision, target, endpoint, Some(expected));
                 let server = Server { party, upstream: key.address.to_string(), via: None, mutual_tls: true };
                 Ok(Connected { upstream: Upstream::Tunnel(io), server, hold: Box::new(lease) })
             }
             Target::Local { endpoint, address, expected: None } => {
                 let stream = plain(&address.to_string(), decision.connect_timeout).await?;
-                let party = Party { workload: endpoint.clone(), ..self.party_of(None) };
+                let party = self.server(decision, target, endpoint, None);
                 let server = Server { party, upstream: address.to_string(), ..Server::default() };
                 Ok(Connected { upstream: Upstream::Plain(stream), server, hold: Box::new(()) })
             }
@@ -197,7 +197,7 @@ impl Engine {
                 let authority = format!("{}:{}", key.service.clusterset_host(), key.port);
                 let io = open_flow(&outer, &authority, decision.connect_timeout).await?;
                 let expiry = end_with_identity(self, &outer, remote.peer.clone());
-                let party = Party { workload: remote.endpoint, ..self.party_of(Some(&remote.peer.id)) };
+                let party = self.server(decision, target, &remote.endpoint, Some(&remote.peer.id));
                 let server = Server { party, upstream: authority, via: Some(remote.via), mutual_tls: true };
                 Ok(Connected { upstream: Upstream::Tunnel(io), server, hold: Box::new((outer, remote.hold, expiry)) })
             }
@@ -232,10 +232,11 @@ impl Engine {
         let Connected { upstream, server, hold } = connected;
         note_server(&mut record, server);
         self.config.recorder.opened(&record);
+        let report = |moved| self.config.recorder.progressed(&mut record, moved);
         let outcome = match upstream {
-            Upstream::Tunnel(mut tunnel) => copy_bidirectional(&mut io, &mut tunnel, Some(IDLE)).await,
+            Upstream::Tunnel(mut tunnel) => copy_reporting(&mut io, &mut tunnel, IDLE, report).await,
             Upstream::Plain(mut stream) => {
-                let outcome = copy_bidirectional(&mut io, &mut stream, Some(IDLE)).await;
+                let outcome = copy_reporting(&mut io, &mut stream, IDLE, report).await;
                 if outcome.error.is_some() {
                     stream.abort();
                 }

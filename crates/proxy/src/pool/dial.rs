@@ -8,7 +8,7 @@ use std::time::Duration;
 use api::tunnel::{GroupSelector, Header, Mode, Reply, reply};
 use http::HeaderName;
 use identity::{Credentials, PeerIdentity, PeerPolicy};
-use mesh::{ClusterName, Denial, GroupKey, LocalGateway, MTLS_PORT, ServiceName, SpiffeId, View};
+use mesh::{ClusterName, Denial, Failure, GroupKey, LocalGateway, MTLS_PORT, ServiceName, SpiffeId, View};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -57,6 +57,7 @@ pub async fn local(
     key: &LocalKey,
     timeout: Duration,
 ) -> Result<(TlsStream<TcpStream>, PeerIdentity), Fault> {
+    identified(credentials).await?;
     let whom = key.address;
     let dial = async {
         let stream =
@@ -71,6 +72,9 @@ pub async fn local(
     };
     tokio::time::timeout(timeout, dial).await.map_err(|_| Fault::connect_timeout(&whom.to_string()))?
 }
+
+/// How long a request waits for the sidecar's first certificate.
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The stream to a sidecar of another cluster: inner mTLS on a tunnelled flow.
 pub type RemoteIo = TlsStream<H2Io>;
@@ -107,6 +111,7 @@ pub async fn remote(
     view: &View,
     request: &RemoteRequest<'_>,
 ) -> Result<Remote, Fault> {
+    identified(credentials).await?;
     let order = gateways.order(view);
     let mut last = Fault::denied(Denial::ClusterUnreachable, "no gateway of the own cluster is known");
     for (number, gateway) in order.iter().enumerate() {
@@ -130,6 +135,18 @@ pub async fn remote(
         tracing::debug!(gateway = gateway.name, fault = %last, "a gateway did not carry the flow");
     }
     Err(last)
+}
+
+/// Waits a moment for the own certificate: without one every peer would refuse, and be blamed for it.
+async fn identified(credentials: &Credentials) -> Result<(), Fault> {
+    if credentials.svid().is_some() {
+        return Ok(());
+    }
+    tokio::time::timeout(IDENTITY_TIMEOUT, credentials.ready()).await.map_err(|_| Fault {
+        // No other target would do better.
+        failure: Failure::Timeout,
+        ..Fault::connect("this sidecar has no certificate yet: its agent has not answered")
+    })
 }
 
 async fn through(

@@ -1,5 +1,6 @@
 //! Who is refused.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use identity::{Credentials, PeerPolicy};
@@ -20,6 +21,29 @@ async fn a_server_that_proves_another_identity_gets_no_request() {
         assert_eq!(client.http1("reviews", get("/")).await.status(), 503, "{id}");
         assert!(server.records.lock().unwrap().is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_request_waits_for_the_first_certificate_instead_of_blaming_the_server() {
+    let world = World::new();
+    let server = Server::of(&world, "east", "reviews", Protocol::Http, http_app("one").await).await;
+    let (issued, svid) = tokio::sync::watch::channel(None);
+    let (_kept, bundles) = tokio::sync::watch::channel(Arc::new(world.bundles()));
+    let client = Client::with(Credentials::new(svid, bundles), client_view(&server));
+    let answered = client.http1("reviews", get("/"));
+    tokio::pin!(answered);
+    assert!(tokio::time::timeout(Duration::from_millis(200), answered.as_mut()).await.is_err(), "it does not wait");
+    issued.send_replace(Some(Arc::new(world.svid("east", &id("east", "web"), Duration::from_secs(60)))));
+    assert_eq!(answered.await.status(), 200);
+
+    let late = Client::with(Credentials::anonymous(world.bundles()), client_view(&server));
+    let refused = late.http1("reviews", get("/")).await;
+    assert_eq!(refused.status(), 503);
+    assert!(String::from_utf8_lossy(refused.body()).contains("no certificate yet"), "{refused:?}");
+}
+
+fn client_view(server: &Server) -> ViewOf {
+    ViewOf::cluster("east").local("reviews", Protocol::Http, &[server.ip])
 }
 
 #[tokio::test]
