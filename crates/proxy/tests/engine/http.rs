@@ -37,7 +37,10 @@ async fn an_http_1_1_request_reaches_the_application_with_the_proven_identity_of
     assert!(!headers.contains_key("x-isthmus-port") && !headers.contains_key("x-hop"));
     let record = client.records.lock().unwrap()[0].clone();
     assert_eq!((record.status, record.flags, record.attempts, record.mutual_tls), (200, "-", 1, true));
-    assert_eq!(record.destination.workload, "reviews-0");
+    let destination = &record.destination;
+    assert_eq!((destination.workload.as_str(), destination.namespace.as_str()), ("reviews-0", "default"));
+    let canonical = (destination.canonical_service.as_str(), destination.canonical_revision.as_str());
+    assert_eq!((canonical, record.source.canonical_service.as_str()), (("reviews", "latest"), "web"));
     assert_eq!(record.destination.identity, id("east", "reviews").to_string());
     let record = server.records.lock().unwrap()[0].clone();
     assert_eq!(record.source.identity, id("east", "web").to_string());

@@ -38,6 +38,7 @@ async fn a_request_reaches_another_cluster_under_the_clients_own_identity() {
     let via = record.gateways.unwrap();
     assert_eq!((via.source_gateway.as_str(), via.path.as_str()), ("gateway-1", "gateway-1-to-west"));
     assert_eq!((record.destination.workload.as_str(), record.destination.cluster.as_str()), ("reviews-west-1", "west"));
+    assert_eq!(record.destination.canonical_service, "reviews-west");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

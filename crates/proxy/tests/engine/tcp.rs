@@ -51,6 +51,7 @@ async fn a_server_that_speaks_first_is_heard_and_each_side_closes_for_itself() {
         check_greeter((server.ip, PORT).into(), 1000).await;
         let record = client.records.lock().unwrap()[0].clone();
         assert_eq!((record.bytes_received, record.flags, record.mutual_tls), (1_000_000, "-", true), "{protocol:?}");
+        assert_eq!(record.destination.canonical_service, "db");
     }
 }
 
