@@ -125,7 +125,7 @@ async fn what_is_not_exported_is_unreachable_and_invisible() {
     scenario.ok(&["fleet", "delete", "west", "-f", &export.display().to_string()]).await;
     let gone = async {
         while dig(&scenario, "east", REVIEWS, "A").await.0 != "NXDOMAIN" {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.expect("the name goes with the export");
