@@ -4,10 +4,10 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use identity::{Credentials, EndReason, PeerIdentity};
+use identity::{Credentials, PeerIdentity};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
+use crate::bounded::{Bounded, End};
 use crate::metrics::Metrics;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,6 +25,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKES: usize = 64;
 /// Connections at one time; more are closed at once.
 const CONNECTIONS: usize = 2048;
+/// How long a client without a certificate may stay, or strangers could take all connections there are: it asks once
+/// and is answered.
+const OPEN_LIFETIME: Duration = Duration::from_secs(30);
 
 /// Who is at the other end; an extension of every request. Empty on the join listener.
 #[derive(Debug, Clone)]
@@ -31,11 +35,8 @@ pub(crate) struct Peer(pub(crate) Option<Arc<PeerIdentity>>);
 
 /// One accepted connection.
 pub(crate) struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: Bounded<TlsStream<TcpStream>>,
     peer: Peer,
-    /// Resolves when the peer is no longer to be believed.
-    end: Pin<Box<dyn Future<Output = EndReason> + Send>>,
-    ended: bool,
     /// Counts the connection.
     _slot: OwnedSemaphorePermit,
 }
@@ -92,18 +93,14 @@ async fn handshake_with(listening: &Listening, tcp: TcpStream, slot: OwnedSemaph
     let shaken = match &listening.credentials {
         Some(credentials) => identity::accept_tls(config, tcp, HANDSHAKE_TIMEOUT).await.map(|(stream, peer)| {
             let peer = Arc::new(peer);
-            let (credentials, watched) = (credentials.clone(), Arc::clone(&peer));
-            let end: Pin<Box<dyn Future<Output = EndReason> + Send>> =
-                Box::pin(async move { credentials.expiry(&watched).await });
-            (stream, Peer(Some(peer)), end)
+            (stream, Peer(Some(Arc::clone(&peer))), expiry(credentials.clone(), peer))
         }),
-        None => identity::accept_tls_open(config, tcp, HANDSHAKE_TIMEOUT).await.map(|stream| {
-            let end: Pin<Box<dyn Future<Output = EndReason> + Send>> = Box::pin(std::future::pending());
-            (stream, Peer(None), end)
-        }),
+        None => identity::accept_tls_open(config, tcp, HANDSHAKE_TIMEOUT)
+            .await
+            .map(|stream| (stream, Peer(None), lifetime(OPEN_LIFETIME))),
     };
     match shaken {
-        Ok((stream, peer, end)) => Some(Connection { stream, peer, end, ended: false, _slot: slot }),
+        Ok((stream, peer, end)) => Some(Connection { stream: Bounded::new(stream, end), peer, _slot: slot }),
         Err(error) => {
             listening.metrics.connections_refused.inc();
             let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -111,6 +108,23 @@ async fn handshake_with(listening: &Listening, tcp: TcpStream, slot: OwnedSemaph
             None
         }
     }
+}
+
+/// Resolves when the peer is no longer to be believed.
+fn expiry(credentials: Credentials, peer: Arc<PeerIdentity>) -> End {
+    Box::pin(async move {
+        let reason = credentials.expiry(&peer).await;
+        tracing::info!(%reason, peer = %peer.id, "a connection ends");
+        reason.to_string()
+    })
+}
+
+/// Resolves after a time.
+fn lifetime(duration: Duration) -> End {
+    Box::pin(async move {
+        tokio::time::sleep(duration).await;
+        format!("the connection was open for longer than {duration:?}")
+    })
 }
 
 impl Connected for Connection {
@@ -122,28 +136,14 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    /// An HTTP/2 connection always has a read pending, so its end is noticed here.
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.ended
-            && let Poll::Ready(reason) = self.end.as_mut().poll(cx)
-        {
-            self.ended = true;
-            tracing::info!(%reason, peer = ?self.peer.0.as_ref().map(|peer| peer.id.to_string()), "a connection ends");
-        }
-        if self.ended {
-            return Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionAborted)));
-        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.ended {
-            return Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionAborted)));
-        }
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
-        Poll::Ready(written)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -152,5 +152,21 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_certificate_has_a_lifetime() {
+        let (near, _far) = tokio::io::duplex(64);
+        let begin = tokio::time::Instant::now();
+        let error = Bounded::new(near, lifetime(OPEN_LIFETIME)).read_u8().await.unwrap_err();
+        assert_eq!(error.to_string(), "the connection was open for longer than 30s");
+        assert_eq!(begin.elapsed().as_secs(), OPEN_LIFETIME.as_secs());
     }
 }

@@ -14,6 +14,7 @@
 //! Start reading at [`serve`](serve()), then `node.rs` (commands), `api.rs` (the RPCs), `watch.rs` and `storage.rs`.
 
 mod api;
+mod bounded;
 mod config;
 mod facts;
 mod incoming;

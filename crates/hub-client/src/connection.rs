@@ -64,33 +64,46 @@ pub(crate) async fn dial(address: &str) -> io::Result<TcpStream> {
 
 type Ended = Pin<Box<dyn Future<Output = String> + Send>>;
 
-/// A connection that breaks when its peer's credentials do: h2 always has a read pending, so polling there suffices.
+/// A connection that breaks when its peer's credentials do. Writes ask too: HTTP/2 reads nothing while its peer takes
+/// nothing, so a peer that stopped reading would never be looked at.
 struct Bounded<IO> {
     inner: IO,
     ended: Ended,
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Bounded<IO> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if let Poll::Ready(reason) = this.ended.as_mut().poll(cx) {
-            this.ended = Box::pin(std::future::ready(reason.clone()));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason)));
+impl<IO> Bounded<IO> {
+    fn check_end(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.ended.as_mut().poll(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(reason) => {
+                let again = reason.clone();
+                // Not `ready`, which panics when it is asked twice.
+                self.ended = Box::pin(std::future::poll_fn(move |_| Poll::Ready(again.clone())));
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason))
+            }
         }
-        Pin::new(&mut this.inner).poll_read(cx, buf)
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Bounded<IO> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check_end(cx)?;
+        Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Bounded<IO> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, data)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.check_end(cx)?;
+        Pin::new(&mut self.inner).poll_write(cx, data)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_end(cx)?;
+        Pin::new(&mut self.inner).poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }

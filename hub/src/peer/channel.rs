@@ -2,17 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use api::hub::Blob;
 use api::hub::hub_peer_client::HubPeerClient;
 use hyper_util::rt::TokioIo;
-use identity::{Credentials, EndReason, PeerPolicy, TlsConfigError};
+use identity::{Credentials, PeerPolicy, TlsConfigError};
 use mesh::TrustDomain;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConfig;
@@ -20,6 +17,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
 use super::{MESSAGE_MAX, To, decode, encode};
+use crate::bounded::Bounded;
 use crate::node::{Answer, Request as NodeRequest};
 use crate::raft_types::NodeId;
 
@@ -82,47 +80,15 @@ impl Peers {
     }
 }
 
+/// Connects; the connection breaks when its peer is no longer to be believed.
 async fn connect(
     config: Arc<ClientConfig>,
     credentials: Credentials,
     target: String,
-) -> io::Result<TokioIo<Connected>> {
+) -> io::Result<TokioIo<Bounded<TlsStream<TcpStream>>>> {
     let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&target)).await??;
     tcp.set_nodelay(true)?;
     let (stream, peer) = identity::connect_tls(config, tcp, CONNECT_TIMEOUT).await.map_err(io::Error::other)?;
-    let end = Box::pin(async move { credentials.expiry(&peer).await });
-    Ok(TokioIo::new(Connected { stream, end, ended: false }))
-}
-
-/// A connection that breaks when its peer is no longer to be believed.
-struct Connected {
-    stream: TlsStream<TcpStream>,
-    end: Pin<Box<dyn Future<Output = EndReason> + Send>>,
-    ended: bool,
-}
-
-impl AsyncRead for Connected {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.ended && self.end.as_mut().poll(cx).is_ready() {
-            self.ended = true;
-        }
-        if self.ended {
-            return Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionAborted)));
-        }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connected {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+    let end = Box::pin(async move { credentials.expiry(&peer).await.to_string() });
+    Ok(TokioIo::new(Bounded::new(stream, end)))
 }
