@@ -44,5 +44,5 @@ pub use projection::{Delta, Viewer, diff, patch, projection};
 pub use resource::{ClusterRecord, Facts, Resource, Resources, SignedFact, Statement, Value};
 pub use row::RowError;
 pub use state::State;
-pub use token::{Token, TokenState, TokenUse};
+pub use token::{Token, TokenShown, TokenState, TokenUse};
 pub use validate::Broken;

@@ -31,6 +31,21 @@ pub struct TokenUse {
     pub revision: u64,
 }
 
+/// What a join says about its token.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenShown<'a> {
+    /// The token's id.
+    pub id: &'a str,
+    /// SHA-256 of the secret that was shown.
+    pub secret_sha256: &'a [u8; 32],
+    /// The cluster that wants to join.
+    pub cluster: &'a ClusterName,
+    /// Its trust domain.
+    pub trust_domain: &'a TrustDomain,
+    /// The request id of the join.
+    pub request_id: &'a str,
+}
+
 /// What a token is good for at a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenState {

@@ -121,9 +121,18 @@ impl ByHand {
     }
 
     async fn send(&self, hub: &Hub, change: impl FnOnce(&mut pb::JoinRequest)) -> Result<pb::JoinResponse, Status> {
+        self.send_to(hub, 1, change).await
+    }
+
+    async fn send_to(
+        &self,
+        hub: &Hub,
+        node: u64,
+        change: impl FnOnce(&mut pb::JoinRequest),
+    ) -> Result<pb::JoinResponse, Status> {
         let mut request = self.request.clone();
         change(&mut request);
-        let address = hub.nodes[&1].config.listen_join.to_string();
+        let address = hub.nodes[&node].config.listen_join.to_string();
         let credentials = identity::Credentials::anonymous(hub.hub_bundles());
         let channel = crate::access::open_channel(&address, &credentials);
         JoinClient::new(channel).join(request).await.map(tonic::Response::into_inner)
@@ -161,4 +170,42 @@ async fn a_join_without_possession_of_the_root_key_is_refused() {
     let bundle_of_west = trust::Signed::decode(bundle_of_west.as_slice()).unwrap();
     assert_eq!(refused(&|request| request.bundle = Some(bundle_of_west.clone())).await, Code::InvalidArgument);
     hand.send(&hub, |_| {}).await.expect("untouched, it is accepted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_join_with_a_token_that_is_good_for_nothing_writes_nothing() {
+    let hub = Hub::start(Setup::default()).await;
+    let leader = hub.leader().await;
+    let follower = hub.running().into_iter().find(|id| *id != leader).unwrap();
+    let token = hub.token("east").await;
+    let revoked = hub.token("east").await;
+    hub.client.revoke_token(&revoked.id).await.unwrap();
+    let hand = ByHand::new(&hub, &token);
+    let before = hub.converged().await.last_log_index;
+    let secret = token.token.split_once('.').unwrap().1;
+    for bad in [format!("{}.guess", token.id), format!("unknown.{secret}"), revoked.token.clone()] {
+        for node in [leader, follower] {
+            let refused = hand.send_to(&hub, node, |request| request.token.clone_from(&bad)).await;
+            assert_eq!(refused.expect_err("refused").code(), Code::PermissionDenied, "{bad}");
+        }
+    }
+    let elsewhere = hand.send_to(&hub, follower, |request| request.cluster = "west".to_owned()).await;
+    assert_eq!(elsewhere.expect_err("refused").code(), Code::PermissionDenied);
+    assert_eq!(hub.converged().await.last_log_index, before, "nothing was written");
+    let joined = hand.send_to(&hub, follower, |_| {}).await.expect("a good token is accepted");
+    let retried = hand.send_to(&hub, leader, |_| {}).await.expect("and its retry");
+    assert_eq!(joined.revision, retried.revision);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn any_node_knows_a_token_at_once() {
+    let hub = Hub::start(Setup::default()).await;
+    for round in 0..5 {
+        let name = format!("east-{round}");
+        let token = hub.token(&name).await;
+        // A node that may not have heard of it yet.
+        let last = token.join_addresses.last().cloned();
+        let config = JoinConfig { hub: last.into_iter().collect(), ..hub.join_config(&token, &name) };
+        hub_client::join(config).await.unwrap();
+    }
 }

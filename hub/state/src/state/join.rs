@@ -9,16 +9,23 @@ use crate::key::Key;
 use crate::lease::LeaseRecord;
 use crate::limits::Limits;
 use crate::resource::{ClusterRecord, Statement, Value};
-use crate::token::{Token, TokenUse};
+use crate::state::State;
+use crate::token::{Token, TokenShown, TokenUse};
 
 pub(super) fn apply(step: &mut Step<'_>, join: &Join, now_ms: u64) -> Result<Done, Refusal> {
     check_not_reserved(&join.cluster, &join.trust_domain)?;
-    let token = match step.state().tokens.get(&join.token_id) {
-        Some(token) if token.secret_sha256 == join.secret_sha256 => token.clone(),
-        _ => return Err(Refusal::TokenUnknown),
+    let shown = TokenShown {
+        id: &join.token_id,
+        secret_sha256: &join.secret_sha256,
+        cluster: &join.cluster,
+        trust_domain: &join.trust_domain,
+        request_id: &join.request_id,
     };
-    if let Some(revision) = check_token(&token, join, now_ms)? {
-        return Ok(Done::Replayed(revision));
+    let token = step.state().check_token(&shown, now_ms)?.clone();
+    match &token.used_by {
+        Some(used) if used.key_fingerprint == join.key_fingerprint => return Ok(Done::Replayed(used.revision)),
+        Some(_) => return Err(Refusal::TokenUsed),
+        None => {}
     }
     check_bundle(join)?;
     check_members(step, join)?;
@@ -27,22 +34,28 @@ pub(super) fn apply(step: &mut Step<'_>, join: &Join, now_ms: u64) -> Result<Don
     Ok(Done::Changed(format!("join cluster {} ({})", join.cluster, join.trust_domain)))
 }
 
-/// `Some(revision)`: this very join took effect before. A retry counts even when the token has expired meanwhile.
-fn check_token(token: &Token, join: &Join, now_ms: u64) -> Result<Option<u64>, Refusal> {
-    if token.revoked {
-        return Err(Refusal::TokenRevoked);
-    }
-    if token.cluster != join.cluster || token.trust_domain != join.trust_domain {
-        let (cluster, trust_domain) = (token.cluster.clone(), token.trust_domain.clone());
-        return Err(Refusal::TokenElsewhere { cluster, trust_domain });
-    }
-    match &token.used_by {
-        Some(used) if used.key_fingerprint == join.key_fingerprint && used.request_id == join.request_id => {
-            Ok(Some(used.revision))
+impl State {
+    /// What may be known of a token before any signature is looked at: with `Err` the join would be refused. A token
+    /// that was used may come with the same request again, even when it has expired meanwhile; whether by the same key,
+    /// only the join itself tells.
+    pub fn check_token(&self, shown: &TokenShown<'_>, now_ms: u64) -> Result<&Token, Refusal> {
+        let token = match self.tokens.get(shown.id) {
+            Some(token) if token.secret_sha256 == *shown.secret_sha256 => token,
+            _ => return Err(Refusal::TokenUnknown),
+        };
+        if token.revoked {
+            return Err(Refusal::TokenRevoked);
         }
-        Some(_) => Err(Refusal::TokenUsed),
-        None if token.expires_at_ms <= now_ms => Err(Refusal::TokenExpired),
-        None => Ok(None),
+        if token.cluster != *shown.cluster || token.trust_domain != *shown.trust_domain {
+            let (cluster, trust_domain) = (token.cluster.clone(), token.trust_domain.clone());
+            return Err(Refusal::TokenElsewhere { cluster, trust_domain });
+        }
+        match &token.used_by {
+            Some(used) if used.request_id == shown.request_id => Ok(token),
+            Some(_) => Err(Refusal::TokenUsed),
+            None if token.expires_at_ms <= now_ms => Err(Refusal::TokenExpired),
+            None => Ok(token),
+        }
     }
 }
 
