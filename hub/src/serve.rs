@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use api::hub::hub_peer_server::HubPeerServer;
 use api::hub::hub_server::HubServer;
 use api::hub::join_server::JoinServer;
+use hub_state::Role;
 use identity::{Credentials, PeerPolicy, TrustBundle};
 use mesh::TrustDomain;
 use openraft::SnapshotPolicy;
@@ -18,7 +19,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
+use tonic::{Request, Status};
 
 use crate::api::HubService;
 use crate::config::Config;
@@ -183,16 +187,18 @@ async fn serve_listeners(
     tracing::info!(node = config.node_id, mesh = %config.mesh_id, "the hub node serves");
 
     let api = server()
-        .add_service(
+        .add_service(InterceptedService::new(
             HubServer::new(hub)
                 .max_decoding_message_size(CLIENT_MESSAGE_MAX)
                 .max_encoding_message_size(CLIENT_ANSWER_MAX),
-        )
-        .add_service(
+            only(node, |role| matches!(role, Role::Operator | Role::Agent(_))),
+        ))
+        .add_service(InterceptedService::new(
             HubPeerServer::new(PeerService { node: node.clone() })
                 .max_decoding_message_size(peer::MESSAGE_MAX)
                 .max_encoding_message_size(peer::MESSAGE_MAX),
-        )
+            only(node, |role| *role == Role::Hub),
+        ))
         .serve_with_incoming_shutdown(api, draining.clone().cancelled_owned());
     let join = server()
         .add_service(JoinServer::new(join_service).max_decoding_message_size(256 * 1024))
@@ -212,6 +218,16 @@ async fn serve_listeners(
     };
     admin.abort();
     result
+}
+
+/// Turns away whoever can have no business with a service, before a message of theirs is read. What a role may do within
+/// a service, each RPC says itself.
+fn only(node: &Node, admits: fn(&Role) -> bool) -> impl Interceptor + Clone + Send + Sync + 'static {
+    let node = node.clone();
+    move |request: Request<()>| match admits(&node.caller(&request)?.role) {
+        true => Ok(request),
+        false => Err(Status::permission_denied("this service is not for callers of this role")),
+    }
 }
 
 type Incoming = ReceiverStream<std::io::Result<incoming::Connection>>;

@@ -114,6 +114,33 @@ async fn every_rpc_has_a_role() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_has_no_role_for_a_service_is_turned_away_before_the_message_is_read() {
+    let hub = one_node().await;
+    let east = hub.join("east").await;
+    let address = hub.api(1);
+    let gateway = east.ca.issue_self(&id("east.demo", "gateway"), HOUR, SystemTime::now()).unwrap();
+    let gateway = Credentials::fixed(gateway, hub.hub_bundles());
+    let node = hub.root().issue_self(&id("hub.demo", "hub"), HOUR, SystemTime::now()).unwrap();
+    let node = Credentials::fixed(node, hub.hub_bundles());
+    // A message that nobody may send: whoever is asked to decode it says so.
+    let to_hub = async |credentials: &Credentials| {
+        let request = transaction(&"x".repeat(8 * 1024 * 1024 + 1), vec![]);
+        code(Rpc::new(channel(&address, credentials)).transact(request).await)
+    };
+    let to_peer = async |credentials: &Credentials| {
+        let blob = pb::Blob { data: vec![0; 64 * 1024 * 1024 + 1] };
+        code(HubPeerClient::new(channel(&address, credentials)).append(blob).await)
+    };
+    assert_eq!(to_hub(&east.credentials).await, Code::OutOfRange);
+    assert_eq!(to_hub(&gateway).await, Code::PermissionDenied);
+    assert_eq!(to_hub(&node).await, Code::PermissionDenied);
+    assert_eq!(to_peer(&node).await, Code::OutOfRange);
+    for credentials in [&gateway, &east.credentials, &hub.operator.to_credentials().unwrap()] {
+        assert_eq!(to_peer(credentials).await, Code::PermissionDenied);
+    }
+}
+
 async fn gets_in(hub: &Hub, credentials: &Credentials) -> bool {
     let mut client = Rpc::new(channel(&hub.api(1), credentials));
     client.read(pb::ReadRequest { stale: true, ..Default::default() }).await.is_ok()
