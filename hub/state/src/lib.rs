@@ -39,7 +39,7 @@ pub use command::{
 pub use history::History;
 pub use key::{Key, Kind};
 pub use lease::{LeaseClock, LeaseRecord};
-pub use limits::{AUDIT_KEPT, Limits, REQUESTS_KEPT, Usage};
+pub use limits::{AUDIT_KEPT, Limits, REQUESTS_KEPT, TOKENS_KEPT, Usage};
 pub use projection::{Delta, Viewer, diff, patch, projection};
 pub use resource::{ClusterRecord, Facts, Resource, Resources, SignedFact, Statement, Value};
 pub use row::RowError;

@@ -9,6 +9,8 @@ use crate::resource::Value;
 pub const REQUESTS_KEPT: usize = 4096;
 /// Audit entries that are kept.
 pub const AUDIT_KEPT: usize = 1000;
+/// Tokens that exist at one time, used, revoked and expired ones included; the oldest of those make room.
+pub const TOKENS_KEPT: usize = 4096;
 
 /// Bounds per cluster. Constants of the protocol, not configuration: replicas must agree on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -45,7 +45,7 @@ impl State {
                 let request = transact::Request { id: request_id, role, compares, operations };
                 transact::apply(&mut step, command, &request)
             }
-            Action::CreateToken(token) => tokens::create(&mut step, token),
+            Action::CreateToken(token) => tokens::create(&mut step, token, command.now_ms),
             Action::RevokeToken { id } => tokens::revoke(&mut step, id),
             Action::Join(join) => join::apply(&mut step, join, command.now_ms),
             Action::ExpireLease { cluster, epoch } => leases::expire(&mut step, cluster, *epoch, command.now_ms),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::address::ADDRESSES_MAX;
 use crate::key::Key;
-use crate::limits::{AUDIT_KEPT, Limits, REQUESTS_KEPT};
+use crate::limits::{AUDIT_KEPT, Limits, REQUESTS_KEPT, TOKENS_KEPT};
 use crate::resource::{Statement, Value, matches};
 use crate::state::State;
 
@@ -107,6 +107,9 @@ impl State {
         }
         if self.audit.len() > AUDIT_KEPT {
             return Err(Broken::Bound("the audit log"));
+        }
+        if self.tokens.len() > TOKENS_KEPT {
+            return Err(Broken::Bound("the table of tokens"));
         }
         let index: BTreeMap<(String, String), u64> = self
             .requests

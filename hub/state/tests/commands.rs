@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use hub_state::{
     Action, Applied, Command, Compare, Facts, Join, Key, Limits, NewToken, Operation, REQUESTS_KEPT, Refusal, Role,
-    SignedFact, State, Statement, TokenState, Value,
+    SignedFact, State, Statement, TOKENS_KEPT, TokenState, Value,
 };
 use mesh::{ClusterName, ServiceName, TrustDomain};
 
@@ -116,6 +116,50 @@ fn a_token_is_good_for_one_join_and_its_retries() {
     assert_eq!(refusal(apply(&mut state, Action::Join(other_request))), "token-used");
     let other_key = Join { key_fingerprint: [8; 32], ..join("a", "east") };
     assert_eq!(refusal(apply(&mut state, Action::Join(other_key))), "token-used");
+}
+
+#[test]
+fn a_full_table_of_tokens_drops_the_oldest_that_are_worthless_and_only_those() {
+    let token_until = |id: &str, name: &str, expires_at_ms| {
+        let Action::CreateToken(new) = token(id, name, &format!("{name}.demo")) else { unreachable!() };
+        Action::CreateToken(NewToken { expires_at_ms, ..new })
+    };
+    let mut state = State::default();
+    revision(apply(&mut state, token_until("used", "east", 6000)));
+    revision(apply(&mut state, Action::Join(join("used", "east"))));
+    revision(apply(&mut state, token_until("revoked", "west", 7000)));
+    revision(apply(&mut state, Action::RevokeToken { id: "revoked".to_owned() }));
+    revision(apply(&mut state, token_until("expired", "west", 2000)));
+    for n in state.tokens().len()..TOKENS_KEPT {
+        revision(state.apply(&Command {
+            actor: "spiffe://test".to_owned(),
+            now_ms: 1000,
+            action: token_until(&format!("good-{n:04}"), "west", 5000),
+        }));
+    }
+    for dropped in ["expired", "used", "revoked"] {
+        assert!(state.tokens().contains_key(dropped));
+        let before = state.rows();
+        let applied = apply_at(&mut state, 3000, token_until(&format!("after-{dropped}"), "west", 8000));
+        assert!(!state.tokens().contains_key(dropped));
+        assert_eq!(state.tokens().len(), TOKENS_KEPT);
+        let mut rows = before;
+        for change in &applied.rows {
+            match &change.value {
+                Some(value) => rows.insert(change.key.clone(), value.clone()),
+                None => rows.remove(&change.key),
+            };
+        }
+        assert_eq!(rows, state.rows(), "the rows follow");
+        revision(applied);
+    }
+    let full = state.clone();
+    assert_eq!(refusal(apply_at(&mut state, 3000, token_until("more", "west", 8000))), "invalid");
+    assert_eq!(state, full, "nothing that is good was dropped");
+    // A retry of the last creation needs no room.
+    assert!(apply_at(&mut state, 3000, token_until("after-revoked", "west", 8000)).outcome.unwrap().replayed);
+    revision(apply_at(&mut state, 5000, token_until("more", "west", 8000)));
+    assert!(!state.tokens().contains_key("good-0003"), "the first of those that have expired");
 }
 
 #[test]

@@ -73,6 +73,13 @@ impl<'a> Step<'a> {
         self.tokens.entry(id.to_owned()).or_insert(before);
     }
 
+    /// Removes a token, if it is there.
+    pub(super) fn delete_token(&mut self, id: &str) {
+        if let Some(before) = self.state.tokens.remove(id) {
+            self.tokens.entry(id.to_owned()).or_insert(Some(before));
+        }
+    }
+
     /// The next unused address number.
     pub(super) fn next_address(&mut self) -> u32 {
         self.state.meta.addresses += 1;

@@ -4,12 +4,10 @@ use mesh::{ClusterName, TrustDomain};
 
 use super::step::{Done, Step};
 use crate::command::{NewToken, Refusal};
-use crate::token::Token;
+use crate::limits::TOKENS_KEPT;
+use crate::token::{Token, TokenState};
 
-/// Tokens that exist at one time, used and expired ones included; the oldest of those make room.
-const TOKENS_KEPT: usize = 4096;
-
-pub(super) fn create(step: &mut Step<'_>, new: &NewToken) -> Result<Done, Refusal> {
+pub(super) fn create(step: &mut Step<'_>, new: &NewToken, now_ms: u64) -> Result<Done, Refusal> {
     check_not_reserved(&new.cluster, &new.trust_domain)?;
     if let Some(owner) = step.state().cluster_of(&new.trust_domain)
         && *owner != new.cluster
@@ -28,13 +26,28 @@ pub(super) fn create(step: &mut Step<'_>, new: &NewToken) -> Result<Done, Refusa
         // The shell retries with the same id and secret when the leader is lost on the way.
         Some(existing) if *existing == token => return Ok(Done::Replayed(step.revision() - 1)),
         Some(_) => return Err(Refusal::Invalid { why: "a token with this id exists".to_owned() }),
-        None if step.state().tokens.len() >= TOKENS_KEPT => {
-            return Err(Refusal::Invalid { why: format!("there are {TOKENS_KEPT} tokens already") });
-        }
-        None => {}
+        None => make_room(step, now_ms)?,
     }
     step.put_token(&new.id, token);
     Ok(Done::Changed(format!("create token {} for cluster {} ({})", new.id, new.cluster, new.trust_domain)))
+}
+
+/// Drops worthless tokens, those whose time ends first before the others, until one more has its place.
+fn make_room(step: &mut Step<'_>, now_ms: u64) -> Result<(), Refusal> {
+    let excess = (step.state().tokens.len() + 1).saturating_sub(TOKENS_KEPT);
+    if excess == 0 {
+        return Ok(());
+    }
+    let worthless = step.state().tokens.iter().filter(|(_, token)| token.state(now_ms) != TokenState::Unused);
+    let mut worthless: Vec<(u64, String)> = worthless.map(|(id, token)| (token.expires_at_ms, id.clone())).collect();
+    if worthless.len() < excess {
+        return Err(Refusal::Invalid { why: format!("there are {TOKENS_KEPT} unused tokens already") });
+    }
+    worthless.sort_unstable();
+    for (_, id) in worthless.into_iter().take(excess) {
+        step.delete_token(&id);
+    }
+    Ok(())
 }
 
 pub(super) fn revoke(step: &mut Step<'_>, id: &str) -> Result<Done, Refusal> {
