@@ -1,6 +1,6 @@
 //! The figures of docs/benchmarks.md: memory of every process idle and under load, and what the mesh adds to a request.
 //!
-//! `cargo build --release --bins && cargo run --release --example measure`. Direct, in-cluster and cross-cluster runs
+//! `cargo run --release --example measure`. Direct, in-cluster and cross-cluster runs
 //! alternate, so that whatever else the machine does hits all alike; medians and spreads over the rounds.
 
 #![expect(clippy::expect_used, reason = "whatever fails here is a failed test")]

@@ -144,13 +144,18 @@ fn texts(output: &Output) -> (String, String) {
 pub fn binaries() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
+        // target/<profile>/{deps,examples}/<this> -> target/<profile>
+        let this = std::env::current_exe().expect("the path of the test");
+        let directory = this.ancestors().nth(2).expect("a target directory").to_owned();
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-        let status = Command::new(cargo).args(["build", "--quiet", "--bins", "--manifest-path", manifest]).status();
-        assert!(status.expect("cargo runs").success(), "the binaries do not build");
-        // target/<profile>/deps/<test> -> target/<profile>
-        let test = std::env::current_exe().expect("the path of the test");
-        test.ancestors().nth(2).expect("a target directory").to_owned()
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--bins", "--manifest-path"]);
+        build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
+        if directory.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo runs").success(), "the binaries do not build");
+        directory
     });
     built.clone()
 }
