@@ -66,7 +66,7 @@ fn check_own(names: &BTreeMap<String, String>, path: &str, known: &[&str], error
     let unknown = names.keys().filter(|name| name.starts_with(OWN_PREFIX) && !known.contains(&name.as_str()));
     for name in unknown {
         let hint = suggest::hint(name, known.iter().copied());
-        errors.add_with_hint(&format!("{path}[{name:?}]"), "means nothing here", &hint);
+        errors.add_with_hint(format!("{path}[{name:?}]"), "means nothing here", &hint);
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh::{
-    ExportPolicy, HostEntry, LocalGateway, MeshId, MeshInfo, MtlsMode, RemoteCluster, RemoteGateway, TrustDomain, Workload,
-    WorkloadPort,
+    ExportPolicy, HostEntry, LocalGateway, MeshId, MeshInfo, MtlsMode, RemoteCluster, RemoteGateway, TrustDomain,
+    Workload, WorkloadPort,
 };
 
 use super::{WireError, convert_all, error, parse, parse_all, port_number, protocol, service_name, texts};
