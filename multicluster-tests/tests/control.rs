@@ -64,7 +64,7 @@ async fn operators_see_the_mesh_and_why_a_request_goes_where_it_goes() {
     assert_eq!(rows(&scenario.json(&["gateways", "-o", "json"]).await), 2);
     assert!(scenario.ok(&["services"]).await.contains("reviews"));
     let why = scenario.ok(&["explain", "--from", "east/web", "--to", &format!("{REVIEWS}:9080")]).await;
-    for part in ["west", "spiffe://west.demo/ns/default/sa/reviews", "no-local-endpoint"] {
+    for part in ["west", "spiffe://west.demo/ns/default/sa/reviews", "this cluster has no ready endpoint"] {
         assert!(why.contains(part), "{part} is missing: {why}");
     }
     scenario.ok(&["check"]).await;
