@@ -135,20 +135,9 @@ async fn no_listener_lets_a_bad_credential_in() {
     for bad in BadCredential::ALL {
         assert!(!gets_in_by_quic(quic, &fakes.bad(bad)).await, "quic: {bad:?} got in");
     }
-    early_data_has_no_ticket(quic, &fakes.good()).await;
     let hbone = SocketAddr::from((scenario.fleet.plan().cluster("west").unwrap().gateways[0].ip, 15008));
     let stranger = self::fakes(&scenario, workload("east.demo", "web"));
     assert!(!gets_in(hbone, &stranger.good()).await, "a workload of another cluster got into the gateway's HBONE port");
-}
-
-/// Without a session ticket there is nothing that early data could be sent with.
-async fn early_data_has_no_ticket(address: SocketAddr, credentials: &Credentials) {
-    let endpoint = quic_endpoint();
-    let config = quic_config(credentials);
-    let first = endpoint.connect_with(config.clone(), address, "isthmus.invalid").unwrap().await.expect("it connects");
-    probe(&first).await.expect("the listener answers");
-    let again = endpoint.connect_with(config, address, "isthmus.invalid").expect("it starts");
-    assert!(again.into_0rtt().is_err(), "early data could be sent");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
