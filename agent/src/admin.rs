@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use config::{Finding, Local};
 use discovery::Kind;
 use discovery::server::{Clients, Snapshot};
 use serde_json::{Value, json};
@@ -10,7 +11,6 @@ use tokio::sync::watch;
 
 use crate::exports::book::Book;
 use crate::facts::Facts;
-use crate::local::Local;
 use crate::source::Files;
 
 /// Everything that can be looked at.
@@ -18,6 +18,7 @@ use crate::source::Files;
 pub(crate) struct Shown {
     pub(crate) files: watch::Receiver<Arc<Files>>,
     pub(crate) local: watch::Receiver<Arc<Local>>,
+    pub(crate) findings: watch::Receiver<Arc<Vec<Finding>>>,
     pub(crate) book: watch::Receiver<Arc<Book>>,
     pub(crate) facts: watch::Receiver<Arc<Facts>>,
     pub(crate) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
@@ -60,6 +61,7 @@ impl Shown {
             "files": files.status(),
             "duplicates": files.duplicates(),
             "problems": local.problems,
+            "findings": &*self.findings.borrow().as_slice(),
             "services": services,
             "workloads": local.workloads.keys().collect::<Vec<_>>(),
         })

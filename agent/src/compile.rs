@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use discovery::Kind;
 use discovery::server::Snapshot;
 use mesh::{
     ClusterName, ExportPolicy, Group, HostEntry, Import, LocalGateway, MeshInfo, MtlsMode, Namespace, RemoteCluster,
-    RemoteGateway, SYSTEM_NAMESPACE, Service, ServiceName, ServicePort, SpiffeId, Workload,
+    RemoteGateway, SYSTEM_NAMESPACE, Service, ServiceName, ServicePort, SpiffeId, Visibility, Workload,
 };
 
 use crate::config::GatewayConfig;
 use crate::exports::is_exported;
 use crate::imports::{Accepted, Member};
-use crate::local::{Local, LocalService};
+use config::{Compiled, Local, LocalService};
 
 /// A workload that may get an SVID, from its bootstrap registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,28 @@ pub struct Inputs<'a> {
     pub stale: &'a BTreeMap<ClusterName, u64>,
     /// Registered workloads by `<namespace>/<name>`.
     pub registrations: &'a BTreeMap<String, Registration>,
+    /// What users configured, compiled from the manifests and [`with_registered`] workloads.
+    pub configured: &'a Compiled,
+}
+
+/// What the manifests say and the workloads that only registered: their sidecars are configured like all others.
+pub fn with_registered(local: &Local, registrations: &BTreeMap<String, Registration>) -> Local {
+    let mut local = local.clone();
+    add_registered(&mut local.workloads, registrations);
+    add_exported_ports(&mut local.workloads, &local.services);
+    local
+}
+
+/// The services that other clusters offer to this one, with their ports.
+pub fn imported_ports(accepted: &Accepted, own: &ClusterName) -> BTreeMap<ServiceName, BTreeSet<u16>> {
+    let mut imported: BTreeMap<ServiceName, BTreeSet<u16>> = BTreeMap::new();
+    for member in accepted.members.values() {
+        for (name, export) in member.offered_to(own) {
+            let ports = export.ports.iter().filter_map(|port| u16::try_from(port.number).ok());
+            imported.entry(name.clone()).or_default().extend(ports);
+        }
+    }
+    imported
 }
 
 /// Compiles a snapshot. The same inputs give the same bytes.
@@ -51,6 +74,7 @@ pub fn compile(inputs: &Inputs<'_>, revision: u64) -> Snapshot {
     add_gateways(&mut snapshot, inputs);
     add_clusters(&mut snapshot, inputs);
     add_workloads(&mut snapshot, inputs);
+    add_configured(&mut snapshot, inputs.configured);
     let imports = imports(inputs);
     let names: BTreeSet<&ServiceName> = inputs.local.services.keys().chain(imports.keys().copied()).collect();
     for name in names {
@@ -97,10 +121,9 @@ fn add_clusters(snapshot: &mut Snapshot, inputs: &Inputs<'_>) {
     }
 }
 
-/// Workloads of the manifests, and registered ones that no slice mentions: they offer no port but have a sidecar.
-fn add_workloads(snapshot: &mut Snapshot, inputs: &Inputs<'_>) {
-    let mut workloads = inputs.local.workloads.clone();
-    for (key, registration) in inputs.registrations {
+/// Registered workloads that no slice mentions: they offer no port but have a sidecar.
+fn add_registered(workloads: &mut BTreeMap<String, Workload>, registrations: &BTreeMap<String, Registration>) {
+    for (key, registration) in registrations {
         let Some((namespace, name)) = key.split_once('/') else { continue };
         if namespace != registration.namespace.as_str() || namespace == SYSTEM_NAMESPACE {
             continue;
@@ -112,23 +135,49 @@ fn add_workloads(snapshot: &mut Snapshot, inputs: &Inputs<'_>) {
             labels: BTreeMap::new(),
             ports: Vec::new(),
             mtls: MtlsMode::Permissive,
+            locality: String::new(),
+            config: Arc::default(),
         });
         // The registration decides who the workload is; a slice only says so.
         workload.service_account.clone_from(&registration.account);
     }
-    add_exported_ports(&mut workloads, inputs.local);
-    for (key, workload) in workloads {
+}
+
+fn add_workloads(snapshot: &mut Snapshot, inputs: &Inputs<'_>) {
+    for (key, workload) in &inputs.local.workloads {
+        let config = inputs.configured.workloads.get(key).cloned().map(Arc::new);
+        let workload = Workload { config: config.unwrap_or_default(), ..workload.clone() };
         let account = workload.service_account.as_str();
         let owner = SpiffeId::new(inputs.mesh.trust_domain.clone(), workload.namespace.clone(), account);
         let Ok(owner) = owner else { continue };
         snapshot.owners.insert(key.clone(), owner);
-        snapshot.insert(Kind::Workload, key, &api::discovery::Workload::from(&workload));
+        snapshot.insert(Kind::Workload, key.clone(), &api::discovery::Workload::from(&workload));
+    }
+}
+
+/// Hosts that configuration adds, and the TLS material that it names.
+fn add_configured(snapshot: &mut Snapshot, configured: &Compiled) {
+    for (name, service) in &configured.entries {
+        let visible = service.config.entry.as_ref().map(|entry| &entry.visible_to);
+        if let Some(Visibility::Namespaces(namespaces)) = visible {
+            let readers = namespaces.iter().map(ToString::to_string).collect();
+            snapshot.entry_readers.insert(name.to_string(), readers);
+        }
+        let message = api::discovery::Entry { service: Some(api::discovery::Service::from(service)) };
+        snapshot.insert(Kind::Entry, name.to_string(), &message);
+    }
+    for (name, host) in &configured.hosts {
+        snapshot.insert(Kind::HostEntry, name.to_string(), &api::discovery::HostEntry::from(host));
+    }
+    for (name, shared) in &configured.secrets {
+        snapshot.secret_readers.insert(name.clone(), shared.readers.clone());
+        snapshot.insert(Kind::Secret, name.clone(), &api::discovery::Secret::from(&*shared.secret));
     }
 }
 
 /// Tells each workload which of its ports exported services lead to: its sidecar opens no other port to other clusters.
-fn add_exported_ports(workloads: &mut BTreeMap<String, Workload>, local: &Local) {
-    for (name, service) in &local.services {
+fn add_exported_ports(workloads: &mut BTreeMap<String, Workload>, services: &BTreeMap<ServiceName, LocalService>) {
+    for (name, service) in services {
         let Some(policy) = export_policy(service) else { continue };
         for endpoint in &service.endpoints {
             let key = format!("{}/{}", name.namespace(), endpoint.name);
@@ -184,6 +233,11 @@ fn service(inputs: &Inputs<'_>, name: &ServiceName, imports: &BTreeMap<ClusterNa
     }
     let headless = local.map(|local| local.headless);
     let shared = local.is_some_and(is_exported) || !imports.is_empty();
+    let mut endpoints = local.map(|local| local.endpoints.clone()).unwrap_or_default();
+    for endpoint in &mut endpoints {
+        let plain = inputs.configured.plain_ports.get(&format!("{}/{}", name.namespace(), endpoint.name));
+        endpoint.plain_ports = plain.cloned().unwrap_or_default();
+    }
     Service {
         name: name.clone(),
         global: local.is_some_and(|local| local.global),
@@ -191,9 +245,10 @@ fn service(inputs: &Inputs<'_>, name: &ServiceName, imports: &BTreeMap<ClusterNa
         clusterset_addresses: inputs.addresses.get(name).filter(|_| shared).cloned().unwrap_or_default(),
         cluster_addresses: local.map(|local| local.addresses.clone()).unwrap_or_default(),
         ports: ports.into_values().collect(),
-        endpoints: local.map(|local| local.endpoints.clone()).unwrap_or_default(),
+        endpoints,
         export: local.and_then(export_policy),
         imports: imports.iter().map(|(cluster, imported)| (cluster.clone(), imported.import.clone())).collect(),
+        config: inputs.configured.services.get(name).cloned().map(Arc::new).unwrap_or_default(),
     }
 }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use api::trust::{Export, Group, Port};
 use mesh::{ClusterName, Endpoint, ServiceName};
 
-use crate::local::{Local, LocalService};
+use config::local::{Local, LocalService};
 
 /// Groups of one export; the smallest are merged beyond.
 pub const MAX_GROUPS: usize = 32;

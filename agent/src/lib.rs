@@ -11,14 +11,13 @@
 //! * Serials are persisted before they are used.
 //! * The CA's key never leaves its directory, and every SVID is issued to whoever proved the workload's secret.
 //!
-//! Start with [`compile`] (what comes out), [`local`] and [`imports`] (what goes in), then [`run`] (the wiring).
+//! Start with [`compile`] (what comes out), `config::compile` and [`imports`] (what goes in), then [`run`] (the wiring).
 
 pub mod ca;
 pub mod compile;
 pub mod config;
 pub mod exports;
 pub mod imports;
-pub mod local;
 pub mod source;
 
 mod admin;

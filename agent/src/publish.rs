@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::Finding;
 use discovery::server::Snapshot;
 use identity::bootstrap::Registered;
 use mesh::MeshInfo;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::compile::{Inputs, Registration, compile};
+use crate::compile::{Inputs, Registration, compile, imported_ports, with_registered};
 use crate::config::GatewayConfig;
 use crate::facts::Facts;
-use crate::local::Local;
 use crate::metrics::Metrics;
+use crate::source::Content;
 use crate::state::{self, StateError};
 
 /// How often the registrations are looked at.
@@ -59,9 +60,11 @@ pub(crate) struct Publisher {
     pub(crate) mesh: MeshInfo,
     pub(crate) gateways: Vec<GatewayConfig>,
     pub(crate) data_dir: PathBuf,
-    pub(crate) local: watch::Receiver<Arc<Local>>,
+    pub(crate) content: watch::Receiver<Arc<Content>>,
     pub(crate) facts: watch::Receiver<Arc<Facts>>,
     pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    /// What is wrong with the configuration.
+    pub(crate) findings: watch::Sender<Arc<Vec<Finding>>>,
     pub(crate) revisions: Revisions,
     pub(crate) metrics: Metrics,
 }
@@ -83,7 +86,7 @@ impl Publisher {
             look = tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = timer.tick() => true,
-                changed = self.local.changed() => if changed.is_err() { return } else { false },
+                changed = self.content.changed() => if changed.is_err() { return } else { false },
                 changed = self.facts.changed() => if changed.is_err() { return } else { false },
             };
         }
@@ -91,8 +94,14 @@ impl Publisher {
 
     /// Compiles and publishes, if what comes out is new.
     pub(crate) fn publish(&mut self, registrations: &BTreeMap<String, Registration>) {
-        let local = Arc::clone(&self.local.borrow_and_update());
+        let content = Arc::clone(&self.content.borrow_and_update());
         let facts = Arc::clone(&self.facts.borrow_and_update());
+        let local = with_registered(&content.local, registrations);
+        let imported = imported_ports(&facts.accepted, &self.mesh.cluster);
+        let input =
+            config::Input { manifests: &content.manifests, local: &local, mesh: &self.mesh, imported: &imported };
+        let mut configured = config::compile(&input);
+        self.report(std::mem::take(&mut configured.findings));
         let inputs = Inputs {
             mesh: &self.mesh,
             gateways: &self.gateways,
@@ -101,6 +110,7 @@ impl Publisher {
             addresses: &facts.side.addresses,
             stale: &facts.side.stale,
             registrations,
+            configured: &configured,
         };
         let compiled = compile(&inputs, 0);
         let current = self.snapshots.borrow().clone();
@@ -111,6 +121,21 @@ impl Publisher {
         let revision = self.revisions.take();
         self.metrics.revision(revision);
         self.snapshots.send_replace(Some(Arc::new(Snapshot { revision, ..compiled })));
+    }
+}
+
+impl Publisher {
+    /// Logs what is new, shows everything.
+    fn report(&self, findings: Vec<Finding>) {
+        let known = Arc::clone(&self.findings.borrow());
+        for finding in findings.iter().filter(|finding| !known.contains(finding)) {
+            tracing::warn!(object = %finding.object, code = %finding.code, path = finding.path, "{}", finding.message);
+        }
+        self.findings.send_if_modified(|current| {
+            let changed = **current != findings;
+            *current = Arc::new(findings);
+            changed
+        });
     }
 }
 

@@ -20,12 +20,12 @@ use crate::exports::book::Book;
 use crate::exports::reconcile::Exporter;
 use crate::facts::{self, Importer};
 use crate::hub::HubLink;
-use crate::local::{self, Local};
 use crate::metrics::Metrics;
 use crate::own;
 use crate::publish::{Publisher, Revisions, read_registrations};
-use crate::source::{self, Files};
+use crate::source::{self, Content, Files};
 use crate::state::{self, StateError};
+use config::{Finding, Local};
 
 /// ALPN of gRPC.
 const ALPN: &[&[u8]] = &[b"h2"];
@@ -106,7 +106,9 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
     tokio::spawn(own::rotate(Arc::clone(&ca), config.svid_ttl, svid_tx, shutdown.draining()));
 
     let (files_tx, files) = watch::channel(Arc::new(known.files));
-    let (local_tx, local) = watch::channel(Arc::new(known.local));
+    let (local_tx, local) = watch::channel(Arc::new(known.content.local.clone()));
+    let (content_tx, content) = watch::channel(Arc::new(known.content));
+    let (findings_tx, findings) = watch::channel(Arc::<Vec<Finding>>::default());
     let (facts_tx, facts) = watch::channel(Arc::new(known.facts));
     let (book_tx, book) = watch::channel(Arc::new(known.book));
     let (snapshots_tx, snapshots) = watch::channel(None::<Arc<Snapshot>>);
@@ -114,6 +116,7 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
     let shown = Shown {
         files: files.clone(),
         local: local.clone(),
+        findings,
         book,
         facts: facts.clone(),
         snapshots,
@@ -124,9 +127,10 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
         mesh: mesh_info(&config, &ca),
         gateways: config.gateways.clone(),
         data_dir: config.data_dir.clone(),
-        local: local.clone(),
+        content,
         facts,
         snapshots: snapshots_tx,
+        findings: findings_tx,
         revisions: known.revisions,
         metrics: metrics.clone(),
     };
@@ -135,7 +139,7 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
     let stop = shutdown.draining();
     tokio::spawn(publisher.run(stop.clone()));
     tokio::spawn(source::follow(config.directory.clone(), manifests_path(&config), files_tx, stop.clone()));
-    tokio::spawn(follow_files(files, local_tx, ca.trust_domain().clone()));
+    tokio::spawn(follow_files(files, content_tx, local_tx, ca.trust_domain().clone()));
     let outside = Outside { svid, local, facts: facts_tx, book: book_tx, metrics };
     outside.start(&config, &ca, &stop);
 
@@ -195,7 +199,7 @@ impl Outside {
 /// What was known when the agent last ran, and the directory as it is now.
 struct Known {
     files: Files,
-    local: Local,
+    content: Content,
     facts: facts::Facts,
     book: Book,
     revisions: Revisions,
@@ -207,7 +211,7 @@ impl Known {
         let restored = Files::restore(state::read(&path)?.unwrap_or_default());
         let files = source::poll(&config.directory, &path, &restored).unwrap_or(restored);
         Ok(Self {
-            local: local::build(&files.manifests(), ca.trust_domain()),
+            content: Content::of(&files, ca.trust_domain()),
             files,
             facts: facts::load(&config.data_dir)?,
             book: Book::load(&config.state_dir().join("exports.json"), config.cluster.clone())?,
@@ -253,12 +257,14 @@ async fn listen(config: &Config) -> Result<Listeners, RunError> {
 /// Compiles the manifests whenever they changed.
 async fn follow_files(
     mut files: watch::Receiver<Arc<Files>>,
+    content: watch::Sender<Arc<Content>>,
     local: watch::Sender<Arc<Local>>,
     trust_domain: TrustDomain,
 ) {
     while files.changed().await.is_ok() {
-        let manifests = files.borrow_and_update().manifests();
-        let next = local::build(&manifests, &trust_domain);
+        let read = Content::of(&files.borrow_and_update(), &trust_domain);
+        let next = read.local.clone();
+        content.send_replace(Arc::new(read));
         for problem in next.problems.iter().filter(|problem| !local.borrow().problems.contains(problem)) {
             tracing::warn!(problem, "a manifest is left out");
         }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::Local;
 use federation_crds::{Manifest, parse_manifests};
+use mesh::TrustDomain;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +44,23 @@ pub struct Files {
     files: BTreeMap<String, SourceFile>,
     /// Set while the directory itself cannot be read.
     directory_error: Option<String>,
+}
+
+/// What the directory says, read and compiled together: nobody sees the one without the other.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Content {
+    /// Every object in force.
+    pub manifests: Vec<Manifest>,
+    /// Services, endpoints, workloads and exports among them.
+    pub local: Local,
+}
+
+impl Content {
+    /// Reads the files.
+    pub fn of(files: &Files, trust_domain: &TrustDomain) -> Self {
+        let manifests = files.manifests();
+        Self { local: config::local::build(&manifests, trust_domain), manifests }
+    }
 }
 
 /// The state of one file, for `/debug/source`.

@@ -12,9 +12,11 @@
 
 pub mod crds;
 mod error;
+pub mod istio;
 mod manifest;
 pub mod mcs;
 mod parse;
+pub mod rate_limit_policy;
 mod schema;
 mod suggest;
 mod validate;
@@ -25,8 +27,8 @@ pub use mcs::{EXPORT_TO_ANNOTATION, ServiceExport, ServiceImport, export_to};
 pub use parse::parse_manifests;
 pub use validate::{validate, validate_manifest_set};
 
-/// `core/v1 Service`.
-pub use k8s_openapi::api::core::v1::Service;
+/// `core/v1` kinds.
+pub use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 /// `discovery.k8s.io/v1 EndpointSlice`.
 pub use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -40,5 +42,7 @@ pub const SERVICE_ACCOUNT_ANNOTATION: &str = "isthmus.dev/service-account";
 pub const POD_LABELS_ANNOTATION: &str = "isthmus.dev/pod-labels";
 /// The annotation of an EndpointSlice: `permissive` or `strict`.
 pub const MTLS_ANNOTATION: &str = "isthmus.dev/mtls";
+/// The annotation of an EndpointSlice: the locality of its endpoints, `region/zone/subzone`; without it `endpoints[].zone`.
+pub const LOCALITY_ANNOTATION: &str = "isthmus.dev/locality";
 /// The label of an EndpointSlice that names its Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";

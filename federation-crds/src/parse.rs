@@ -4,14 +4,11 @@ mod documents;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{FieldErrors, ManifestError, ManifestErrors};
 use crate::manifest::{Kind, Manifest};
-use crate::mcs::{ServiceExport, ServiceImport};
 use crate::{schema, suggest, validate};
 use documents::Document;
 
@@ -103,18 +100,16 @@ impl Reading<'_> {
 /// Reads one object. Errors stop at the first stage that has any: what does not fit the schema cannot be validated.
 fn read(value: &Value, errors: &mut FieldErrors) -> Option<Manifest> {
     let kind = find_kind(value, errors)?;
-    let mut manifest = match kind {
-        Kind::Service => typed::<Service>(value, errors).map(Manifest::Service),
-        Kind::EndpointSlice => typed::<EndpointSlice>(value, errors).map(Manifest::EndpointSlice),
-        Kind::ServiceExport => typed::<ServiceExport>(value, errors).map(Manifest::ServiceExport),
-        Kind::ServiceImport => typed::<ServiceImport>(value, errors).map(Manifest::ServiceImport),
-    }?;
+    let mut manifest = Manifest::read(kind, value, errors)?;
     manifest.metadata_mut().namespace.get_or_insert_with(|| "default".to_owned());
     validate::check(&manifest, errors);
     Some(manifest)
 }
 
-fn typed<T: DeserializeOwned + schemars::JsonSchema>(value: &Value, errors: &mut FieldErrors) -> Option<Box<T>> {
+pub(crate) fn typed<T: DeserializeOwned + schemars::JsonSchema>(
+    value: &Value,
+    errors: &mut FieldErrors,
+) -> Option<Box<T>> {
     schema::check(&schema::of::<T>(), value, "", errors);
     if !errors.is_empty() {
         return None;
@@ -143,7 +138,7 @@ fn find_kind(value: &Value, errors: &mut FieldErrors) -> Option<Kind> {
     };
     let (api_version, kind) = (text("apiVersion", errors), text("kind", errors));
     let (api_version, kind) = (api_version?, kind?);
-    let by_name = Kind::ALL.into_iter().find(|candidate| candidate.as_str() == kind);
+    let by_name = Kind::ALL.iter().copied().find(|candidate| candidate.as_str() == kind);
     match by_name {
         Some(found) if found.api_versions().contains(&api_version) => Some(found),
         Some(found) if same_group(api_version, found.api_versions()[0]) => {
@@ -156,8 +151,8 @@ fn find_kind(value: &Value, errors: &mut FieldErrors) -> Option<Kind> {
             None
         }
         _ => {
-            let names = Kind::ALL.map(Kind::as_str);
-            let hint = match suggest::nearest(kind, names).filter(|nearest| *nearest != kind) {
+            let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+            let hint = match suggest::nearest(kind, names.iter().copied()).filter(|nearest| *nearest != kind) {
                 Some(nearest) => format!("did you mean {nearest}?"),
                 None => format!("supported are {}", names.join(", ")),
             };

@@ -1,11 +1,21 @@
 //! What an apiserver would refuse at admission, beyond the schema: names, ports, addresses, enumerations and the rules
 //! between fields.
 
+mod authorization_policy;
+mod destination_rule;
 mod endpoint_slice;
+mod gateway;
 mod mcs;
 mod metadata;
+mod peer_authentication;
+mod rate_limit_policy;
+mod request_authentication;
 mod rules;
 mod service;
+mod service_entry;
+mod sidecar;
+mod virtual_service;
+mod workload_entry;
 
 use std::collections::BTreeMap;
 
@@ -64,5 +74,16 @@ pub(crate) fn check(manifest: &Manifest, errors: &mut FieldErrors) {
         Manifest::EndpointSlice(slice) => endpoint_slice::check(slice, errors),
         Manifest::ServiceExport(export) => mcs::check_export(export, errors),
         Manifest::ServiceImport(import) => mcs::check_import(import, errors),
+        Manifest::Secret(_) | Manifest::ConfigMap(_) => {}
+        Manifest::VirtualService(object) => virtual_service::check(object, errors),
+        Manifest::DestinationRule(object) => destination_rule::check(object, errors),
+        Manifest::Gateway(object) => gateway::check(object, errors),
+        Manifest::ServiceEntry(object) => service_entry::check(object, errors),
+        Manifest::WorkloadEntry(object) => workload_entry::check(object, errors),
+        Manifest::Sidecar(object) => sidecar::check(object, errors),
+        Manifest::PeerAuthentication(object) => peer_authentication::check(object, errors),
+        Manifest::RequestAuthentication(object) => request_authentication::check(object, errors),
+        Manifest::AuthorizationPolicy(object) => authorization_policy::check(object, errors),
+        Manifest::RateLimitPolicy(object) => rate_limit_policy::check(object, errors),
     }
 }

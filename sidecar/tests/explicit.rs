@@ -44,6 +44,8 @@ async fn app() -> SocketAddr {
 fn view(app: SocketAddr, protocol: Protocol) -> View {
     let name: mesh::ServiceName = "default/reviews".parse().unwrap();
     let endpoint = Endpoint {
+        plain_ports: Default::default(),
+        weight: 1,
         name: "reviews-1".into(),
         address: app.ip(),
         ports: BTreeMap::from([(9080, app.port())]),
@@ -53,6 +55,7 @@ fn view(app: SocketAddr, protocol: Protocol) -> View {
         ready: true,
     };
     let service = Service {
+        config: Default::default(),
         name: name.clone(),
         global: false,
         headless: false,

@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::*;
 use crate::imports::Fact;
-use crate::local;
+use config::local;
 
 const MANIFESTS: &str = r#"
 apiVersion: v1
@@ -44,6 +44,7 @@ struct World {
     stale: BTreeMap<ClusterName, u64>,
     registrations: BTreeMap<String, Registration>,
     gateways: Vec<GatewayConfig>,
+    manifests: Vec<federation_crds::Manifest>,
 }
 
 impl World {
@@ -69,6 +70,7 @@ impl World {
             stale: BTreeMap::new(),
             registrations: BTreeMap::new(),
             gateways: vec![gateway],
+            manifests,
         }
     }
 
@@ -99,10 +101,15 @@ impl World {
     }
 
     fn compile(&self) -> Snapshot {
+        let local = with_registered(&self.local, &self.registrations);
+        let imported = imported_ports(&self.accepted, &self.mesh.cluster);
+        let input = config::Input { manifests: &self.manifests, local: &local, mesh: &self.mesh, imported: &imported };
+        let configured = config::compile(&input);
         let inputs = Inputs {
+            configured: &configured,
             mesh: &self.mesh,
             gateways: &self.gateways,
-            local: &self.local,
+            local: &local,
             accepted: &self.accepted,
             addresses: &self.addresses,
             stale: &self.stale,

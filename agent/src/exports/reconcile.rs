@@ -22,8 +22,8 @@ use crate::config::GatewayConfig;
 use crate::facts::Mirror;
 use crate::hub::{first_pause, sleep_jittered};
 use crate::imports::FactKind;
-use crate::local::Local;
 use crate::metrics::Metrics;
+use config::local::Local;
 
 /// At most one publication of counts per export in this time, and the period of the timer.
 const COALESCE: Duration = Duration::from_secs(1);

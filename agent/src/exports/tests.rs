@@ -4,12 +4,14 @@ use mesh::{Namespace, Protocol, ServicePort, SpiffeId, TrustDomain};
 use proptest::prelude::*;
 
 use super::*;
-use crate::local::LocalExport;
+use config::local::LocalExport;
 
 fn endpoint(pod: usize, account: &str, version: &str, ready: bool) -> Endpoint {
     let namespace = Namespace::new("default").unwrap();
     let identity = SpiffeId::new(TrustDomain::new("east.demo").unwrap(), namespace, account).unwrap();
     Endpoint {
+        plain_ports: Default::default(),
+        weight: 1,
         name: format!("pod-{pod}"),
         address: [127, 0, 0, 1].into(),
         ports: BTreeMap::from([(80, 8080)]),

@@ -8,8 +8,11 @@ mod trust;
 mod tunnel;
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use mesh::{Namespace, Protocol, ServiceName};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Why a message is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,11 +46,29 @@ fn port_number(field: &'static str, number: u32) -> Result<u16, WireError> {
 
 fn service_name(namespace: &str, name: &str) -> Result<ServiceName, WireError> {
     let namespace: Namespace = parse("namespace", namespace)?;
-    ServiceName::new(namespace, name).map_err(|why| error("name", why))
+    parse("name", &format!("{namespace}/{name}"))
 }
 
 fn protocol(value: &str) -> Result<Protocol, WireError> {
     Protocol::from_wire(value).ok_or_else(|| error("protocol", format!("{value:?} is not known")))
+}
+
+/// Reads a configuration document. An unknown field is an error, so that a rule is never half applied.
+fn document<T: DeserializeOwned + Default>(field: &'static str, bytes: &[u8]) -> Result<Arc<T>, WireError> {
+    if bytes.is_empty() {
+        return Ok(Arc::default());
+    }
+    serde_json::from_slice(bytes).map(Arc::new).map_err(|why| error(field, why))
+}
+
+/// Writes a configuration document; the default is empty.
+fn to_document<T: Serialize + Default + PartialEq>(value: &T) -> Vec<u8> {
+    if *value == T::default() {
+        return Vec::new();
+    }
+    // The keys of all maps are texts or numbers, so that nothing can fail; a document that is no document is refused
+    // by the reader.
+    serde_json::to_vec(value).unwrap_or_else(|error| format!("not written: {error}").into_bytes())
 }
 
 fn convert_all<'a, T, U>(values: &'a [T]) -> Result<Vec<U>, WireError>
@@ -59,7 +80,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
@@ -90,6 +111,8 @@ mod tests {
             labels,
             locality: String::new(),
             ready: true,
+            plain_ports: BTreeSet::from([9090]),
+            weight: 1,
         };
         Service {
             name: ServiceName::new(namespace, name).unwrap(),
@@ -100,6 +123,7 @@ mod tests {
             ports: vec![ServicePort { name: "http".into(), number: 80, protocol: Protocol::Grpc }],
             endpoints: vec![endpoint],
             export: Some(ExportPolicy::Only(clusters.iter().cloned().collect())).filter(|_| !clusters.is_empty()),
+            config: Arc::default(),
             imports: clusters.into_iter().map(|name| (name, import.clone())).collect(),
         }
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use api::wire::WireError;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 use mesh::{
-    ClusterName, HostEntry, LocalGateway, MeshInfo, NameError, RemoteCluster, Service, ServiceName, View, Workload,
+    ClusterName, HostEntry, LocalGateway, MeshInfo, NameError, RemoteCluster, Secret, Service, ServiceName, View,
+    Workload,
 };
 use prost::Message;
 
@@ -26,6 +27,10 @@ pub enum Item {
     Service(Arc<Service>),
     /// A name that DNS knows.
     HostEntry(Arc<HostEntry>),
+    /// A host that configuration adds.
+    Entry(Arc<Service>),
+    /// TLS material.
+    Secret(Arc<Secret>),
 }
 
 /// The name of something that is gone, parsed for its kind.
@@ -43,6 +48,10 @@ pub enum Removed {
     Service(ServiceName),
     /// The name does not exist.
     HostEntry(ServiceName),
+    /// The host is no longer added.
+    Entry(ServiceName),
+    /// The secret is gone, or is no longer for this client.
+    Secret(String),
 }
 
 /// What one response changes.
@@ -117,6 +126,8 @@ pub fn apply(view: &View, delta: Delta) -> View {
             Removed::Workload => view.workload = None,
             Removed::Service(name) => drop(view.services.remove(&name)),
             Removed::HostEntry(name) => drop(view.hosts.remove(&name)),
+            Removed::Entry(name) => drop(view.entries.remove(&name)),
+            Removed::Secret(name) => drop(view.secrets.remove(&name)),
         }
     }
     for item in delta.put {
@@ -127,6 +138,8 @@ pub fn apply(view: &View, delta: Delta) -> View {
             Item::Workload(workload) => view.workload = Some(workload),
             Item::Service(service) => drop(view.services.insert(service.name.clone(), service)),
             Item::HostEntry(host) => drop(view.hosts.insert(host.name.clone(), host)),
+            Item::Entry(service) => drop(view.entries.insert(service.name.clone(), service)),
+            Item::Secret(secret) => drop(view.secrets.insert(secret.name.clone(), secret)),
         }
     }
     view
@@ -190,6 +203,17 @@ fn decode_resource(kind: Kind, resource: &Resource) -> Result<Item, ResourceErro
             same_name(name, format!("{}/{}", message.namespace, message.name))?;
             Ok(Item::HostEntry(Arc::new(HostEntry::try_from(&message).map_err(ResourceError::Wire)?)))
         }
+        Kind::Entry => {
+            let message: api::discovery::Entry = message(bytes)?;
+            let service = message.service.unwrap_or_default();
+            same_name(name, format!("{}/{}", service.namespace, service.name))?;
+            Ok(Item::Entry(Arc::new(Service::try_from(&service).map_err(ResourceError::Wire)?)))
+        }
+        Kind::Secret => {
+            let message: api::discovery::Secret = message(bytes)?;
+            same_name(name, message.name.clone())?;
+            Ok(Item::Secret(Arc::new(Secret::from(&message))))
+        }
     }
 }
 
@@ -209,5 +233,7 @@ pub(crate) fn decode_removed(kind: Kind, name: &str) -> Result<Removed, NameErro
         Kind::Workload => Removed::Workload,
         Kind::Service => Removed::Service(name.parse()?),
         Kind::HostEntry => Removed::HostEntry(name.parse()?),
+        Kind::Entry => Removed::Entry(name.parse()?),
+        Kind::Secret => Removed::Secret(name.to_owned()),
     })
 }

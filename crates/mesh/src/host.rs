@@ -2,13 +2,16 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::names::{Namespace, ServiceName};
 
 /// The zone of the names that are the same in every cluster.
 pub const CLUSTERSET_ZONE: &str = "clusterset.local";
 
 /// What a client asked for, before anything is looked up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Host {
     /// `<name>.<namespace>.svc.clusterset.local`: local first, then remote.
     Clusterset(ServiceName),

@@ -17,10 +17,14 @@ pub use names::*;
 
 mod host;
 mod model;
+mod policy;
 mod reason;
+mod request;
 pub use host::{CLUSTERSET_ZONE, Host};
 pub use model::*;
+pub use policy::*;
 pub use reason::{Denial, Reason};
+pub use request::{Claims, ConnectionFacts, HttpRequest};
 
 mod admit;
 mod authorize;
@@ -32,12 +36,15 @@ mod route;
 pub use admit::{
     Candidate, DestinationDecision, SourceDecision, TunnelMode, TunnelRequest, admit_destination, admit_source,
 };
-pub use authorize::{InboundDecision, InboundPeer, authorize_inbound};
+pub use authorize::{AccessDecision, AccessRequest, InboundDecision, InboundPeer, authorize, authorize_inbound};
 pub use balance::{Load, Pick, pick};
 pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};
 pub use resolve::{DnsDecision, Question, QuestionKind, resolve};
-pub use retry::{Attempt, Failure, RETRY_BODY_MAX, RetryDecision, RetryPolicy, retry};
-pub use route::{CONNECT_TIMEOUT, MTLS_PORT, RouteDecision, RouteOutcome, RouteRequest, Target, Tier, route};
+pub use retry::{Attempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryDecision, RetryPolicy, retry};
+pub use route::{
+    Affinity, CONNECT_TIMEOUT, Entry, InjectedFault, MTLS_PORT, RouteDecision, RouteOutcome, RouteRequest, SetCookie,
+    Target, Tier, route,
+};
 
 #[cfg(test)]
 mod fixture;

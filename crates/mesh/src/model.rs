@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{ClusterName, MeshId, Namespace, ServiceName, SpiffeId, TrustDomain};
+use crate::policy::{ServiceConfig, WorkloadConfig};
 
 /// Labels of a workload, a group or an object.
 pub type Labels = BTreeMap<String, String>;
@@ -30,6 +31,33 @@ pub struct View {
     pub workload: Option<Arc<Workload>>,
     /// What the DNS shim answers from.
     pub hosts: BTreeMap<ServiceName, Arc<HostEntry>>,
+    /// Hosts that ServiceEntries and routes add to the registry; all that the proxy's namespace sees.
+    pub entries: BTreeMap<ServiceName, Arc<Service>>,
+    /// TLS material that the proxy's configuration names, by `<namespace>/<name>`.
+    #[serde(skip)]
+    pub secrets: BTreeMap<String, Arc<Secret>>,
+}
+
+/// A Secret with TLS material, PEM; empty where it has none.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret {
+    /// `<namespace>/<name>`.
+    pub name: String,
+    /// `tls.crt`: the chain, leaf first.
+    pub certificate: Vec<u8>,
+    /// `tls.key`.
+    pub private_key: Vec<u8>,
+    /// `ca.crt`.
+    pub ca: Vec<u8>,
+    /// `ca.crl`.
+    pub crl: Vec<u8>,
+}
+
+/// Never shows the key.
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secret").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl View {
@@ -156,6 +184,8 @@ pub struct Service {
     pub export: Option<ExportPolicy>,
     /// What other clusters export under this name.
     pub imports: BTreeMap<ClusterName, Import>,
+    /// What is configured for its clients.
+    pub config: Arc<ServiceConfig>,
 }
 
 impl Service {
@@ -209,6 +239,10 @@ pub struct Endpoint {
     pub locality: String,
     /// The control plane's opinion; the data plane has its own.
     pub ready: bool,
+    /// Ports of the pod on which its sidecar accepts no mTLS (PeerAuthentication DISABLE).
+    pub plain_ports: BTreeSet<u16>,
+    /// Share among the endpoints; 1 unless a WorkloadEntry or ServiceEntry says otherwise.
+    pub weight: u32,
 }
 
 /// What one other cluster exports of a service.
@@ -284,8 +318,8 @@ pub struct LocalGateway {
     pub identity: SpiffeId,
 }
 
-/// Whether plain text is accepted beside mTLS (Istio's PeerAuthentication modes).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+/// Which transport is accepted (Istio's PeerAuthentication modes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MtlsMode {
     /// Both.
@@ -293,10 +327,12 @@ pub enum MtlsMode {
     Permissive,
     /// mTLS only.
     Strict,
+    /// Plain text only.
+    Disable,
 }
 
 /// The workload beside a sidecar.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Workload {
     /// Its namespace.
     pub namespace: Namespace,
@@ -308,8 +344,12 @@ pub struct Workload {
     pub labels: Labels,
     /// The ports that it offers.
     pub ports: Vec<WorkloadPort>,
-    /// Whether plain text is accepted.
+    /// Whether plain text is accepted, where [`WorkloadConfig::inbound`] says nothing.
     pub mtls: MtlsMode,
+    /// `region/zone/subzone`, or empty.
+    pub locality: String,
+    /// What is configured for it.
+    pub config: Arc<WorkloadConfig>,
 }
 
 impl Workload {

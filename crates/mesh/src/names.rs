@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::HostPattern;
+
 /// The longest SPIFFE id accepted, in bytes (SPIFFE ID specification §2.3).
 pub const SPIFFE_ID_MAX: usize = 2048;
 
@@ -127,6 +129,17 @@ impl ServiceName {
         Ok(Self { namespace, name })
     }
 
+    /// The name of a host that a ServiceEntry (or a route) adds to the registry: a DNS name or a wildcard, which takes
+    /// the place of a service's name in the namespace of the object.
+    pub fn entry(namespace: Namespace, host: &HostPattern) -> Self {
+        Self { namespace, name: host.as_str().to_owned() }
+    }
+
+    /// Whether it is the name of an entry: it has a dot or is a wildcard, which no service's name can.
+    pub fn is_entry(&self) -> bool {
+        self.name.contains(['.', '*', ':'])
+    }
+
     /// The namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
@@ -155,7 +168,12 @@ impl FromStr for ServiceName {
     fn from_str(value: &str) -> Result<Self, NameError> {
         let (namespace, name) =
             value.split_once('/').ok_or_else(|| error("service", value, "it must be <namespace>/<name>"))?;
-        Self::new(Namespace::new(namespace)?, name)
+        let namespace = Namespace::new(namespace)?;
+        if !name.contains(['.', '*', ':']) {
+            return Self::new(namespace, name);
+        }
+        let host = name.parse().map_err(|_| error("service", value, "behind the slash must stand a name or a host"))?;
+        Ok(Self::entry(namespace, &host))
     }
 }
 

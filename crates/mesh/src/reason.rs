@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::names::ClusterName;
+use crate::policy::{ObjectRef, Origin};
 
 /// One step of a decision, in the order in which it was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,6 +47,49 @@ pub enum Reason {
     },
     /// No gateway of the own cluster is known, so no other cluster can be reached.
     NoGateway,
+    /// A rule of an object decided.
+    Rule {
+        /// Which one.
+        origin: Origin,
+    },
+    /// No rule of the object matches.
+    NoRule {
+        /// The object.
+        object: ObjectRef,
+    },
+    /// Of the destinations of a rule this one was drawn.
+    Weighted {
+        /// Which one, as a user writes it.
+        destination: String,
+        /// Its weight.
+        weight: u32,
+        /// Of this sum.
+        of: u32,
+    },
+    /// An object says how the destination is talked to.
+    TrafficPolicy {
+        /// The DestinationRule.
+        object: ObjectRef,
+        /// The subset, if one was chosen.
+        subset: Option<String>,
+    },
+    /// A rule names a subset that no DestinationRule defines.
+    UnknownSubset {
+        /// Its name.
+        subset: String,
+    },
+    /// A fault was put in.
+    Fault {
+        /// What.
+        fault: &'static str,
+    },
+    /// No route of the listener is for the request.
+    NoRoute,
+    /// Something that was looked at and decided, in words.
+    Note {
+        /// The words.
+        text: String,
+    },
     /// Nothing is left to try.
     NoEndpoint,
     /// Denied, see the denial.
@@ -79,6 +123,15 @@ impl fmt::Display for Reason {
             }
             Self::RemoteUnusable { cluster, why } => write!(f, "{cluster} cannot be used: {why}"),
             Self::NoGateway => f.write_str("this cluster has no gateway"),
+            Self::Rule { origin } => write!(f, "{origin}"),
+            Self::NoRule { object } => write!(f, "no rule of {object} matches"),
+            Self::Weighted { destination, weight, of } => write!(f, "{destination} was drawn, weight {weight} of {of}"),
+            Self::TrafficPolicy { object, subset: None } => write!(f, "{object} says how"),
+            Self::TrafficPolicy { object, subset: Some(subset) } => write!(f, "{object} says how, subset {subset}"),
+            Self::UnknownSubset { subset } => write!(f, "no DestinationRule defines the subset {subset}"),
+            Self::Fault { fault } => write!(f, "a fault was put in: {fault}"),
+            Self::NoRoute => f.write_str("no route is for this request"),
+            Self::Note { text } => f.write_str(text),
             Self::NoEndpoint => f.write_str("no endpoint is left to try"),
             Self::Denied { denial } => write!(f, "denied: {denial}"),
             Self::AllowedByDefault => f.write_str("no policy says otherwise"),
@@ -118,10 +171,16 @@ pub enum Denial {
     Draining,
     /// A limit was reached.
     Overloaded,
+    /// No route is for the request.
+    NoRoute,
+    /// The request's token is not valid.
+    TokenInvalid,
+    /// A rate limit was reached.
+    RateLimited,
 }
 
 impl Denial {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 16] = [
         Self::BadHeader,
         Self::VersionUnsupported,
         Self::SourceMismatch,
@@ -135,6 +194,9 @@ impl Denial {
         Self::MtlsRequired,
         Self::Draining,
         Self::Overloaded,
+        Self::NoRoute,
+        Self::TokenInvalid,
+        Self::RateLimited,
     ];
 
     /// The kebab-case name, on the wire, in logs and in metrics.
@@ -153,6 +215,9 @@ impl Denial {
             Self::MtlsRequired => "mtls-required",
             Self::Draining => "draining",
             Self::Overloaded => "overloaded",
+            Self::NoRoute => "no-route",
+            Self::TokenInvalid => "token-invalid",
+            Self::RateLimited => "rate-limited",
         }
     }
 

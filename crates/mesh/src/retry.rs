@@ -1,26 +1,92 @@
 //! `retry()`: whether a failed attempt may be made again without doing harm.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::policy::limit::{millis, optional_millis};
 
 /// Bodies up to this many bytes are kept for a retry (design: "Remote balancing", point 6).
 pub const RETRY_BODY_MAX: usize = 64 * 1024;
 
 /// Istio's default: 2 retries on `connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RetryPolicy {
+    /// A rule says so; what it names is retried whatever the method, as Envoy does. Without one only what is idempotent is.
+    pub configured: bool,
     /// Retries after the first attempt.
     pub attempts: u32,
+    /// Of each attempt; `None` = only the request's.
+    #[serde(default, with = "optional_millis")]
+    pub per_try_timeout: Option<Duration>,
+    /// What is retried.
+    pub on: BTreeSet<RetryCondition>,
+    /// Statuses that are retried besides.
+    #[serde(default)]
+    pub statuses: BTreeSet<u16>,
     /// Base of the jittered exponential back-off (Envoy's default).
-    #[serde(serialize_with = "as_millis")]
+    #[serde(with = "millis")]
     pub backoff: Duration,
+    /// Prefer endpoints that were not tried (`retryIgnorePreviousHosts`).
+    pub avoid_previous: bool,
+    /// Go on to other localities when the nearest were tried (`retryRemoteLocalities`).
+    pub remote_localities: bool,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { attempts: 2, backoff: Duration::from_millis(25) }
+        use RetryCondition::{Cancelled, ConnectFailure, RefusedStream, Unavailable};
+        Self {
+            configured: false,
+            attempts: 2,
+            per_try_timeout: None,
+            on: BTreeSet::from([ConnectFailure, RefusedStream, Unavailable, Cancelled]),
+            statuses: BTreeSet::from([503]),
+            backoff: Duration::from_millis(25),
+            avoid_previous: true,
+            remote_localities: true,
+        }
     }
+}
+
+/// `retryOn`, Envoy's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RetryCondition {
+    /// Any 5xx, or no answer at all (disconnect, reset, per-try timeout).
+    #[serde(rename = "5xx")]
+    FiveXx,
+    /// 502, 503, 504.
+    GatewayError,
+    /// No answer: disconnect, reset or per-try timeout.
+    Reset,
+    /// As `reset`, before any byte of the request left.
+    ResetBeforeRequest,
+    /// No connection.
+    ConnectFailure,
+    /// REFUSED_STREAM.
+    RefusedStream,
+    /// 409.
+    #[serde(rename = "retriable-4xx")]
+    Retriable4xx,
+    /// The statuses in the list; in Istio the default of the list is 503.
+    RetriableStatusCodes,
+    /// gRPC `cancelled`.
+    Cancelled,
+    /// gRPC `deadline-exceeded`.
+    DeadlineExceeded,
+    /// gRPC `internal`.
+    Internal,
+    /// gRPC `resource-exhausted`.
+    ResourceExhausted,
+    /// gRPC `unavailable`.
+    Unavailable,
+    /// HTTP/3 handshake failures; there are none here.
+    Http3PostConnectFailure,
+    /// `x-envoy-ratelimited` in the answer.
+    EnvoyRatelimited,
 }
 
 pub(crate) fn as_millis<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -9,7 +10,9 @@ use serde::Serialize;
 use crate::host::Host;
 use crate::model::{Endpoint, GroupKey, Import, Protocol, RemoteCluster, Service, View};
 use crate::names::{ClusterName, Namespace, ServiceName, SpiffeId};
+use crate::policy::{AbortWith, Destination, HttpRule, ObjectRef, TrafficPolicy};
 use crate::reason::{Denial, Reason};
+use crate::request::{ConnectionFacts, HttpRequest};
 use crate::retry::RetryPolicy;
 
 /// The port on which every sidecar accepts mTLS from peers and gateways.
@@ -25,6 +28,32 @@ pub struct RouteRequest<'a> {
     pub host: &'a Host,
     /// The port that it named.
     pub port: u16,
+    /// The request; `None` for a connection whose bytes are opaque.
+    pub http: Option<&'a HttpRequest<'a>>,
+    /// The connection that it arrived on.
+    pub connection: ConnectionFacts<'a>,
+    /// Where it entered the mesh.
+    pub entry: Entry,
+    /// Decides between what is equal: weights, faults, mirrors. The only randomness.
+    pub entropy: u64,
+}
+
+impl<'a> RouteRequest<'a> {
+    /// A connection of the own workload, without anything that is known of its content.
+    pub fn to(host: &'a Host, port: u16) -> Self {
+        let (http, connection) = (None, ConnectionFacts::default());
+        Self { host, port, http, connection, entry: Entry::Workload, entropy: 0 }
+    }
+}
+
+/// Where a request entered the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Entry {
+    /// From the workload beside the sidecar (gateway `mesh`).
+    Workload,
+    /// At the listener of an ingress or egress gateway that has this service port.
+    Gateway(u16),
 }
 
 /// Where a request may go. The proxy acts on it, the access log records it, `hubctl explain` prints it.
@@ -38,15 +67,71 @@ pub struct RouteDecision {
     pub port: u16,
     /// How the port speaks.
     pub protocol: Protocol,
+    /// The subset that a rule chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset: Option<String>,
     /// What to do.
     pub outcome: RouteOutcome,
+    /// The HTTP rule that matched; its rewrites, header operations and cross-origin rules are to be applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Arc<HttpRule>>,
+    /// Index of the rule's destination that was drawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<usize>,
+    /// How the destination is talked to.
+    pub policy: Arc<TrafficPolicy>,
+    /// The DestinationRule that says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_origin: Option<ObjectRef>,
     /// How long connecting to one target may take.
     #[serde(serialize_with = "crate::retry::as_millis")]
     pub connect_timeout: Duration,
+    /// Of the whole request, retries included.
+    #[serde(with = "crate::policy::optional_millis", skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
     /// When to try again.
     pub retry: RetryPolicy,
+    /// Faults that were drawn for this request.
+    pub fault: InjectedFault,
+    /// Where copies go that were drawn for this request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<Destination>,
+    /// Set when equal requests meet the same endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// A service that the decision needs and the view lacks: whoever decides asks for it and decides again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wants: Option<ServiceName>,
     /// Why.
     pub reasons: Vec<Reason>,
+}
+
+/// Faults for one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct InjectedFault {
+    /// Wait so long first.
+    #[serde(with = "crate::policy::optional_millis", skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Duration>,
+    /// Answer with this instead of forwarding, after the delay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abort: Option<AbortWith>,
+}
+
+/// The hash that decides which endpoint equal requests meet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Affinity {
+    /// Of the request.
+    pub hash: u64,
+    /// A cookie that the answer sets, so that the next request has the same hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_cookie: Option<SetCookie>,
+}
+
+/// A cookie made for affinity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SetCookie {
+    /// The whole value of `Set-Cookie`.
+    pub value: String,
 }
 
 impl RouteDecision {
@@ -59,6 +144,7 @@ impl RouteDecision {
             Reason::UnknownService => Some(Denial::NotExported),
             Reason::UnknownPort { .. } => Some(Denial::UnknownPort),
             Reason::NoGateway => Some(Denial::ClusterUnreachable),
+            Reason::NoRoute => Some(Denial::NoRoute),
             _ => None,
         });
         Some(named.unwrap_or(Denial::NoEndpoint))
@@ -76,6 +162,15 @@ pub enum RouteOutcome {
     },
     /// Not a service of the mesh: dial what the client named (Istio's ALLOW_ANY).
     Passthrough,
+    /// Answer with a redirect.
+    Redirect {
+        /// 3xx.
+        status: u16,
+        /// The value of `Location`.
+        location: String,
+    },
+    /// Answer with the rule's direct response.
+    Direct,
     /// Nothing can serve it; the last reason says why.
     Refuse,
 }
@@ -97,8 +192,21 @@ pub enum Target {
         endpoint: String,
         /// Pod address and the port that serves the service port.
         address: SocketAddr,
-        /// The identity that its sidecar must prove on [`MTLS_PORT`]; `None`: no sidecar, dial `address` in plain text.
+        /// The identity that its sidecar must prove on [`MTLS_PORT`]; `None`: dial `address` itself.
         expected: Option<SpiffeId>,
+        /// Share of the traffic of the tier.
+        weight: u32,
+    },
+    /// A host outside the mesh, whose addresses DNS knows.
+    Named {
+        /// What DNS is asked for.
+        host: String,
+        /// The port to dial.
+        port: u16,
+        /// Share of the traffic of the tier.
+        weight: u32,
+        /// One address at a time, a new answer for new connections (`DNS_ROUND_ROBIN`).
+        one_address: bool,
     },
     /// A group of endpoints in another cluster, reached through the own gateways.
     Remote {
@@ -117,7 +225,7 @@ impl Target {
     /// The cluster that a target is in; `None` = the own.
     pub fn cluster(&self) -> Option<&ClusterName> {
         match self {
-            Self::Local { .. } => None,
+            Self::Local { .. } | Self::Named { .. } => None,
             Self::Remote { cluster, .. } => Some(cluster),
         }
     }
@@ -130,9 +238,19 @@ pub fn route(view: &View, request: &RouteRequest<'_>) -> RouteDecision {
         service: request.host.service().cloned(),
         port: request.port,
         protocol: Protocol::Auto,
+        subset: None,
         outcome: RouteOutcome::Refuse,
+        rule: None,
+        destination: None,
+        policy: Arc::default(),
+        policy_origin: None,
         connect_timeout: CONNECT_TIMEOUT,
+        timeout: None,
         retry: RetryPolicy::default(),
+        fault: InjectedFault::default(),
+        mirrors: Vec::new(),
+        affinity: None,
+        wants: None,
         reasons: Vec::new(),
     };
     let (service, remote_allowed) = match find_service(view, request) {
@@ -207,6 +325,7 @@ fn local_tier(service: &Service, port: u16, reasons: &mut Vec<Reason>) -> Option
             endpoint: endpoint.name.clone(),
             address: SocketAddr::new(endpoint.address, target_port),
             expected: endpoint.identity.clone(),
+            weight: endpoint.weight,
         })
     };
     let targets: Vec<Target> = service.endpoints.iter().filter_map(target).collect();
@@ -287,13 +406,14 @@ mod tests {
 
     fn decide(view: &View, host: &str, port: u16) -> RouteDecision {
         let namespace = Namespace::new("default").unwrap();
-        route(view, &RouteRequest { host: &Host::parse(host, &namespace), port })
+        route(view, &RouteRequest::to(&Host::parse(host, &namespace), port))
     }
 
     fn places(decision: &RouteDecision) -> Vec<Vec<String>> {
         let RouteOutcome::Forward { tiers } = &decision.outcome else { return Vec::new() };
         let place = |target: &Target| match target {
             Target::Local { endpoint, .. } => endpoint.clone(),
+            Target::Named { host, .. } => host.clone(),
             Target::Remote { cluster, weight, .. } => format!("{cluster}*{weight}"),
         };
         tiers.iter().map(|tier| tier.targets.iter().map(place).collect()).collect()

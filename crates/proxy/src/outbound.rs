@@ -103,6 +103,7 @@ impl TargetKey {
     fn of(decision: &RouteDecision, target: &Target) -> Option<Self> {
         match target {
             Target::Local { address, .. } => Some(Self::Local(*address)),
+            Target::Named { .. } => None,
             Target::Remote { .. } => remote_key(decision, target).map(Self::Remote),
         }
     }
@@ -198,7 +199,7 @@ impl Engine {
             }
             None => view,
         };
-        mesh::route(&view, &RouteRequest { host: &host, port })
+        mesh::route(&view, &RouteRequest::to(&host, port))
     }
 
     /// The addresses of a host outside the mesh to try in turn, at least one.

@@ -7,7 +7,7 @@ use crate::error::FieldErrors;
 use crate::manifest::{Kind, Manifest};
 use crate::suggest;
 use crate::{
-    EXPORT_TO_ANNOTATION, GLOBAL_LABEL, MESHED_ANNOTATION, MTLS_ANNOTATION, POD_LABELS_ANNOTATION,
+    EXPORT_TO_ANNOTATION, GLOBAL_LABEL, LOCALITY_ANNOTATION, MESHED_ANNOTATION, MTLS_ANNOTATION, POD_LABELS_ANNOTATION,
     SERVICE_ACCOUNT_ANNOTATION,
 };
 
@@ -29,7 +29,7 @@ pub(super) fn check(manifest: &Manifest, errors: &mut FieldErrors) {
             match manifest.kind() {
                 // Exports and imports are matched to Services by their names.
                 Kind::Service | Kind::ServiceExport | Kind::ServiceImport => rules::label_1035(name),
-                Kind::EndpointSlice => rules::subdomain(name),
+                _ => rules::subdomain(name),
             },
         ),
     }
@@ -49,15 +49,21 @@ pub(super) fn check(manifest: &Manifest, errors: &mut FieldErrors) {
 fn own_labels(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Service => &[GLOBAL_LABEL],
-        Kind::EndpointSlice | Kind::ServiceExport | Kind::ServiceImport => &[],
+        _ => &[],
     }
 }
 
 fn own_annotations(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::EndpointSlice => &[MESHED_ANNOTATION, SERVICE_ACCOUNT_ANNOTATION, POD_LABELS_ANNOTATION, MTLS_ANNOTATION],
+        Kind::EndpointSlice => &[
+            MESHED_ANNOTATION,
+            SERVICE_ACCOUNT_ANNOTATION,
+            POD_LABELS_ANNOTATION,
+            MTLS_ANNOTATION,
+            LOCALITY_ANNOTATION,
+        ],
         Kind::ServiceExport => &[EXPORT_TO_ANNOTATION],
-        Kind::Service | Kind::ServiceImport => &[],
+        _ => &[],
     }
 }
 

@@ -120,6 +120,7 @@ fn remote(name: &str, gateways: &[SocketAddr]) -> BTreeMap<ClusterName, Arc<Remo
 
 fn reviews(name: &str) -> Service {
     Service {
+        config: Default::default(),
         name: service(name),
         global: false,
         headless: false,
@@ -151,6 +152,8 @@ pub(super) fn west_view() -> View {
         let mut service = reviews(name);
         service.export = export;
         service.endpoints.push(Endpoint {
+            plain_ports: Default::default(),
+            weight: 1,
             name: format!("{name}-1"),
             address: POD,
             ports: BTreeMap::from([(9080, 9080)]),

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh::{
-    ExportPolicy, HostEntry, LocalGateway, MeshId, MeshInfo, MtlsMode, RemoteCluster, RemoteGateway, TrustDomain,
-    Workload, WorkloadPort,
+    ExportPolicy, HostEntry, LocalGateway, MeshId, MeshInfo, MtlsMode, RemoteCluster, RemoteGateway, Secret,
+    TrustDomain, Workload, WorkloadPort,
 };
 
-use super::{WireError, convert_all, error, parse, parse_all, port_number, protocol, service_name, texts};
+use super::{
+    WireError, convert_all, document, error, parse, parse_all, port_number, protocol, service_name, texts, to_document,
+};
 use crate::{discovery, trust};
 
 impl TryFrom<&discovery::Mesh> for MeshInfo {
@@ -113,6 +115,7 @@ impl TryFrom<&discovery::Workload> for Workload {
         let mtls = match workload.mtls.as_str() {
             "" | "permissive" => MtlsMode::Permissive,
             "strict" => MtlsMode::Strict,
+            "disable" => MtlsMode::Disable,
             other => return Err(error("mtls", format!("{other:?} is not known"))),
         };
         Ok(Self {
@@ -122,6 +125,8 @@ impl TryFrom<&discovery::Workload> for Workload {
             labels: workload.labels.clone(),
             ports: workload.ports.iter().map(port).collect::<Result<_, WireError>>()?,
             mtls,
+            locality: workload.locality.clone(),
+            config: document("config", &workload.config)?,
         })
     }
 }
@@ -138,6 +143,7 @@ impl From<&Workload> for discovery::Workload {
         let mtls = match workload.mtls {
             MtlsMode::Permissive => "permissive",
             MtlsMode::Strict => "strict",
+            MtlsMode::Disable => "disable",
         };
         Self {
             namespace: workload.namespace.to_string(),
@@ -146,7 +152,23 @@ impl From<&Workload> for discovery::Workload {
             labels: workload.labels.clone(),
             ports: workload.ports.iter().map(port).collect(),
             mtls: mtls.into(),
+            config: to_document(&*workload.config),
+            locality: workload.locality.clone(),
         }
+    }
+}
+
+impl From<&discovery::Secret> for Secret {
+    fn from(secret: &discovery::Secret) -> Self {
+        let discovery::Secret { name, certificate, private_key, ca, crl } = secret.clone();
+        Self { name, certificate, private_key, ca, crl }
+    }
+}
+
+impl From<&Secret> for discovery::Secret {
+    fn from(secret: &Secret) -> Self {
+        let Secret { name, certificate, private_key, ca, crl } = secret.clone();
+        Self { name, certificate, private_key, ca, crl }
     }
 }
 

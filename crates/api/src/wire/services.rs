@@ -2,7 +2,7 @@
 
 use mesh::{ClusterName, Endpoint, ExportPolicy, Import, Service, SpiffeId};
 
-use super::{WireError, convert_all, parse, parse_all, port_number, service_name, texts};
+use super::{WireError, convert_all, document, parse, parse_all, port_number, service_name, texts, to_document};
 use crate::discovery;
 
 impl TryFrom<&discovery::Endpoint> for Endpoint {
@@ -14,6 +14,7 @@ impl TryFrom<&discovery::Endpoint> for Endpoint {
             "" => None,
             identity => Some(parse::<SpiffeId>("identity", identity)?),
         };
+        let plain_ports = endpoint.plain_ports.iter().map(|number| port_number("plain_ports", *number));
         Ok(Self {
             name: endpoint.name.clone(),
             address: parse("address", &endpoint.address)?,
@@ -22,6 +23,8 @@ impl TryFrom<&discovery::Endpoint> for Endpoint {
             labels: endpoint.labels.clone(),
             locality: endpoint.locality.clone(),
             ready: endpoint.ready,
+            plain_ports: plain_ports.collect::<Result<_, WireError>>()?,
+            weight: endpoint.weight.max(1),
         })
     }
 }
@@ -36,6 +39,8 @@ impl From<&Endpoint> for discovery::Endpoint {
             labels: endpoint.labels.clone(),
             locality: endpoint.locality.clone(),
             ready: endpoint.ready,
+            plain_ports: endpoint.plain_ports.iter().map(|number| (*number).into()).collect(),
+            weight: endpoint.weight,
         }
     }
 }
@@ -79,6 +84,7 @@ impl TryFrom<&discovery::Service> for Service {
             endpoints: convert_all(&service.endpoints)?,
             export: service.export.as_ref().map(ExportPolicy::try_from).transpose()?,
             imports: service.imports.iter().map(import).collect::<Result<_, WireError>>()?,
+            config: document("config", &service.config)?,
         })
     }
 }
@@ -102,6 +108,7 @@ impl From<&Service> for discovery::Service {
             export: service.export.as_ref().map(Into::into),
             imports: service.imports.iter().map(import).collect(),
             headless: service.headless,
+            config: to_document(&*service.config),
         }
     }
 }

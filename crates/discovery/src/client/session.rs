@@ -144,7 +144,8 @@ impl Session {
     /// What the cache keeps: one response per kind that was answered.
     pub(crate) fn export(&self) -> Vec<DeltaDiscoveryResponse> {
         let revision = self.known.view.revision.to_string();
-        let complete = self.known.complete.iter();
+        // Private keys stay in memory.
+        let complete = self.known.complete.iter().filter(|kind| **kind != Kind::Secret);
         complete.map(|kind| self.export_kind(*kind, revision.clone())).collect()
     }
 

@@ -36,6 +36,10 @@ pub struct Snapshot {
     pub owners: BTreeMap<String, SpiffeId>,
     /// Services that are exported or imported: all that gateways get.
     pub shared: BTreeSet<String>,
+    /// Of each secret the workloads whose configuration names it; nobody else sees it.
+    pub secret_readers: BTreeMap<String, BTreeSet<String>>,
+    /// Of each entry the namespaces that see it; one that is missing here is seen by all.
+    pub entry_readers: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Snapshot {
@@ -101,7 +105,7 @@ impl Peer {
     }
 
     /// Whether a resource may be shown: what the role may see, of workloads only the own one by its own account, and
-    /// to gateways only services that clusters share.
+    /// to gateways only services that clusters share, secrets only to the workloads that need them.
     pub fn may_see(&self, snapshot: &Snapshot, kind: Kind, name: &str) -> bool {
         if !self.node.role.may_see(kind) {
             return false;
@@ -109,6 +113,14 @@ impl Peer {
         match (kind, self.node.role) {
             (Kind::Workload, _) => self.node.workload == name && snapshot.owners.get(name) == Some(&self.identity),
             (Kind::Service, Role::Gateway) => snapshot.shared.contains(name),
+            (Kind::Secret, _) => {
+                snapshot.owners.get(&self.node.workload) == Some(&self.identity)
+                    && snapshot.secret_readers.get(name).is_some_and(|readers| readers.contains(&self.node.workload))
+            }
+            (Kind::Entry, _) => snapshot
+                .entry_readers
+                .get(name)
+                .is_none_or(|readers| readers.contains(self.identity.namespace().as_str())),
             _ => true,
         }
     }

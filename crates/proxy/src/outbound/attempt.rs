@@ -171,16 +171,17 @@ impl Engine {
         outgoing: &Outgoing<'_>,
     ) -> Result<Exchange, Fault> {
         match target {
-            Target::Local { endpoint, address, expected: Some(expected) } => {
+            Target::Local { endpoint, address, expected: Some(expected), .. } => {
                 let key = LocalKey::of(*address, expected);
                 let lease = self.local.get(&key, || self.dial_local(decision, &key, endpoint)).await?;
                 let server = Server { upstream: key.address.to_string(), ..self.server_over(decision, target, &lease) };
                 self.over(lease, address.port(), outgoing, server).await
             }
-            Target::Local { endpoint, address, expected: None } => {
+            Target::Local { endpoint, address, expected: None, .. } => {
                 let party = self.server(decision, target, endpoint, None);
                 self.plainly(*address, speaks(decision.protocol, outgoing.head), outgoing, party).await
             }
+            Target::Named { host, .. } => Err(Fault::connect(format!("{host} cannot be reached yet"))),
             Target::Remote { expected, cluster, .. } => {
                 let key = remote_key(decision, target).ok_or_else(|| Fault::connect("no service"))?;
                 let lease = self.remote.get(&key, || self.dial_remote(decision, &key, expected)).await?;
@@ -293,6 +294,7 @@ impl Engine {
             Target::Local { endpoint, .. } => service
                 .and_then(|service| service.endpoints.iter().find(|known| known.name == *endpoint))
                 .map(|known| &known.labels),
+            Target::Named { .. } => None,
             Target::Remote { group, .. } => Some(&group.labels),
         };
         let described = match labels {

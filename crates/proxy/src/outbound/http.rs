@@ -58,7 +58,7 @@ impl Engine {
         let idempotent = is_idempotent(&head.method);
         let outgoing = Outgoing { head: &head, authority: &authority, body: &body, idempotent };
         let outcome = match &decision.outcome {
-            RouteOutcome::Refuse => Err(refused(&decision)),
+            RouteOutcome::Refuse | RouteOutcome::Redirect { .. } | RouteOutcome::Direct => Err(refused(&decision)),
             RouteOutcome::Passthrough => self.pass_through(&decision, &outgoing, dialled).await.map(Answered::from),
             RouteOutcome::Forward { .. } => self.forward(&decision, &outgoing, &mut record).await,
         };

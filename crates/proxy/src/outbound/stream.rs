@@ -127,7 +127,7 @@ impl Engine {
     /// Connects to what a decision allows, or to what the client named when it is outside the mesh.
     pub(super) async fn establish(&self, decision: &RouteDecision, dialled: &Dialled) -> Result<Established, Fault> {
         match &decision.outcome {
-            RouteOutcome::Refuse => Err(refused(decision)),
+            RouteOutcome::Refuse | RouteOutcome::Redirect { .. } | RouteOutcome::Direct => Err(refused(decision)),
             RouteOutcome::Passthrough => {
                 let connected = self.plain_to(decision, dialled).await?;
                 Ok(Established { connected, chosen: None, attempts: 1 })
@@ -174,7 +174,7 @@ impl Engine {
 
     async fn connect_to(&self, decision: &RouteDecision, target: &Target) -> Result<Connected, Fault> {
         match target {
-            Target::Local { endpoint, address, expected: Some(expected) } => {
+            Target::Local { endpoint, address, expected: Some(expected), .. } => {
                 let key = LocalKey::of(*address, expected);
                 let lease = self.opaque.get(&key, || self.dial_opaque(decision, &key)).await?;
                 let io = open_flow(&lease, &address.to_string(), decision.connect_timeout).await?;
@@ -182,12 +182,13 @@ impl Engine {
                 let server = Server { party, upstream: key.address.to_string(), via: None, mutual_tls: true };
                 Ok(Connected { upstream: Upstream::Tunnel(io), server, hold: Box::new(lease) })
             }
-            Target::Local { endpoint, address, expected: None } => {
+            Target::Local { endpoint, address, expected: None, .. } => {
                 let stream = plain(&address.to_string(), decision.connect_timeout).await?;
                 let party = self.server(decision, target, endpoint, None);
                 let server = Server { party, upstream: address.to_string(), ..Server::default() };
                 Ok(Connected { upstream: Upstream::Plain(stream), server, hold: Box::new(()) })
             }
+            Target::Named { host, .. } => Err(Fault::connect(format!("{host} cannot be reached yet"))),
             Target::Remote { expected, .. } => {
                 let key = remote_key(decision, target).ok_or_else(|| Fault::connect("no service"))?;
                 let remote = self.open_remote(decision, &key, expected).await?;

@@ -101,6 +101,7 @@ impl ViewOf {
 
     fn service(mut self, name: &str, change: impl FnOnce(&mut Service)) -> Self {
         let empty = || Service {
+            config: Default::default(),
             name: service(name),
             global: false,
             headless: false,
@@ -138,6 +139,8 @@ impl ViewOf {
                 .iter()
                 .enumerate()
                 .map(|(number, address)| Endpoint {
+                    plain_ports: Default::default(),
+                    weight: 1,
                     name: format!("{name}-{number}"),
                     address: *address,
                     ports: BTreeMap::from([(PORT, port)]),
@@ -182,6 +185,8 @@ impl ViewOf {
             exports: BTreeMap::from([(PORT, ExportPolicy::Everyone)]),
         };
         self.0.workload = Some(Arc::new(Workload {
+            locality: String::new(),
+            config: Default::default(),
             namespace: Namespace::new("default").unwrap(),
             name: format!("{name}-1"),
             service_account: name.into(),

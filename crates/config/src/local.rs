@@ -20,6 +20,9 @@ pub const POD_LABELS: &str = federation_crds::POD_LABELS_ANNOTATION;
 /// Annotation of an EndpointSlice: `permissive` or `strict`.
 pub const MTLS: &str = federation_crds::MTLS_ANNOTATION;
 
+/// Annotation of an EndpointSlice: `region/zone/subzone`.
+pub const LOCALITY: &str = federation_crds::LOCALITY_ANNOTATION;
+
 /// The cluster's own side of the mesh.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Local {
@@ -70,7 +73,7 @@ pub fn build(manifests: &[Manifest], trust_domain: &TrustDomain) -> Local {
             Manifest::EndpointSlice(slice) => slices::add(&mut local, slice, trust_domain),
             Manifest::ServiceExport(export) => add_export(&mut local, export),
             // What other clusters offer comes from the hub; a Service was read above.
-            Manifest::Service(_) | Manifest::ServiceImport(_) => {}
+            _ => {}
         }
     }
     for service in local.services.values_mut() {

@@ -8,7 +8,7 @@ use mesh::{
     Endpoint, Labels, MtlsMode, Namespace, Protocol, ServicePort, SpiffeId, TrustDomain, Workload, WorkloadPort,
 };
 
-use super::{Local, MESHED, MTLS, POD_LABELS, SERVICE_ACCOUNT, is_tcp, service_name};
+use super::{LOCALITY, Local, MESHED, MTLS, POD_LABELS, SERVICE_ACCOUNT, is_tcp, service_name};
 
 /// What the annotations of a slice say about its pods.
 struct Pods {
@@ -18,6 +18,8 @@ struct Pods {
     identity: Option<SpiffeId>,
     labels: Labels,
     mtls: MtlsMode,
+    /// `None`: each endpoint says its zone.
+    locality: Option<String>,
 }
 
 /// Adds the endpoints of a slice to its service and its pods to the workloads.
@@ -61,8 +63,10 @@ pub(super) fn add(local: &mut Local, slice: &EndpointSlice, trust_domain: &Trust
                 ports: ports.clone(),
                 identity: pods.identity.clone(),
                 labels: pods.labels.clone(),
-                locality: endpoint.zone.clone().unwrap_or_default(),
+                locality: pods.locality.clone().or_else(|| endpoint.zone.clone()).unwrap_or_default(),
                 ready: ready.unwrap_or(true),
+                plain_ports: BTreeSet::new(),
+                weight: 1,
             }),
         }
         if pods.identity.is_some() {
@@ -82,6 +86,8 @@ impl Pods {
             labels: self.labels.clone(),
             ports: Vec::new(),
             mtls: self.mtls,
+            locality: self.locality.clone().unwrap_or_default(),
+            config: Default::default(),
         }
     }
 }
@@ -102,8 +108,9 @@ fn pods(slice: &EndpointSlice, namespace: &Namespace, trust_domain: &TrustDomain
         Some("strict") => MtlsMode::Strict,
         Some(other) => return Err(format!("annotation {MTLS}: {other:?} is neither \"permissive\" nor \"strict\"")),
     };
+    let locality = annotations.get(LOCALITY).cloned();
     let labels = parse_labels(annotations.get(POD_LABELS).map(String::as_str).unwrap_or_default())?;
-    Ok(Pods { namespace: namespace.clone(), account, identity: meshed.then_some(identity), labels, mtls })
+    Ok(Pods { namespace: namespace.clone(), account, identity: meshed.then_some(identity), labels, mtls, locality })
 }
 
 fn parse_labels(text: &str) -> Result<Labels, String> {
