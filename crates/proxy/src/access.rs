@@ -197,6 +197,9 @@ pub struct Record {
     pub revision: u64,
     /// The decision's reasons.
     pub reasons: Vec<Reason>,
+    /// An AUDIT policy matched.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub audit: bool,
     /// Who ended it.
     pub closed_by: ClosedBy,
     /// A client may repeat it without doing harm.
@@ -237,6 +240,7 @@ impl Record {
             mutual_tls: false,
             revision: 0,
             reasons: Vec::new(),
+            audit: false,
             closed_by: ClosedBy::Upstream,
             retriable: false,
             error: None,

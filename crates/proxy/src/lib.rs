@@ -19,6 +19,8 @@ pub mod outbound;
 
 pub mod inbound;
 
+pub mod guard;
+
 pub mod listen;
 
 pub mod serve;
