@@ -12,6 +12,7 @@
 //! Start reading at [`run()`].
 
 mod config;
+mod debug;
 mod directory;
 mod explicit;
 mod resolver;
