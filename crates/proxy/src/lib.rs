@@ -25,6 +25,8 @@ pub mod listen;
 
 pub mod serve;
 
+pub mod tls;
+
 pub mod detect;
 
 pub mod body;
