@@ -116,7 +116,7 @@ impl Guard {
     /// Decides on a request, before any of it goes on.
     pub async fn admit(
         &self,
-        _policy: &Arc<InboundPolicy>,
+        _policy: &InboundPolicy,
         _facts: &Facts,
         request: Request<Body>,
     ) -> Result<Admission, Box<Refusal>> {
@@ -126,7 +126,7 @@ impl Guard {
     /// Decides on a connection whose bytes are opaque, before the application is dialled.
     pub async fn admit_connection(
         &self,
-        _policy: &Arc<InboundPolicy>,
+        _policy: &InboundPolicy,
         _facts: &Facts,
     ) -> Result<ConnectionAdmission, Box<ConnectionRefusal>> {
         Ok(ConnectionAdmission { reasons: Vec::new(), audit: false })
