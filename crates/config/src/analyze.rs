@@ -1,5 +1,7 @@
 //! What is wrong with a set of manifests as a whole.
 
+pub mod codes;
+
 use crate::compile::{Input, compile};
 use crate::finding::Finding;
 
