@@ -5,11 +5,14 @@
 
 pub mod authorization_policy;
 pub mod destination_rule;
+mod duration;
+pub(crate) mod fields;
 pub mod gateway;
 pub mod peer_authentication;
 pub mod request_authentication;
 pub mod service_entry;
 pub mod sidecar;
+pub mod target;
 pub mod virtual_service;
 pub mod workload_entry;
 
@@ -19,11 +22,13 @@ use serde::{Deserialize, Serialize};
 
 pub use authorization_policy::AuthorizationPolicy;
 pub use destination_rule::DestinationRule;
+pub use duration::parse_duration;
 pub use gateway::Gateway;
 pub use peer_authentication::PeerAuthentication;
 pub use request_authentication::RequestAuthentication;
 pub use service_entry::ServiceEntry;
 pub use sidecar::Sidecar;
+pub use target::{PolicyTargetReference, WorkloadSelector};
 pub use virtual_service::VirtualService;
 pub use workload_entry::WorkloadEntry;
 

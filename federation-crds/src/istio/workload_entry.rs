@@ -1,20 +1,25 @@
 //! WorkloadEntry (`networking.istio.io`): one workload outside of Kubernetes.
 
-use kube::{CustomResource, KubeSchema};
-use serde::{Deserialize, Serialize};
+#![expect(
+    missing_docs,
+    reason = "the fields are those of https://istio.io/latest/docs/reference/config/networking/workload-entry/"
+)]
+
+use std::collections::BTreeMap;
 
 use super::IstioStatus;
+use super::fields::message;
 
-/// The specification of a WorkloadEntry.
-#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[kube(
-    group = "networking.istio.io",
-    version = "v1",
-    kind = "WorkloadEntry",
-    namespaced,
-    status = "IstioStatus",
-    shortname = "we",
-    derive = "PartialEq"
-)]
-pub struct WorkloadEntrySpec {}
+message! {
+    /// The specification of a WorkloadEntry; also one endpoint of a ServiceEntry.
+    kube(kind = "WorkloadEntry", shortname = "we")
+    struct WorkloadEntrySpec {
+        address: String,
+        ports: BTreeMap<String, i64>,
+        labels: BTreeMap<String, String>,
+        network: String,
+        locality: String,
+        weight: i64,
+        service_account: String,
+    }
+}
