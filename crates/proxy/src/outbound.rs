@@ -4,8 +4,11 @@
 //! [`Outbound::request`] carries one HTTP request, [`Outbound::stream`] one captured stream. Both build a
 //! `mesh::RouteDecision`, then make attempts at the targets that `mesh::pick` chooses, as long as `mesh::retry` allows.
 
+mod arrival;
 mod attempt;
+mod decide;
 mod http;
+mod own;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -17,7 +20,7 @@ use std::time::Duration;
 
 use api::tunnel::PathEvent;
 use identity::Credentials;
-use mesh::{Host, RouteDecision, RouteRequest, ServiceName, Target, View};
+use mesh::{RouteDecision, ServiceName, Target, View};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +37,7 @@ use crate::pool::plain::PlainPool;
 use crate::pool::{Policy, Pool};
 use crate::resolve::Resolve;
 
+pub use arrival::{Arrival, EndpointRow, Question};
 pub use stream::Captured;
 pub(crate) use stream::{IDLE, note_copy};
 
@@ -99,6 +103,15 @@ enum TargetKey {
     Remote(RemoteKey),
 }
 
+impl std::fmt::Display for TargetKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local(address) => write!(f, "{address}"),
+            Self::Remote(key) => write!(f, "{}/{}", key.cluster, key.group.service_account),
+        }
+    }
+}
+
 impl TargetKey {
     fn of(decision: &RouteDecision, target: &Target) -> Option<Self> {
         match target {
@@ -150,9 +163,19 @@ impl Outbound {
         Self(engine)
     }
 
-    /// The decision for a host and a port on the newest view, after asking for the service; what `explain` prints.
-    pub async fn decide(&self, host: &str, port: u16) -> RouteDecision {
-        self.0.decide(host, port).await
+    /// The endpoints that the proxy has to do with right now, for the debug pages.
+    pub fn endpoints(&self) -> Vec<EndpointRow> {
+        let row = |(key, active): (TargetKey, u32)| EndpointRow {
+            service: String::new(),
+            aside: self.0.aside.is_aside(&key),
+            endpoint: key.to_string(),
+            active,
+            ejected: false,
+            ejections: 0,
+        };
+        let mut rows: Vec<EndpointRow> = self.0.load.snapshot().into_iter().map(row).collect();
+        rows.sort();
+        rows
     }
 
     /// The connections that are open, for the debug pages.
@@ -187,21 +210,6 @@ pub struct PoolEntry {
 }
 
 impl Engine {
-    async fn decide(&self, host: &str, port: u16) -> RouteDecision {
-        let view = self.config.directory.view();
-        let namespace = view.workload.as_deref().map_or(&self.config.namespace, |workload| &workload.namespace);
-        let host = Host::parse(host, namespace);
-        let view = match host.service() {
-            // Also for services that the view holds: the directory forgets those that nobody asks for.
-            Some(service) => {
-                self.config.directory.demand(service).await;
-                self.config.directory.view()
-            }
-            None => view,
-        };
-        mesh::route(&view, &RouteRequest::to(&host, port))
-    }
-
     /// The addresses of a host outside the mesh to try in turn, at least one.
     async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
         let host = host.trim_start_matches('[').trim_end_matches(']');

@@ -1,9 +1,13 @@
 //! One HTTP request of the workload.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use mesh::{Denial, Failure, RouteDecision, RouteOutcome};
 
+use super::arrival::{Arrival, Dialled, Way};
 use super::attempt::{Attempts, Chosen, Exchange, Outgoing, Repeatable, refused, speaks};
 use super::stream::{Established, Upstream, note_server};
 use super::{Engine, Outbound};
@@ -13,22 +17,20 @@ use crate::fault::{Fault, flag};
 use crate::upgrade::{self, Upgrade};
 use crate::{headers, reply};
 
-/// Where a captured connection was going; requests on it go there, whatever host they name.
-#[derive(Debug, Clone)]
-pub(super) struct Dialled {
-    pub host: String,
-    pub port: u16,
-}
-
 impl Outbound {
     /// Carries one request that names its host, as clients of a forward proxy do. Failures become answers.
     pub async fn request(&self, request: Request<Incoming>) -> Response<Body> {
-        Box::pin(self.0.request(request, None)).await
+        Box::pin(self.0.request(request.map(body::incoming), &Way::Asked)).await
+    }
+
+    /// Carries one request that arrived at a gateway. Failures become answers.
+    pub async fn gateway_request(&self, request: Request<Body>, arrival: Arrival) -> Response<Body> {
+        Box::pin(self.0.request(request, &Way::Gateway(Arc::new(arrival)))).await
     }
 }
 
 impl Engine {
-    pub(super) async fn request(&self, mut request: Request<Incoming>, dialled: Option<&Dialled>) -> Response<Body> {
+    pub(super) async fn request(&self, mut request: Request<Body>, way: &Way) -> Response<Body> {
         let Some(authority) = headers::authority(&request) else {
             return reply::text(StatusCode::BAD_REQUEST, "the request names no host");
         };
@@ -40,51 +42,65 @@ impl Engine {
         headers::strip_claims(request.headers_mut());
         headers::forwarded_proto(request.headers_mut());
         record.request_id = headers::request_id(request.headers_mut());
-        let decision = match dialled {
-            Some(dialled) => self.decide(&dialled.host, dialled.port).await,
-            None => self.decide(authority.host(), authority.port_u16().unwrap_or(80)).await,
-        };
+        let (head, body) = request.into_parts();
+        let decision = self.decide_http(&head, &authority, way).await;
         record.decided(&decision);
         if let Some(protocol) = protocol {
-            let request = request.map(body::incoming);
             let record = self.config.recorder.open(record);
+            let request = Request::from_parts(head, body);
             let upgrade = Upgrade { request, protocol, authority, record, hold: Box::new(()) };
-            return Box::pin(self.upgrade(&decision, dialled, upgrade)).await;
+            return Box::pin(self.upgrade(&decision, way, upgrade)).await;
         }
-        let (head, body) = request.into_parts();
-        let body = Replay::new(body::incoming(body));
+        let body = Replay::new(body);
         let mut record = self.config.recorder.open(record);
         record.count_received(body.counter());
         let idempotent = is_idempotent(&head.method);
         let outgoing = Outgoing { head: &head, authority: &authority, body: &body, idempotent };
-        let outcome = match &decision.outcome {
-            RouteOutcome::Refuse | RouteOutcome::Redirect { .. } | RouteOutcome::Direct => Err(refused(&decision)),
-            RouteOutcome::Passthrough => self.pass_through(&decision, &outgoing, dialled).await.map(Answered::from),
-            RouteOutcome::Forward { .. } => self.forward(&decision, &outgoing, &mut record).await,
-        };
+        let outcome = self.dispatch(&decision, &outgoing, way).await;
         body.settle();
         match outcome {
             Ok(answered) => pass_on(answered, record),
-            Err(fault) => give_up(&fault, record, reply::is_grpc(&head.headers)),
+            Err(Failed { fault, attempts, why }) => {
+                record.note(|record| {
+                    record.attempts = attempts;
+                    record.error = why.map(|why| format!("{fault}; not repeated: {why}"));
+                });
+                give_up(&fault, record, reply::is_grpc(&head.headers))
+            }
+        }
+    }
+
+    /// Sends a request where its decision says.
+    pub(super) async fn dispatch(
+        &self,
+        decision: &RouteDecision,
+        outgoing: &Outgoing<'_>,
+        way: &Way,
+    ) -> Result<Answered, Failed> {
+        match &decision.outcome {
+            RouteOutcome::Refuse | RouteOutcome::Redirect { .. } | RouteOutcome::Direct => {
+                Err(Failed::from(refused(decision)))
+            }
+            RouteOutcome::Passthrough => {
+                Ok(Answered::from(self.pass_through(decision, outgoing, way.dialled()).await.map_err(Failed::from)?))
+            }
+            RouteOutcome::Forward { .. } => self.forward(decision, outgoing).await,
         }
     }
 
     /// Attempts until one is answered or no other may be made.
-    async fn forward(
-        &self,
-        decision: &RouteDecision,
-        outgoing: &Outgoing<'_>,
-        record: &mut OpenRecord,
-    ) -> Result<Answered, Fault> {
+    async fn forward(&self, decision: &RouteDecision, outgoing: &Outgoing<'_>) -> Result<Answered, Failed> {
         let mut attempts = Attempts::new(self, decision);
         loop {
-            let Some(chosen) = attempts.next() else { return Err(refused(decision)) };
-            record.note(|record| record.attempts = attempts.made);
+            let Some(chosen) = attempts.next() else { return Err(Failed::from(refused(decision))) };
             let (fault, answer) = match self.exchange(decision, &chosen.target, outgoing).await {
                 Ok(exchange) => {
                     attempts.succeeded(&chosen);
                     match unavailable(&exchange.response) {
-                        None => return Ok(Answered { exchange, chosen: Some(chosen), flag: None }),
+                        None => {
+                            let attempts = attempts.made;
+                            return Ok(Answered { exchange, chosen: Some(chosen), flag: None, attempts, why: None });
+                        }
                         Some(fault) => (fault, Some(exchange)),
                     }
                 }
@@ -93,24 +109,20 @@ impl Engine {
             tracing::debug!(%fault, attempt = attempts.made, "an attempt failed");
             let repeatable = Repeatable { idempotent: outgoing.idempotent, replayable: outgoing.body.is_replayable() };
             if let Err(why) = attempts.again(chosen, &fault, repeatable).await {
-                record.note(|record| record.error = Some(format!("{fault}; not repeated: {why}")));
-                let retried = attempts.made > 1;
+                let (attempts, why) = (attempts.made, Some(why));
+                let flag = (attempts > 1).then_some(flag::RETRIES);
                 return match answer {
-                    Some(exchange) => Ok(Answered { exchange, chosen: None, flag: retried.then_some(flag::RETRIES) }),
-                    None => Err(fault),
+                    Some(exchange) => Ok(Answered { exchange, chosen: None, flag, attempts, why }),
+                    None => Err(Failed { fault, attempts, why }),
                 };
             }
         }
     }
 
     /// A request that wants to go over to another protocol: on an opaque flow of its own.
-    async fn upgrade(
-        &self,
-        decision: &RouteDecision,
-        dialled: Option<&Dialled>,
-        mut upgrade: Upgrade,
-    ) -> Response<Body> {
-        let to = dialled
+    async fn upgrade(&self, decision: &RouteDecision, way: &Way, mut upgrade: Upgrade) -> Response<Body> {
+        let to = way
+            .dialled()
             .cloned()
             .unwrap_or_else(|| Dialled { host: upgrade.authority.host().to_owned(), port: decision.port });
         let Established { connected, chosen, attempts } = match self.establish(decision, &to).await {
@@ -151,16 +163,40 @@ impl Engine {
 }
 
 /// An answer and what is known of it.
-struct Answered {
+pub(super) struct Answered {
     exchange: Exchange,
     /// Keeps the target counted as busy.
     chosen: Option<Chosen>,
     flag: Option<&'static str>,
+    attempts: u32,
+    /// Why a failure that is passed on was not repeated.
+    why: Option<&'static str>,
 }
 
 impl From<Exchange> for Answered {
     fn from(exchange: Exchange) -> Self {
-        Self { exchange, chosen: None, flag: None }
+        Self { exchange, chosen: None, flag: None, attempts: 1, why: None }
+    }
+}
+
+impl Answered {
+    /// The answer, and what must outlive its body.
+    pub(super) fn into_parts(self) -> (Response<Incoming>, Box<dyn Any + Send>) {
+        let Exchange { response, hold, .. } = self.exchange;
+        (response, Box::new((hold, self.chosen.map(|chosen| chosen.load))))
+    }
+}
+
+/// Nothing that could be passed on.
+pub(super) struct Failed {
+    pub(super) fault: Fault,
+    pub(super) attempts: u32,
+    pub(super) why: Option<&'static str>,
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Self { fault, attempts: 0, why: None }
     }
 }
 
@@ -173,7 +209,8 @@ fn pass_on(answered: Answered, mut record: OpenRecord) -> Response<Body> {
         record.status = head.status.as_u16();
         record.grpc_status = body::grpc_status(&head.headers);
         note_server(record, server);
-        record.attempts = record.attempts.max(1);
+        record.attempts = answered.attempts;
+        record.error = answered.why.map(|why| format!("the server is not available; not repeated: {why}"));
         if let Some(flag) = answered.flag {
             record.flags = flag;
         }
@@ -202,7 +239,7 @@ fn give_up(fault: &Fault, mut record: OpenRecord, grpc: bool) -> Response<Body> 
 }
 
 /// RFC 9110 §9.2.2.
-fn is_idempotent(method: &Method) -> bool {
+pub(super) fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
 }
 

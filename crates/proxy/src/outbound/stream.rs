@@ -8,11 +8,11 @@ use mesh::{Protocol, RouteDecision, RouteOutcome, Target};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::arrival::{Arrival, Dialled, Way};
 use super::attempt::{Attempts, Chosen, Repeatable, Server, refused};
-use super::http::Dialled;
 use super::{Engine, Outbound, remote_key};
 use crate::access::{ClosedBy, Record, Reporter};
-use crate::body::chain;
+use crate::body::{self, chain};
 use crate::copy::{CopyOutcome, abort_tcp, copy_reporting};
 use crate::detect::{CLIENT_SILENCE, Rewind, Spoken, sniff};
 use crate::fault::{Fault, flag};
@@ -49,28 +49,37 @@ impl Captured for H2Io {
 impl Outbound {
     /// Carries one stream to `host`:`port`, as the port's declared protocol says.
     pub async fn stream<T: Captured>(&self, mut io: T, host: String, port: u16) {
-        let decision = self.0.decide(&host, port).await;
-        let dialled = Dialled { host, port };
+        let way = Way::Captured(Arc::new(Dialled { host: host.clone(), port }));
+        let decision = self.0.decide_plain(&host, port, &way).await;
         let in_mesh = !matches!(decision.outcome, RouteOutcome::Passthrough);
         match decision.protocol {
-            protocol if protocol.is_http() => Box::pin(self.http(io, dialled)).await,
+            protocol if protocol.is_http() => Box::pin(self.http(io, way)).await,
             Protocol::Auto if in_mesh => match sniff(&mut io, CLIENT_SILENCE).await {
                 Ok(sniffed) if sniffed.spoken != Spoken::Opaque => {
-                    Box::pin(self.http(Rewind::new(sniffed.first, io), dialled)).await;
+                    Box::pin(self.http(Rewind::new(sniffed.first, io), way)).await;
                 }
-                Ok(sniffed) => Box::pin(self.0.opaque(Rewind::new(sniffed.first, io), &decision, &dialled)).await,
+                Ok(sniffed) => Box::pin(self.0.opaque(Rewind::new(sniffed.first, io), &decision, &way)).await,
                 Err(error) => tracing::debug!(%error, "a captured connection failed"),
             },
-            _ => Box::pin(self.0.opaque(io, &decision, &dialled)).await,
+            _ => Box::pin(self.0.opaque(io, &decision, &way)).await,
         }
     }
 
-    async fn http<T: Captured>(&self, io: T, dialled: Dialled) {
+    /// Carries one opaque stream that arrived at a gateway, by its SNI if it has one.
+    pub async fn gateway_stream<T: Captured>(&self, io: T, arrival: Arrival) {
+        let host = arrival.sni.as_deref().map(str::to_owned);
+        let host = host.or_else(|| arrival.destination_ip.map(|ip| ip.to_string())).unwrap_or_default();
+        let port = arrival.port;
+        let way = Way::Gateway(Arc::new(arrival));
+        let decision = self.0.decide_plain(&host, port, &way).await;
+        Box::pin(self.0.opaque(io, &decision, &way)).await;
+    }
+
+    async fn http<T: Captured>(&self, io: T, way: Way) {
         let engine = self.0.clone();
-        let dialled = Arc::new(dialled);
         serve::serve(io, &self.0.limits, &self.0.config.life, move |request| {
-            let (engine, dialled) = (engine.clone(), dialled.clone());
-            Box::pin(async move { engine.request(request, Some(&dialled)).await })
+            let (engine, way) = (engine.clone(), way.clone());
+            Box::pin(async move { engine.request(request.map(body::incoming), &way).await })
         })
         .await;
     }
@@ -99,12 +108,16 @@ pub(super) struct Established {
 
 impl Engine {
     /// Carries bytes both ways. Another target is tried only before the first byte was delivered.
-    async fn opaque<T: Captured>(&self, io: T, decision: &RouteDecision, dialled: &Dialled) {
+    async fn opaque<T: Captured>(&self, io: T, decision: &RouteDecision, way: &Way) {
+        let dialled = way
+            .dialled()
+            .cloned()
+            .unwrap_or_else(|| Dialled { host: way.facts().sni.unwrap_or_default().to_owned(), port: decision.port });
         let authority = format!("{}:{}", dialled.host, dialled.port);
         let mut record = Record::begin(Reporter::Source, "tcp", authority);
         record.decided(decision);
         record.source = self.own();
-        match self.establish(decision, dialled).await {
+        match self.establish(decision, &dialled).await {
             Ok(Established { connected, chosen, attempts }) => {
                 record.attempts = attempts;
                 self.carry(io, connected, record).await;

@@ -1,0 +1,141 @@
+//! How a request or a flow came in: from the workload beside the proxy, or at a listener of a gateway.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::uri::Authority;
+use identity::PeerIdentity;
+use mesh::{ConnectionFacts, Entry};
+use serde::Serialize;
+
+/// What a gateway knows of a connection that it accepted.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// The port of the gateway's listener, as its servers name it.
+    pub port: u16,
+    /// Who dialled.
+    pub source: SocketAddr,
+    /// The client behind trusted hops, when another one than dialled.
+    pub remote_ip: Option<IpAddr>,
+    /// What was dialled.
+    pub destination_ip: Option<IpAddr>,
+    /// The name in the ClientHello.
+    pub sni: Option<Arc<str>>,
+    /// `http` or `https`, as the client sees it.
+    pub scheme: &'static str,
+    /// Who the client proved to be.
+    pub peer: Option<Arc<PeerIdentity>>,
+}
+
+/// What is asked of [`super::Outbound::explain`].
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The host, as a client names it.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The method.
+    pub method: String,
+    /// The path with its query.
+    pub path: String,
+    /// The headers.
+    pub headers: HeaderMap,
+}
+
+/// One endpoint (or remote group) that the proxy has to do with, for the debug pages.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct EndpointRow {
+    /// The service, with its subset and port: `default/reviews v1 9080`.
+    pub service: String,
+    /// Its address, or cluster and group.
+    pub endpoint: String,
+    /// Requests and connections under way.
+    pub active: u32,
+    /// Kept out by outlier detection right now.
+    pub ejected: bool,
+    /// How often it was ejected.
+    pub ejections: u32,
+    /// Set aside for a moment because it could not be connected to.
+    pub aside: bool,
+}
+
+/// Where a captured connection was going; requests on it go there, whatever host they name.
+#[derive(Debug, Clone)]
+pub(super) struct Dialled {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+/// The way by which something came in.
+#[derive(Debug, Clone)]
+pub(super) enum Way {
+    /// A request of the workload, which names its host itself.
+    Asked,
+    /// On a captured connection.
+    Captured(Arc<Dialled>),
+    /// Captured, with TLS inside that names its server.
+    Named(Arc<Dialled>, Arc<str>),
+    /// At a gateway.
+    Gateway(Arc<Arrival>),
+}
+
+impl Way {
+    pub(super) fn entry(&self) -> Entry {
+        match self {
+            Self::Gateway(arrival) => Entry::Gateway(arrival.port),
+            _ => Entry::Workload,
+        }
+    }
+
+    pub(super) fn scheme(&self) -> &'static str {
+        match self {
+            Self::Gateway(arrival) => arrival.scheme,
+            _ => "http",
+        }
+    }
+
+    pub(super) fn dialled(&self) -> Option<&Dialled> {
+        match self {
+            Self::Captured(dialled) | Self::Named(dialled, _) => Some(dialled),
+            _ => None,
+        }
+    }
+
+    /// The host and the port that a request with this authority is for.
+    pub(super) fn target<'a>(&'a self, authority: &'a Authority) -> (&'a str, u16) {
+        match self {
+            Self::Asked => (authority.host(), authority.port_u16().unwrap_or(80)),
+            Self::Captured(dialled) | Self::Named(dialled, _) => (&dialled.host, dialled.port),
+            Self::Gateway(arrival) => (authority.host(), arrival.port),
+        }
+    }
+
+    pub(super) fn facts(&self) -> ConnectionFacts<'_> {
+        match self {
+            Self::Asked => ConnectionFacts::default(),
+            Self::Captured(dialled) => {
+                ConnectionFacts { destination_ip: dialled.host.parse().ok(), ..ConnectionFacts::default() }
+            }
+            Self::Named(dialled, sni) => ConnectionFacts {
+                destination_ip: dialled.host.parse().ok(),
+                sni: Some(sni),
+                ..ConnectionFacts::default()
+            },
+            Self::Gateway(arrival) => ConnectionFacts {
+                source_ip: Some(arrival.source.ip()),
+                remote_ip: arrival.remote_ip.or(Some(arrival.source.ip())),
+                destination_ip: arrival.destination_ip,
+                sni: arrival.sni.as_deref(),
+            },
+        }
+    }
+
+    /// Who dialled, for the PROXY protocol.
+    pub(super) fn source(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Gateway(arrival) => Some(arrival.source),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Decisions on the newest view, after asking for the services that they need.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::uri::Authority;
+use mesh::{ConnectionFacts, Destination, Entry, Host, HttpRequest, RouteDecision, RouteRequest, View};
+
+use super::arrival::{Question, Way};
+use super::{Engine, Outbound};
+
+/// A decision may ask for one service after another (host, destination, mirrors), but not for ever.
+const ROUNDS_MAX: usize = 6;
+
+/// What is to be decided.
+pub(super) struct Asked<'a> {
+    pub(super) host: Host,
+    pub(super) port: u16,
+    pub(super) http: Option<HttpRequest<'a>>,
+    pub(super) connection: ConnectionFacts<'a>,
+    pub(super) entry: Entry,
+}
+
+impl Outbound {
+    /// The decision for a host and a port on the newest view, after asking for the service; what `explain` prints.
+    pub async fn decide(&self, host: &str, port: u16) -> RouteDecision {
+        self.0.decide_plain(host, port, &Way::Asked).await
+    }
+
+    /// The decision for a request, made as for a real one; nothing is sent.
+    pub async fn explain(&self, question: &Question) -> RouteDecision {
+        let http = HttpRequest {
+            method: &question.method,
+            scheme: "http",
+            authority: &question.host,
+            path_and_query: &question.path,
+            headers: &question.headers,
+        };
+        let (connection, entry) = (ConnectionFacts::default(), Entry::Workload);
+        let host = self.0.host(&question.host);
+        self.0.decide(&Asked { host, port: question.port, http: Some(http), connection, entry }).await
+    }
+}
+
+impl Engine {
+    /// A host as the workload means it.
+    pub(super) fn host(&self, host: &str) -> Host {
+        let view = self.config.directory.view();
+        let namespace = view.workload.as_deref().map_or(&self.config.namespace, |workload| &workload.namespace);
+        Host::parse(host, namespace)
+    }
+
+    /// For a connection without anything that is known of its content.
+    pub(super) async fn decide_plain(&self, host: &str, port: u16, way: &Way) -> RouteDecision {
+        let (connection, entry) = (way.facts(), way.entry());
+        self.decide(&Asked { host: self.host(host), port, http: None, connection, entry }).await
+    }
+
+    /// For a request.
+    pub(super) async fn decide_http(&self, head: &Parts, authority: &Authority, way: &Way) -> RouteDecision {
+        let (host, port) = way.target(authority);
+        let asked = Asked {
+            host: self.host(host),
+            port,
+            http: Some(facts(head, authority, way)),
+            connection: way.facts(),
+            entry: way.entry(),
+        };
+        self.decide(&asked).await
+    }
+
+    pub(super) async fn decide(&self, asked: &Asked<'_>) -> RouteDecision {
+        self.decide_by(asked, |view, request| mesh::route(view, request)).await
+    }
+
+    /// For what the proxy itself sends: rules are not looked at.
+    pub(super) async fn decide_to(&self, destination: &Destination, asked: &Asked<'_>) -> RouteDecision {
+        self.decide_by(asked, |view, request| route_to(view, destination, request)).await
+    }
+
+    async fn decide_by(
+        &self,
+        asked: &Asked<'_>,
+        route: impl Fn(&View, &RouteRequest<'_>) -> RouteDecision,
+    ) -> RouteDecision {
+        let Asked { host, port, http, connection, entry } = asked;
+        if let (Some(service), Entry::Workload) = (host.service(), entry) {
+            // Also for services that the view holds: the directory forgets those that nobody asks for.
+            self.config.directory.demand(service).await;
+        }
+        // The same draw in every round: what a round asks for must not depend on luck.
+        let entropy = rand::random();
+        let request =
+            RouteRequest { host, port: *port, http: http.as_ref(), connection: *connection, entry: *entry, entropy };
+        let mut wanted = None;
+        for _ in 0..ROUNDS_MAX {
+            let view: Arc<View> = self.config.directory.view();
+            let decision = route(&view, &request);
+            match &decision.wants {
+                Some(service) if wanted.as_ref() != Some(service) => {
+                    self.config.directory.demand(service).await;
+                    wanted = Some(service.clone());
+                }
+                _ => return self.remembered(host, decision).await,
+            }
+        }
+        route(&self.config.directory.view(), &request)
+    }
+
+    /// Keeps the service of a decision in the view: it was used, even if the host is another one.
+    async fn remembered(&self, host: &Host, decision: RouteDecision) -> RouteDecision {
+        if let Some(service) = decision.service.as_ref().filter(|service| host.service() != Some(*service))
+            && !service.is_entry()
+        {
+            self.config.directory.demand(service).await;
+        }
+        decision
+    }
+}
+
+/// The facts of a request, as decisions see them.
+pub(super) fn facts<'a>(head: &'a Parts, authority: &'a Authority, way: &Way) -> HttpRequest<'a> {
+    HttpRequest {
+        method: head.method.as_str(),
+        scheme: way.scheme(),
+        authority: authority.as_str(),
+        path_and_query: head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
+        headers: &head.headers,
+    }
+}
+
+fn route_to(view: &View, destination: &Destination, request: &RouteRequest<'_>) -> RouteDecision {
+    let port = destination.port.unwrap_or(request.port);
+    mesh::route(view, &RouteRequest { host: &destination.host, port, ..*request })
+}
