@@ -42,8 +42,8 @@ pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, P
 pub use resolve::{DnsDecision, Question, QuestionKind, resolve};
 pub use retry::{Attempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryDecision, RetryPolicy, retry};
 pub use route::{
-    Affinity, CONNECT_TIMEOUT, Entry, InjectedFault, MTLS_PORT, RouteDecision, RouteOutcome, RouteRequest, SetCookie,
-    Target, Tier, route,
+    Affinity, CONNECT_TIMEOUT, CorsDecision, Entry, InjectedFault, MTLS_PORT, RequestEdits, RouteDecision,
+    RouteOutcome, RouteRequest, SetCookie, Target, Tier, apply_headers, cors, rewrite, route, route_to,
 };
 
 #[cfg(test)]

@@ -177,10 +177,12 @@ pub enum Denial {
     TokenInvalid,
     /// A rate limit was reached.
     RateLimited,
+    /// The workload may reach only hosts that the mesh knows (REGISTRY_ONLY), and this is none.
+    UnknownHost,
 }
 
 impl Denial {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::BadHeader,
         Self::VersionUnsupported,
         Self::SourceMismatch,
@@ -197,6 +199,7 @@ impl Denial {
         Self::NoRoute,
         Self::TokenInvalid,
         Self::RateLimited,
+        Self::UnknownHost,
     ];
 
     /// The kebab-case name, on the wire, in logs and in metrics.
@@ -218,6 +221,7 @@ impl Denial {
             Self::NoRoute => "no-route",
             Self::TokenInvalid => "token-invalid",
             Self::RateLimited => "rate-limited",
+            Self::UnknownHost => "unknown-host",
         }
     }
 

@@ -1,5 +1,8 @@
 //! `route()`: where a request or a connection may go, in which order, and whom to expect there.
 
+mod cors;
+mod edits;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +17,9 @@ use crate::policy::{AbortWith, Destination, HttpRule, ObjectRef, TrafficPolicy};
 use crate::reason::{Denial, Reason};
 use crate::request::{ConnectionFacts, HttpRequest};
 use crate::retry::RetryPolicy;
+
+pub use cors::{CorsDecision, cors};
+pub use edits::{RequestEdits, apply_headers, rewrite};
 
 /// The port on which every sidecar accepts mTLS from peers and gateways.
 pub const MTLS_PORT: u16 = 15008;
@@ -75,6 +81,9 @@ pub struct RouteDecision {
     /// The HTTP rule that matched; its rewrites, header operations and cross-origin rules are to be applied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<Arc<HttpRule>>,
+    /// Index of the rule's match that was met; `None` when the rule has none. [`rewrite`] needs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matched: Option<usize>,
     /// Index of the rule's destination that was drawn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<usize>,
@@ -241,6 +250,7 @@ pub fn route(view: &View, request: &RouteRequest<'_>) -> RouteDecision {
         subset: None,
         outcome: RouteOutcome::Refuse,
         rule: None,
+        matched: None,
         destination: None,
         policy: Arc::default(),
         policy_origin: None,
@@ -284,6 +294,13 @@ pub fn route(view: &View, request: &RouteRequest<'_>) -> RouteDecision {
         decision.outcome = RouteOutcome::Forward { tiers };
     }
     decision
+}
+
+/// Decides where a request to a destination may go, whatever rules its host has: for mirrors, for the proxy's own
+/// requests, for an egress proxy.
+pub fn route_to(view: &View, destination: &Destination, request: &RouteRequest<'_>) -> RouteDecision {
+    let port = destination.port.unwrap_or(request.port);
+    route(view, &RouteRequest { host: &destination.host, port, ..*request })
 }
 
 enum Found<'a> {

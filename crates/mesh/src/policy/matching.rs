@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
 
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub struct Pattern {
     source: String,
     anchored: Regex,
+    /// Compiled by the first who searches; most patterns are only ever matched as a whole.
+    searching: Arc<OnceLock<Option<Regex>>>,
 }
 
 /// A program larger than this is refused, in bytes.
@@ -24,7 +27,7 @@ impl Pattern {
         let source = source.into();
         let anchored = regex::RegexBuilder::new(&format!("^(?:{source})$")).size_limit(PATTERN_SIZE_MAX).build();
         match anchored {
-            Ok(anchored) => Ok(Self { source, anchored }),
+            Ok(anchored) => Ok(Self { source, anchored, searching: Arc::default() }),
             Err(error) => Err(PatternError { source_text: source, why: error.to_string() }),
         }
     }
@@ -32,6 +35,12 @@ impl Pattern {
     /// Whether the whole text matches.
     pub fn matches(&self, text: &str) -> bool {
         self.anchored.is_match(text)
+    }
+
+    /// The same expression, not anchored: what `uriRegexRewrite` searches for.
+    pub(crate) fn searching(&self) -> Option<&Regex> {
+        let compile = || regex::RegexBuilder::new(&self.source).size_limit(PATTERN_SIZE_MAX).build().ok();
+        self.searching.get_or_init(compile).as_ref()
     }
 
     /// The text that it was made of.
