@@ -40,7 +40,7 @@ pub struct AuthorizationPolicySpec {
     pub provider: Option<Provider>,
     /// Any of them; none = nothing matches, which denies everything when the action is `ALLOW`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rules: Vec<Rule>,
+    pub rules: Vec<PolicyRule>,
 }
 
 /// What a match means.
@@ -70,7 +70,7 @@ pub struct Provider {
 /// A source, an operation and conditions, all of which must match.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Rule {
+pub struct PolicyRule {
     /// Any of them; empty = any source.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<RuleFrom>,
