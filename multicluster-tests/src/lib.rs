@@ -15,9 +15,15 @@ use fleet::up::{UpRequest, up};
 use fleet::{Fleet, FleetFile};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
+mod configure;
 mod credentials;
+mod shots;
+mod tools;
 pub use credentials::{BadCredential, Fakes};
+pub use shots::{Shot, assert_share, shoot, tally, volley};
+pub use tools::{Server, python, tool};
 
 /// Two clusters: `east/web` calls, `west/reviews` serves. One hub voter and one gateway each, to start fast.
 pub const SMALL: &str = "
@@ -47,6 +53,9 @@ clusters:
         labels: {app: secret, version: v1}
         ports: [{name: http, port: 9080, protocol: http}]
 ";
+
+/// Between two looks.
+const BREATH: Duration = Duration::from_millis(50);
 
 /// A running fleet. Dropping it takes it down.
 pub struct Scenario {
@@ -160,19 +169,23 @@ pub fn binaries() -> PathBuf {
     built.clone()
 }
 
-/// Makes sure that a tool of the machine is there: installs Debian's package where that is possible, and says so.
-pub fn tool(name: &str, package: &str) {
-    let found = |name: &str| Command::new(name).arg("--version").output().is_ok();
-    if found(name) {
-        return;
+/// Asks again and again, until the answer is `Ok`; fails the test with the last answer when the time is over.
+pub async fn eventually<T>(what: &str, within: Duration, mut probe: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        let why = match probe().await {
+            Ok(value) => return value,
+            Err(why) => why,
+        };
+        assert!(Instant::now() < deadline, "not within {} s: {what}: {why}", within.as_secs());
+        tokio::time::sleep(BREATH).await;
     }
-    eprintln!("installing {package} for {name}");
-    let install = format!("apt-get update -qq && apt-get install -y -qq --no-install-recommends {package}");
-    let output = Command::new("sh").args(["-c", &install]).env("DEBIAN_FRONTEND", "noninteractive").output();
-    let output = output.expect("sh runs");
-    let said = texts(&output).1;
-    let hint = format!("hint: install {name} (Debian: {package})");
-    assert!(output.status.success() && found(name), "{name} is missing and cannot be installed: {said}\n{hint}");
+}
+
+/// Names the part of a test that begins, with the time since the start of the process.
+pub fn step(name: &str) {
+    static STARTED: OnceLock<Instant> = OnceLock::new();
+    println!("[{:5.1} s] {name}", STARTED.get_or_init(Instant::now).elapsed().as_secs_f64());
 }
 
 /// The exported service of [`SMALL`], by its clusterset name.

@@ -5,12 +5,14 @@
 //! vouched for, so that tests and people can see the path of a request from its answer.
 
 mod answer;
+mod control;
 mod grpc;
 mod http;
 mod tcp;
 
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
@@ -20,6 +22,9 @@ use tokio_util::task::TaskTracker;
 use crate::file::PortProtocol;
 
 pub use answer::{Answer, Whoami, client_identity};
+pub use control::Seen;
+
+use control::State;
 
 /// The generated gRPC client, server and messages.
 #[expect(missing_docs, reason = "generated from proto/isthmus/echo.proto, which has the comments")]
@@ -82,8 +87,9 @@ impl Echo {
         }
         let addresses = listeners.iter().map(|(listener, _)| listener.local_addr()).collect::<Result<_, _>>()?;
         let echo = Self { addresses, shutdown: CancellationToken::new(), tasks: TaskTracker::new() };
+        let state = Arc::new(State::new(whoami));
         for (listener, protocol) in listeners {
-            echo.tasks.spawn(accept(listener, protocol, whoami.clone(), echo.shutdown.clone(), echo.tasks.clone()));
+            echo.tasks.spawn(accept(listener, protocol, state.clone(), echo.shutdown.clone(), echo.tasks.clone()));
         }
         Ok(echo)
     }
@@ -105,7 +111,7 @@ impl Drop for Echo {
 async fn accept(
     listener: TcpListener,
     protocol: PortProtocol,
-    whoami: Whoami,
+    state: Arc<State>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 ) {
@@ -120,14 +126,14 @@ async fn accept(
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let (whoami, shutdown) = (whoami.clone(), shutdown.clone());
+        let (state, shutdown) = (state.clone(), shutdown.clone());
         tasks.spawn(async move {
             match protocol {
                 PortProtocol::Http | PortProtocol::Http2 | PortProtocol::Grpc => {
-                    http::serve(stream, whoami, shutdown).await;
+                    http::serve(stream, state, shutdown).await;
                 }
                 PortProtocol::Tcp => tcp::serve(stream, None, shutdown).await,
-                PortProtocol::TcpServerFirst => tcp::serve(stream, Some(whoami), shutdown).await,
+                PortProtocol::TcpServerFirst => tcp::serve(stream, Some(state.whoami.clone()), shutdown).await,
             }
         });
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fleet::call::{Call, Speak, connect};
-use fleet::echo::{Answer, Echo, EchoPort, Whoami};
+use fleet::echo::{Answer, Echo, EchoPort, Seen, Whoami};
 use fleet::file::PortProtocol;
 use fleet::forward::Forward;
 use fleet::load::{Load, summarize};
@@ -111,6 +111,28 @@ async fn special_paths_do_what_they_say() {
     sink.method = http::Method::POST;
     sink.body = vec![0; 3_000_000].into();
     assert_eq!(answer(&sink.send().await.expect("an answer").body).body_bytes, 3_000_000);
+}
+
+#[tokio::test]
+async fn a_test_may_ask_for_failures_and_for_what_was_seen() {
+    let ground = ground().await;
+    let call = |path: &str| ground.call(PortProtocol::Http, Speak::Http1, path);
+    let status = |path: &str| {
+        let call = call(path);
+        async move { call.send().await.expect("an answer").status.map_or(0, |status| status.as_u16()) }
+    };
+    assert_eq!(status("/control/fail/2/503").await, 200);
+    assert_eq!([status("/a").await, status("/b").await, status("/c").await], [503, 503, 200]);
+    assert_eq!(status("/control/fail/some/503").await, 400);
+    let mut asking = call("/d");
+    asking.header("x-echo-status: 429").expect("a header");
+    asking.header("x-echo-header: x-a=1").expect("a header");
+    let reply = asking.send().await.expect("an answer");
+    assert_eq!(reply.status.map(|status| status.as_u16()), Some(429));
+    assert_eq!(reply.headers.get("x-a").map(http::HeaderValue::as_bytes), Some(b"1".as_slice()));
+    let seen = call("/control/seen").send().await.expect("an answer");
+    let seen: Seen = serde_json::from_slice(&seen.body).expect("json");
+    assert_eq!((seen.requests, seen.last.expect("a request").path.as_str()), (4, "/d"));
 }
 
 #[tokio::test]

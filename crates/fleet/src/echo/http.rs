@@ -1,6 +1,7 @@
 //! HTTP/1.1, HTTP/2 and, by content type, gRPC on one port.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::Service;
 
-use super::answer::{Answer, Whoami};
+use super::answer::Answer;
+use super::control::{State, Wish, parse_status};
 use super::grpc::EchoService;
 use super::pb::echo_server::EchoServer;
 
@@ -24,10 +26,10 @@ const CHUNK: usize = 64 * 1024;
 /// Longest answer of `/bytes/<n>`.
 const BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
-pub(super) async fn serve(stream: TcpStream, whoami: Whoami, shutdown: CancellationToken) {
+pub(super) async fn serve(stream: TcpStream, state: Arc<State>, shutdown: CancellationToken) {
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let whoami = whoami.clone();
-        async move { Ok::<_, Infallible>(answer(request, whoami).await) }
+        let state = state.clone();
+        async move { Ok::<_, Infallible>(answer(request, &state).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
@@ -43,10 +45,10 @@ pub(super) async fn serve(stream: TcpStream, whoami: Whoami, shutdown: Cancellat
     let _ = connection.await;
 }
 
-async fn answer(request: Request<Incoming>, whoami: Whoami) -> Response<Body> {
+async fn answer(request: Request<Incoming>, state: &State) -> Response<Body> {
     let content_type = request.headers().get(header::CONTENT_TYPE);
     if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
-        let mut server = EchoServer::new(EchoService { whoami });
+        let mut server = EchoServer::new(EchoService { whoami: state.whoami.clone() });
         return match server.call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
@@ -54,11 +56,17 @@ async fn answer(request: Request<Incoming>, whoami: Whoami) -> Response<Body> {
     }
     let (head, mut body) = request.into_parts();
     let path: Vec<&str> = head.uri.path().trim_matches('/').split('/').collect();
-    if let ["bytes", count] = path[..] {
-        return match count.parse() {
-            Ok(count) if count <= BYTES_MAX => bytes(count),
-            _ => plain(StatusCode::BAD_REQUEST, "how many bytes?"),
-        };
+    match path[..] {
+        ["control", "seen"] => return json(StatusCode::OK, &state.seen()),
+        ["control", "fail", count, status] if state.fail(count, status) => return plain(StatusCode::OK, "as you wish"),
+        ["control", ..] => return plain(StatusCode::BAD_REQUEST, "seen, or fail/<n>/<status>"),
+        ["bytes", count] => {
+            return match count.parse() {
+                Ok(count) if count <= BYTES_MAX => bytes(count),
+                _ => plain(StatusCode::BAD_REQUEST, "how many bytes?"),
+            };
+        }
+        _ => {}
     }
     let mut body_bytes = 0;
     while let Some(frame) = body.frame().await {
@@ -67,23 +75,28 @@ async fn answer(request: Request<Incoming>, whoami: Whoami) -> Response<Body> {
             Err(_) => return plain(StatusCode::BAD_REQUEST, "the body broke off"),
         }
     }
-    let status = match path[..] {
-        ["status", code] => match code.parse().ok().and_then(|code| StatusCode::from_u16(code).ok()) {
-            Some(status) if status.as_u16() >= 200 => status,
-            _ => return plain(StatusCode::BAD_REQUEST, "no such status"),
+    let protocol = if head.version == Version::HTTP_2 { "http/2" } else { "http/1.1" };
+    let answer = Answer::new(&state.whoami, &head, protocol, body_bytes);
+    let failing = state.count(&answer);
+    let mut wish = Wish::of(&head.headers);
+    match path[..] {
+        ["status", code] => match parse_status(code) {
+            Some(status) => wish.status = Some(status),
+            None => return plain(StatusCode::BAD_REQUEST, "no such status"),
         },
         ["delay", millis] => {
             let Ok(millis) = millis.parse() else { return plain(StatusCode::BAD_REQUEST, "how many milliseconds?") };
-            tokio::time::sleep(Duration::from_millis(millis)).await;
-            StatusCode::OK
+            wish.delay = Duration::from_millis(millis);
         }
-        _ => StatusCode::OK,
-    };
-    let protocol = if head.version == Version::HTTP_2 { "http/2" } else { "http/1.1" };
-    json(status, &Answer::new(&whoami, &head, protocol, body_bytes))
+        _ => {}
+    }
+    tokio::time::sleep(wish.delay).await;
+    let mut response = json(failing.or(wish.status).unwrap_or(StatusCode::OK), &answer);
+    response.headers_mut().extend(wish.headers);
+    response
 }
 
-fn json(status: StatusCode, answer: &Answer) -> Response<Body> {
+fn json(status: StatusCode, answer: &impl serde::Serialize) -> Response<Body> {
     let mut text = serde_json::to_vec(answer).unwrap_or_default();
     text.push(b'\n');
     respond(status, "application/json", Body::new(Full::new(Bytes::from(text))))
