@@ -1,0 +1,106 @@
+//! Clients that prove themselves by a certificate of somebody else's authority.
+
+use std::sync::Arc;
+
+use mesh::{Secret, ServerTls, ServerTlsMode};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+
+use crate::tls::material::MaterialError;
+use crate::tls::names::{Names, is_pinned};
+use crate::tls::trust::Trust;
+
+/// Checks the chain, then the names and the pins.
+#[derive(Debug)]
+struct ClientVerifier {
+    chain: Arc<dyn ClientCertVerifier>,
+    names: Vec<String>,
+    certificates: Vec<String>,
+    keys: Vec<String>,
+}
+
+/// The verifier of a server. Roots are the last material's: those of clients come after the certificates.
+pub(super) fn verifier(
+    tls: &ServerTls,
+    material: &[Arc<Secret>],
+) -> Result<Arc<dyn ClientCertVerifier>, MaterialError> {
+    let source = match &tls.client_ca {
+        Some(_) => material.last(),
+        None => material.iter().find(|secret| !secret.ca.is_empty()).or(material.first()),
+    };
+    let missing = || MaterialError::new("the TLS settings", "no roots for client certificates are named");
+    let source = source.ok_or_else(missing)?;
+    let trust = Trust::own(source)?;
+    let mut builder = WebPkiClientVerifier::builder_with_provider(trust.roots, identity::provider());
+    if !trust.revoked.is_empty() {
+        builder = builder.with_crls(trust.revoked).only_check_end_entity_revocation().enforce_revocation_expiration();
+    }
+    if tls.mode == ServerTlsMode::OptionalMutual {
+        builder = builder.allow_unauthenticated();
+    }
+    let chain = builder.build();
+    let chain =
+        chain.map_err(|error| MaterialError::new(&source.name, format!("its roots are not usable: {error}")))?;
+    Ok(Arc::new(ClientVerifier {
+        chain,
+        names: tls.subject_alt_names.clone(),
+        certificates: tls.certificate_hashes.clone(),
+        keys: tls.spki_hashes.clone(),
+    }))
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.chain.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.chain.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        let unpinned = self.certificates.is_empty() && self.keys.is_empty();
+        if !unpinned && !is_pinned(end_entity, &self.certificates, &self.keys) {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
+        if !self.names.is_empty() && !Names::of(end_entity).has_any(&self.names) {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
