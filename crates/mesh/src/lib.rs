@@ -29,7 +29,9 @@ pub use request::{Claims, ConnectionFacts, HttpRequest};
 mod admit;
 mod authorize;
 mod balance;
+mod hash;
 mod health;
+mod outlier;
 mod resolve;
 mod retry;
 mod route;
@@ -37,10 +39,12 @@ pub use admit::{
     Candidate, DestinationDecision, SourceDecision, TunnelMode, TunnelRequest, admit_destination, admit_source,
 };
 pub use authorize::{AccessDecision, AccessRequest, InboundDecision, InboundPeer, authorize, authorize_inbound};
-pub use balance::{Load, Pick, pick};
+pub use balance::{Draw, Load, Pick, Tables, hash_ring, pick};
+pub use hash::{HashMember, HashRing};
 pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};
+pub use outlier::{Detector, EJECTION_MAX, Outcome, Outliers};
 pub use resolve::{DnsDecision, Question, QuestionKind, resolve};
-pub use retry::{Attempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryDecision, RetryPolicy, retry};
+pub use retry::{Answer, Attempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryDecision, RetryPolicy, retry};
 pub use route::{
     Affinity, CONNECT_TIMEOUT, CorsDecision, Entry, InjectedFault, MTLS_PORT, RequestEdits, RouteDecision,
     RouteOutcome, RouteRequest, SetCookie, Target, Tier, apply_headers, cors, rewrite, route, route_to,

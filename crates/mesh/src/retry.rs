@@ -93,6 +93,68 @@ pub(crate) fn as_millis<S: Serializer>(value: &Duration, serializer: S) -> Resul
     serializer.serialize_u128(value.as_millis())
 }
 
+impl RetryPolicy {
+    /// Whether the policy names a failure, attempts and safety aside.
+    pub fn names(&self, failure: &Failure) -> bool {
+        use RetryCondition::{
+            ConnectFailure, FiveXx, GatewayError, RefusedStream, Reset, ResetBeforeRequest,
+        };
+        let any = |conditions: &[RetryCondition]| conditions.iter().any(|condition| self.on.contains(condition));
+        match failure {
+            Failure::Connect => any(&[ConnectFailure, FiveXx, GatewayError, Reset, ResetBeforeRequest]),
+            // A proxy on the way that could not connect says so in the place of the connection.
+            Failure::Refused => {
+                any(&[RefusedStream, ConnectFailure, FiveXx, GatewayError, Reset, ResetBeforeRequest])
+            }
+            Failure::Broken | Failure::PathDown | Failure::TriedTooLong => any(&[FiveXx, GatewayError, Reset]),
+            Failure::Answer(answer) => self.names_answer(answer),
+            Failure::Timeout => false,
+        }
+    }
+
+    fn names_answer(&self, answer: &Answer) -> bool {
+        use RetryCondition::{
+            Cancelled, DeadlineExceeded, EnvoyRatelimited, FiveXx, GatewayError, Internal, ResourceExhausted,
+            Retriable4xx, RetriableStatusCodes, Unavailable,
+        };
+        // Who is told to slow down must not be asked again, unless a user says so.
+        if answer.rate_limited {
+            return self.on.contains(&EnvoyRatelimited);
+        }
+        let listed = self.statuses.contains(&answer.status)
+            || (self.statuses.is_empty() && answer.status == 503 && self.on.contains(&RetriableStatusCodes));
+        listed
+            || self.on.iter().any(|condition| match condition {
+                FiveXx => (500..600).contains(&answer.status),
+                GatewayError => matches!(answer.status, 502..=504),
+                Retriable4xx => answer.status == 409,
+                Cancelled => answer.grpc == Some(1),
+                DeadlineExceeded => answer.grpc == Some(4),
+                ResourceExhausted => answer.grpc == Some(8),
+                Internal => answer.grpc == Some(13),
+                Unavailable => answer.grpc == Some(14),
+                _ => false,
+            })
+    }
+
+    /// The longest pause before a retry, the first being 1; the shell draws from zero to it (Envoy's jittered
+    /// exponential back-off: doubled each time, at most ten times the base).
+    pub fn pause(&self, retry: u32) -> Duration {
+        self.backoff.saturating_mul(2_u32.saturating_pow(retry.saturating_sub(1)).min(10))
+    }
+}
+
+/// The head of an answer, as far as it matters to a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// `grpc-status` of an answer without a body.
+    pub grpc: Option<u8>,
+    /// It has `x-envoy-ratelimited`.
+    pub rate_limited: bool,
+}
+
 /// How an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -105,9 +167,11 @@ pub enum Failure {
     Broken,
     /// The path to the peer was declared dead while the answer was awaited.
     PathDown,
-    /// The server answered 503, or gRPC `unavailable`/`cancelled` in a headers-only response.
-    Unavailable,
-    /// A timeout of the whole request: never retried.
+    /// The attempt took longer than one may.
+    TriedTooLong,
+    /// The server answered, but with an error.
+    Answer(Answer),
+    /// A timeout of the whole request, or a refusal that nobody else would lift: never retried.
     Timeout,
 }
 
@@ -130,9 +194,10 @@ pub struct Attempt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "retry")]
 pub enum RetryDecision {
-    /// Try another target after this pause.
+    /// Try another target after at most this pause.
     Again {
-        /// Zero when the failure says that the target is gone, so that another is tried at once.
+        /// Zero when the failure says that the target is gone, so that another is tried at once. The shell draws from
+        /// zero to this, so that many clients do not come back at once.
         #[serde(serialize_with = "as_millis")]
         pause: Duration,
     },
@@ -143,29 +208,37 @@ pub enum RetryDecision {
     },
 }
 
-/// Decides on a retry. After request bytes have left, only what is idempotent, replayable and unanswered is repeated.
+/// Decides on a retry. Without a configured policy only what is idempotent is repeated once request bytes have left; a
+/// configured one is followed whatever the method, as Envoy does.
 pub fn retry(policy: &RetryPolicy, attempt: &Attempt) -> RetryDecision {
     let no = |why| RetryDecision::No { why };
     if attempt.answered {
         return no("the response has begun");
     }
     if attempt.failure == Failure::Timeout {
-        return no("the request timed out");
+        return no("the request timed out, or the refusal is final");
     }
     if !attempt.replayable {
         return no("the request body cannot be sent again");
     }
-    // What the server has certainly not processed may be repeated whatever the method. A 503 of the server itself is
-    // repeated as Istio does by default (`retriable-status-codes`), for idempotent methods only.
+    let named = policy.names(&attempt.failure);
+    if policy.configured && !named {
+        return no("the policy does not name this failure");
+    }
     let unprocessed = matches!(attempt.failure, Failure::Connect | Failure::Refused);
-    if !unprocessed && !attempt.idempotent {
+    if !policy.configured && !unprocessed && !attempt.idempotent {
         return no("the method is not idempotent");
+    }
+    if !policy.configured && !named && matches!(attempt.failure, Failure::Answer(_)) {
+        return no("the answer is the server's");
     }
     if attempt.made > policy.attempts {
         return no("the attempts are used up");
     }
+    // What says that the target is gone is tried elsewhere at once.
     let pause = match attempt.failure {
-        Failure::Unavailable => policy.backoff * 2_u32.saturating_pow(attempt.made.saturating_sub(1)),
+        Failure::Answer(_) | Failure::TriedTooLong => policy.pause(attempt.made),
+        Failure::Broken if policy.configured => policy.pause(attempt.made),
         _ => Duration::ZERO,
     };
     RetryDecision::Again { pause }
@@ -174,6 +247,69 @@ pub fn retry(policy: &RetryPolicy, attempt: &Attempt) -> RetryDecision {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn answered(status: u16) -> Failure {
+        Failure::Answer(Answer { status, grpc: None, rate_limited: false })
+    }
+
+    fn grpc(code: u8) -> Failure {
+        Failure::Answer(Answer { status: 200, grpc: Some(code), rate_limited: false })
+    }
+
+    #[test]
+    fn a_configured_policy_repeats_what_its_conditions_name_whatever_the_method() {
+        use RetryCondition::*;
+        let limited = Failure::Answer(Answer { status: 429, grpc: None, rate_limited: true });
+        let broken = [Failure::Broken, Failure::PathDown, Failure::TriedTooLong];
+        let gone = [Failure::Connect, Failure::Refused];
+        type Case<'a> = (RetryCondition, Vec<Failure>, Vec<Failure>);
+        let cases: Vec<Case<'_>> = vec![
+            (FiveXx, [&broken[..], &gone, &[answered(500), answered(599)]].concat(), vec![answered(404), limited]),
+            (GatewayError, [&broken[..], &gone, &[answered(502), answered(504)]].concat(), vec![answered(500)]),
+            (Reset, [&broken[..], &gone].concat(), vec![answered(503)]),
+            (ResetBeforeRequest, gone.to_vec(), broken.to_vec()),
+            (ConnectFailure, gone.to_vec(), [&broken[..], &[answered(503)]].concat()),
+            (RefusedStream, vec![Failure::Refused], vec![Failure::Connect, Failure::Broken]),
+            (Retriable4xx, vec![answered(409)], vec![answered(404), answered(503)]),
+            (RetriableStatusCodes, vec![answered(503)], vec![answered(500)]),
+            (Cancelled, vec![grpc(1)], vec![grpc(14), answered(503)]),
+            (DeadlineExceeded, vec![grpc(4)], vec![grpc(1)]),
+            (Internal, vec![grpc(13)], vec![grpc(2)]),
+            (ResourceExhausted, vec![grpc(8)], vec![grpc(0)]),
+            (Unavailable, vec![grpc(14)], vec![answered(503)]),
+            (EnvoyRatelimited, vec![limited], vec![answered(429)]),
+            (Http3PostConnectFailure, vec![], vec![answered(503), Failure::Broken]),
+        ];
+        for (condition, yes, no) in cases {
+            let policy = RetryPolicy {
+                configured: true,
+                on: BTreeSet::from([condition]),
+                statuses: BTreeSet::new(),
+                ..RetryPolicy::default()
+            };
+            for (failure, expected) in yes.iter().map(|f| (f, true)).chain(no.iter().map(|f| (f, false))) {
+                let attempt =
+                    Attempt { failure: *failure, made: 1, idempotent: false, replayable: true, answered: false };
+                let decision = retry(&policy, &attempt);
+                assert_eq!(matches!(decision, RetryDecision::Again { .. }), expected, "{condition:?}: {failure:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn listed_statuses_are_repeated_and_zero_attempts_are_none() {
+        let policy = RetryPolicy { configured: true, statuses: BTreeSet::from([418]), ..RetryPolicy::default() };
+        let attempt =
+            Attempt { failure: answered(418), made: 1, idempotent: false, replayable: true, answered: false };
+        assert!(matches!(retry(&policy, &attempt), RetryDecision::Again { .. }));
+        assert!(matches!(retry(&RetryPolicy { attempts: 0, ..policy }, &attempt), RetryDecision::No { .. }));
+    }
+
+    #[test]
+    fn pauses_double_up_to_ten_times_the_base() {
+        let pauses: Vec<u128> = (1..7).map(|retry| RetryPolicy::default().pause(retry).as_millis()).collect();
+        assert_eq!(pauses, [25, 50, 100, 200, 250, 250]);
+    }
 
     #[test]
     fn only_what_does_no_harm_is_repeated() {
@@ -188,7 +324,9 @@ mod tests {
             ("the last attempt", Attempt { made: 3, ..base }, false),
             ("the second retry", Attempt { made: 2, ..base }, true),
             ("a timeout", Attempt { failure: Failure::Timeout, idempotent: true, ..base }, false),
-            ("a POST answered 503", Attempt { failure: Failure::Unavailable, ..base }, false),
+            ("a POST answered 503", Attempt { failure: answered(503), ..base }, false),
+            ("a GET answered 503", Attempt { failure: answered(503), idempotent: true, ..base }, true),
+            ("a GET answered 500", Attempt { failure: answered(500), idempotent: true, ..base }, false),
         ];
         for (name, attempt, again) in cases {
             let decision = retry(&RetryPolicy::default(), &attempt);

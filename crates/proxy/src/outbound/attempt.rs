@@ -62,9 +62,10 @@ impl<'a> Attempts<'a> {
                 active: self.engine.load.active(&key),
                 ejected: self.engine.aside.is_aside(&key),
                 tried: self.tried.contains(&key),
+                ..Load::default()
             }
         };
-        let target = mesh::pick(self.decision, &load, rand::random())?.target;
+        let target = mesh::pick(self.decision, &load, rand::random::<u64>())?.target;
         let key = TargetKey::of(self.decision, &target)?;
         self.made += 1;
         let load = self.engine.load.start(key.clone());

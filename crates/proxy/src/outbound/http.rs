@@ -248,7 +248,11 @@ fn unavailable(response: &Response<Incoming>) -> Option<Fault> {
     let grpc = body::grpc_status(response.headers());
     let grpc = grpc.as_deref().is_some_and(|status| matches!(status, "1" | "14"));
     (response.status() == StatusCode::SERVICE_UNAVAILABLE || grpc).then(|| Fault {
-        failure: Failure::Unavailable,
+        failure: Failure::Answer(mesh::Answer {
+            status: response.status().as_u16(),
+            grpc: body::grpc_status(response.headers()).and_then(|status| status.parse().ok()),
+            rate_limited: response.headers().contains_key("x-envoy-ratelimited"),
+        }),
         flag: flag::RETRIES,
         message: "the server is not available".into(),
         denial: None,
