@@ -1,23 +1,30 @@
-//! The server sidecar's decision: may this peer open this port.
+//! What the authorization policies say on a request or a connection: CUSTOM, then DENY, then ALLOW.
+//!
+//! Semantics are Istio's (<https://istio.io/latest/docs/reference/config/security/authorization-policy/>), down to what its
+//! rules become in Envoy: a field that needs HTTP makes an ALLOW rule match no opaque connection, and is left out of the
+//! other actions' rules there.
+
+mod inbound;
+mod path;
+mod principal;
+mod rule;
+mod subject;
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::model::{MtlsMode, View, WorkloadPort};
 use crate::names::SpiffeId;
-use crate::policy::{ExternalAuthorizer, InboundPolicy};
+use crate::policy::{AuthorizationAction, AuthorizationRules, ExternalAuthorizer, ExternalAuthorizerProtocol};
+use crate::policy::{InboundPolicy, Origin};
 use crate::reason::{Denial, Reason};
 use crate::request::{Claims, ConnectionFacts, HttpRequest};
 
-/// Who connects to a sidecar.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InboundPeer<'a> {
-    /// A peer that proved this identity by mTLS.
-    Mutual(&'a SpiffeId),
-    /// Plain text: nobody proved anything.
-    Plain,
-}
+use rule::{Stance, matching_rule};
+use subject::Subject;
+
+pub use inbound::{InboundDecision, InboundPeer, authorize_inbound};
+pub use path::normalize_path;
 
 /// What is asked for, as [`authorize`] sees it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,120 +54,122 @@ pub struct AccessDecision {
     pub reasons: Vec<Reason>,
 }
 
-/// Decides on authorization alone: CUSTOM, then DENY, then ALLOW (<https://istio.io/latest/docs/reference/config/security/authorization-policy/>).
-pub fn authorize(_policy: &InboundPolicy, _request: &AccessRequest<'_>) -> AccessDecision {
-    AccessDecision { outcome: Ok(()), ask: Vec::new(), audit: false, reasons: vec![Reason::AllowedByDefault] }
-}
+/// Of policies none of whose rules matches no more than these are named.
+const NAMED_MAX: usize = 8;
 
-/// Whether a sidecar lets a peer through to its application.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct InboundDecision {
-    /// The revision of the view.
-    pub revision: u64,
-    /// The port to open, or why not.
-    pub outcome: Result<WorkloadPort, Denial>,
-    /// Why.
-    pub reasons: Vec<Reason>,
-}
-
-/// Decides at the server's sidecar. `port` is a port of the workload or a service port that leads to one; a peer of
-/// another cluster may name service ports that are exported to its cluster only.
-pub fn authorize_inbound(view: &View, peer: InboundPeer<'_>, port: u16) -> InboundDecision {
+/// Decides on authorization alone.
+pub fn authorize(policy: &InboundPolicy, request: &AccessRequest<'_>) -> AccessDecision {
+    if policy.authorization.is_empty() {
+        let reasons = vec![Reason::AllowedByDefault];
+        return AccessDecision { outcome: Ok(()), ask: Vec::new(), audit: false, reasons };
+    }
+    let subject = Subject::of(request);
     let mut reasons = Vec::new();
-    let outcome = inbound(view, peer, port, &mut reasons);
+    let ask = custom(policy, &subject, &mut reasons);
+    let audit = audit(policy, &subject, &mut reasons);
+    let mut outcome = deny(policy, &subject, &mut reasons);
+    if outcome.is_ok() {
+        outcome = allow(policy, &subject, &mut reasons);
+    }
     if let Err(denial) = outcome {
         reasons.push(Reason::Denied { denial });
     }
-    InboundDecision { revision: view.revision, outcome, reasons }
+    AccessDecision { outcome, ask, audit, reasons }
 }
 
-fn inbound(view: &View, peer: InboundPeer<'_>, port: u16, reasons: &mut Vec<Reason>) -> Result<WorkloadPort, Denial> {
-    // Before the first view nothing is known, also not which ports must not be opened.
-    let workload = view.workload.as_deref().ok_or(Denial::Draining)?;
-    let mesh = view.mesh.as_deref().ok_or(Denial::Draining)?;
-    if let InboundPeer::Mutual(peer) = peer
-        && *peer.trust_domain() != mesh.trust_domain
-    {
-        // The gateway checked the export but cannot read what is asked for inside the inner TLS. Like there, an unknown
-        // and an unexported port look the same.
-        let cluster = view.cluster_of(peer.trust_domain()).ok_or(Denial::NotExported)?;
-        let port = workload.exported_port(port, &cluster.name).ok_or(Denial::NotExported)?;
-        reasons.push(Reason::ExportAllows { cluster: cluster.name.clone() });
-        return Ok(port.clone());
+/// The authorizers of the CUSTOM policies that match, each once, ordered by name as Istio orders them.
+fn custom(policy: &InboundPolicy, subject: &Subject<'_>, reasons: &mut Vec<Reason>) -> Vec<Arc<ExternalAuthorizer>> {
+    let mut ask: Vec<Arc<ExternalAuthorizer>> = Vec::new();
+    for rules in &policy.authorization {
+        let AuthorizationAction::Custom(authorizer) = &rules.action else { continue };
+        // Such a service cannot be asked about anything but HTTP, so Istio leaves the policy out of other connections.
+        if subject.http.is_none() && matches!(authorizer.protocol, ExternalAuthorizerProtocol::Http { .. }) {
+            continue;
+        }
+        let Some(origin) = matching_rule(rules, subject, Stance::Broad) else { continue };
+        if rules.dry_run {
+            reasons.push(dry_run(origin, "would ask"));
+            continue;
+        }
+        reasons.push(Reason::Rule { origin: origin.clone() });
+        if !ask.contains(authorizer) {
+            ask.push(authorizer.clone());
+        }
     }
-    let port = workload.port(port).ok_or(Denial::UnknownPort)?;
-    match (peer, workload.mtls) {
-        (InboundPeer::Plain, MtlsMode::Strict) => return Err(Denial::MtlsRequired),
-        (InboundPeer::Plain, MtlsMode::Permissive | MtlsMode::Disable) => reasons.push(Reason::PermissivePlain),
-        (InboundPeer::Mutual(_), _) => reasons.push(Reason::AllowedByDefault),
+    ask.sort_by(|one, other| one.name.cmp(&other.name));
+    ask
+}
+
+fn audit(policy: &InboundPolicy, subject: &Subject<'_>, reasons: &mut Vec<Reason>) -> bool {
+    let mut audit = false;
+    for rules in of(policy, &AuthorizationAction::Audit) {
+        let Some(origin) = matching_rule(rules, subject, Stance::Broad) else { continue };
+        if rules.dry_run {
+            reasons.push(dry_run(origin, "would audit"));
+        } else {
+            reasons.push(Reason::Rule { origin: origin.clone() });
+            audit = true;
+        }
     }
-    Ok(port.clone())
+    audit
+}
+
+fn deny(policy: &InboundPolicy, subject: &Subject<'_>, reasons: &mut Vec<Reason>) -> Result<(), Denial> {
+    for rules in of(policy, &AuthorizationAction::Deny) {
+        let Some(origin) = matching_rule(rules, subject, Stance::Broad) else { continue };
+        if rules.dry_run {
+            reasons.push(dry_run(origin, "would deny"));
+        } else {
+            reasons.push(Reason::Rule { origin: origin.clone() });
+            return Err(Denial::Policy);
+        }
+    }
+    Ok(())
+}
+
+/// Without an enforced ALLOW policy everything is allowed; with one, what one of them matches.
+fn allow(policy: &InboundPolicy, subject: &Subject<'_>, reasons: &mut Vec<Reason>) -> Result<(), Denial> {
+    dry_allow(policy, subject, reasons);
+    let mut unmatched = Vec::new();
+    for rules in of(policy, &AuthorizationAction::Allow).filter(|rules| !rules.dry_run) {
+        if let Some(origin) = matching_rule(rules, subject, Stance::Narrow) {
+            reasons.push(Reason::Rule { origin: origin.clone() });
+            return Ok(());
+        }
+        unmatched.push(&rules.origin);
+    }
+    if unmatched.is_empty() {
+        reasons.push(Reason::AllowedByDefault);
+        return Ok(());
+    }
+    reasons.extend(unmatched.into_iter().take(NAMED_MAX).map(|object| Reason::NoRule { object: object.clone() }));
+    Err(Denial::Policy)
+}
+
+/// What the ALLOW policies on trial would have said, had they been all.
+fn dry_allow(policy: &InboundPolicy, subject: &Subject<'_>, reasons: &mut Vec<Reason>) {
+    let on_trial = || of(policy, &AuthorizationAction::Allow).filter(|rules| rules.dry_run);
+    let matched = on_trial().find_map(|rules| matching_rule(rules, subject, Stance::Narrow));
+    match (matched, on_trial().next()) {
+        (Some(origin), _) => reasons.push(dry_run(origin, "would allow")),
+        (None, Some(rules)) => {
+            let text = format!("dry run: {} would deny: no rule of it matches", rules.origin);
+            reasons.push(Reason::Note { text });
+        }
+        (None, None) => {}
+    }
+}
+
+fn dry_run(origin: &Origin, verb: &str) -> Reason {
+    Reason::Note { text: format!("dry run: {origin} {verb}") }
+}
+
+fn of<'a>(
+    policy: &'a InboundPolicy,
+    action: &'a AuthorizationAction,
+) -> impl Iterator<Item = &'a AuthorizationRules> + 'a {
+    policy.authorization.iter().map(Arc::as_ref).filter(move |rules| rules.action == *action)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::fixture::{Mesh, cluster, identity};
-    use crate::model::{ExportPolicy, Labels, Protocol, Workload};
-    use crate::names::Namespace;
-
-    fn view(mtls: MtlsMode) -> View {
-        let port = |number, exports| WorkloadPort {
-            number,
-            name: String::new(),
-            protocol: Protocol::Http,
-            service_ports: BTreeSet::from([number - 9000]),
-            exports,
-        };
-        let only_west = ExportPolicy::Only(BTreeSet::from([cluster("west")]));
-        let workload = Workload {
-            namespace: Namespace::new("default").unwrap(),
-            name: "reviews-1".into(),
-            service_account: "reviews".into(),
-            labels: Labels::new(),
-            ports: vec![port(9080, BTreeMap::from([(80, only_west)])), port(9090, BTreeMap::new())],
-            mtls,
-            locality: String::new(),
-            config: Arc::default(),
-        };
-        let view = Mesh::east().import("details", "west", 1).import("details", "north", 1).view();
-        View { workload: Some(Arc::new(workload)), ..view }
-    }
-
-    #[test]
-    fn the_mode_decides_on_plain_text_and_the_workload_on_ports() {
-        let web = identity("east.demo", "web");
-        let mutual = InboundPeer::Mutual(&web);
-        let cases = [
-            ("mTLS to the port", MtlsMode::Strict, mutual, 9080, Ok(9080)),
-            ("mTLS to the service port", MtlsMode::Strict, mutual, 80, Ok(9080)),
-            ("mTLS to a port it does not offer", MtlsMode::Permissive, mutual, 22, Err(Denial::UnknownPort)),
-            ("plain, permissive", MtlsMode::Permissive, InboundPeer::Plain, 9080, Ok(9080)),
-            ("plain, strict", MtlsMode::Strict, InboundPeer::Plain, 9080, Err(Denial::MtlsRequired)),
-        ];
-        for (name, mode, peer, port, expected) in cases {
-            let decision = authorize_inbound(&view(mode), peer, port);
-            assert_eq!(decision.outcome.map(|port| port.number), expected, "{name}");
-        }
-        assert!(authorize_inbound(&View::default(), mutual, 9080).outcome.is_err(), "nothing is open before the view");
-    }
-
-    #[test]
-    fn a_peer_of_another_cluster_gets_exported_service_ports_only() {
-        let cases = [
-            ("exported to it", "west.demo", 80, Ok(9080)),
-            ("not exported", "west.demo", 90, Err(Denial::NotExported)),
-            ("a port of the workload itself", "west.demo", 9090, Err(Denial::NotExported)),
-            ("exported to another cluster", "north.demo", 80, Err(Denial::NotExported)),
-            ("no member", "south.demo", 80, Err(Denial::NotExported)),
-        ];
-        for (name, trust_domain, port, expected) in cases {
-            let peer = identity(trust_domain, "web");
-            let decision = authorize_inbound(&view(MtlsMode::Permissive), InboundPeer::Mutual(&peer), port);
-            assert_eq!(decision.outcome.map(|port| port.number), expected, "{name}");
-        }
-    }
-}
+mod tests;

@@ -38,11 +38,13 @@ mod route;
 pub use admit::{
     Candidate, DestinationDecision, SourceDecision, TunnelMode, TunnelRequest, admit_destination, admit_source,
 };
-pub use authorize::{AccessDecision, AccessRequest, InboundDecision, InboundPeer, authorize, authorize_inbound};
+pub use authorize::{
+    AccessDecision, AccessRequest, InboundDecision, InboundPeer, authorize, authorize_inbound, normalize_path,
+};
 pub use balance::{Draw, Load, Pick, Tables, hash_ring, pick};
 pub use hash::{HashMember, HashRing};
-pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};
 pub use outlier::{Detector, EJECTION_MAX, Outcome, Outliers};
+pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};
 pub use resolve::{DnsDecision, Question, QuestionKind, resolve};
 pub use retry::{Answer, Attempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryDecision, RetryPolicy, retry};
 pub use route::{

@@ -167,6 +167,8 @@ pub enum Denial {
     Policy,
     /// mTLS is required and the peer spoke plain text.
     MtlsRequired,
+    /// The port takes plain text only and the peer spoke mTLS.
+    MtlsDisabled,
     /// The process is going away.
     Draining,
     /// A limit was reached.
@@ -182,7 +184,7 @@ pub enum Denial {
 }
 
 impl Denial {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::BadHeader,
         Self::VersionUnsupported,
         Self::SourceMismatch,
@@ -194,6 +196,7 @@ impl Denial {
         Self::EndpointUnreachable,
         Self::Policy,
         Self::MtlsRequired,
+        Self::MtlsDisabled,
         Self::Draining,
         Self::Overloaded,
         Self::NoRoute,
@@ -216,6 +219,7 @@ impl Denial {
             Self::EndpointUnreachable => "endpoint-unreachable",
             Self::Policy => "policy",
             Self::MtlsRequired => "mtls-required",
+            Self::MtlsDisabled => "mtls-disabled",
             Self::Draining => "draining",
             Self::Overloaded => "overloaded",
             Self::NoRoute => "no-route",

@@ -57,7 +57,7 @@ impl Fault {
     /// A proxy on the way refused; nothing reached an application.
     pub fn denied(denial: Denial, message: impl Into<String>) -> Self {
         let flag = match denial {
-            Denial::Policy | Denial::SourceMismatch | Denial::MtlsRequired => flag::DENIED,
+            Denial::Policy | Denial::SourceMismatch | Denial::MtlsRequired | Denial::MtlsDisabled => flag::DENIED,
             Denial::NoEndpoint | Denial::ClusterUnreachable => flag::NO_UPSTREAM,
             Denial::NotExported | Denial::UnknownPort | Denial::ClusterUnknown => flag::NO_ROUTE,
             _ => flag::UPSTREAM_FAILURE,
@@ -109,7 +109,9 @@ impl Fault {
     /// The status of the answer that the client gets.
     pub fn status(&self) -> StatusCode {
         match self.denial {
-            Some(Denial::Policy | Denial::SourceMismatch | Denial::MtlsRequired) => StatusCode::FORBIDDEN,
+            Some(Denial::Policy | Denial::SourceMismatch | Denial::MtlsRequired | Denial::MtlsDisabled) => {
+                StatusCode::FORBIDDEN
+            }
             _ if self.flag == flag::TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }
