@@ -31,7 +31,9 @@ mod authorize;
 mod balance;
 mod hash;
 mod health;
+mod limit;
 mod outlier;
+mod remote_ip;
 mod resolve;
 mod retry;
 mod route;
@@ -43,8 +45,10 @@ pub use authorize::{
 };
 pub use balance::{Draw, Load, Pick, Tables, hash_ring, pick};
 pub use hash::{HashMember, HashRing};
-pub use outlier::{Detector, EJECTION_MAX, Outcome, Outliers};
 pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};
+pub use limit::{Allowance, Applied, Bucket, Buckets, limits};
+pub use outlier::{Detector, EJECTION_MAX, Outcome, Outliers};
+pub use remote_ip::remote_ip;
 pub use resolve::{DnsDecision, Question, QuestionKind, resolve};
 pub use retry::{Answer, Attempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryDecision, RetryPolicy, retry};
 pub use route::{
