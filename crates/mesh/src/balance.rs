@@ -58,11 +58,7 @@ pub struct Pick {
 /// Picks a target: from the first tier that has one which is neither set aside nor tried; else, rather than fail, one
 /// that is aside but untried; else a tried one (a single endpoint that restarts is worth a second attempt). One that
 /// outlier detection has ejected is never picked, unless so many are that the policy no longer honours it.
-pub fn pick<'a>(
-    decision: &RouteDecision,
-    load: &dyn Fn(&Target) -> Load,
-    draw: impl Into<Draw<'a>>,
-) -> Option<Pick> {
+pub fn pick<'a>(decision: &RouteDecision, load: &dyn Fn(&Target) -> Load, draw: impl Into<Draw<'a>>) -> Option<Pick> {
     let RouteOutcome::Forward { tiers } = &decision.outcome else { return None };
     let draw = draw.into();
     if let Some(pick) = quick(decision, tiers, load, &draw) {
@@ -96,12 +92,7 @@ fn hash_name(target: &Target) -> String {
 }
 
 /// Two draws of the first tier, looked at alone: nearly always both can be used, and a thousand others need not be asked.
-fn quick(
-    decision: &RouteDecision,
-    tiers: &[Tier],
-    load: &dyn Fn(&Target) -> Load,
-    draw: &Draw<'_>,
-) -> Option<Pick> {
+fn quick(decision: &RouteDecision, tiers: &[Tier], load: &dyn Fn(&Target) -> Load, draw: &Draw<'_>) -> Option<Pick> {
     let plain = decision.policy.balancer == Balancer::LeastRequest && decision.policy.warmup.is_none();
     let targets = &tiers.first().filter(|_| plain)?.targets;
     let total: u64 = targets.iter().map(|target| u64::from(weight(target))).sum();
@@ -177,7 +168,12 @@ fn in_turn(candidates: &[Candidate], total: u64, turn: u64) -> u64 {
     if candidates.iter().all(|candidate| candidate.weight == first.weight) {
         return (turn % candidates.len() as u64) * first.weight;
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of the total")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a share of the total"
+    )]
     let near = (total as f64 * 0.618_033_988_75) as u64;
     let coprime = (near.max(1)..).find(|step| gcd(*step, total) == 1).unwrap_or(1);
     u64::try_from(u128::from(turn) * u128::from(coprime) % u128::from(total.max(1))).unwrap_or(0)
@@ -312,7 +308,9 @@ mod tests {
     fn round_robin_takes_turns_by_weight() {
         let mut decision = with(3, |policy| policy.balancer = Balancer::RoundRobin);
         let load = |_: &Target| Load::default();
-        let turn = |decision: &RouteDecision, turn| name(&pick(decision, &load, Draw { entropy: 9, turn, tables: None }).unwrap());
+        let turn = |decision: &RouteDecision, turn| {
+            name(&pick(decision, &load, Draw { entropy: 9, turn, tables: None }).unwrap())
+        };
         let names: Vec<String> = (0..4).map(|number| turn(&decision, number)).collect();
         assert_eq!(names, ["reviews-1", "reviews-2", "reviews-3", "reviews-1"]);
         let RouteOutcome::Forward { tiers } = &mut decision.outcome else { panic!("{decision:?}") };
@@ -349,8 +347,7 @@ mod tests {
     fn a_new_endpoint_starts_slowly() {
         let decision = with(2, |policy| {
             policy.balancer = Balancer::Random;
-            policy.warmup =
-                Some(Warmup { duration: Duration::from_secs(100), minimum_percent: 10.0, aggression: 1.0 });
+            policy.warmup = Some(Warmup { duration: Duration::from_secs(100), minimum_percent: 10.0, aggression: 1.0 });
         });
         for (seconds, least, most) in [(0, 40, 150), (50, 270, 400), (100, 450, 550)] {
             let load = |target: &Target| match target {

@@ -127,9 +127,8 @@ fn prime_from(number: u64) -> u64 {
 /// FNV-1a with a final mix (MurmurHash3's), so that names that differ in one digit spread.
 fn hash_of(name: &str, number: u64) -> u64 {
     let bytes = name.bytes().chain(number.to_le_bytes());
-    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let mut hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ (hash >> 33)
@@ -178,7 +177,9 @@ mod tests {
     #[test]
     fn a_ring_has_its_minimum_and_maglev_a_prime() {
         assert!(matches!(HashRing::build(RING, &members(&[1, 1, 1])), HashRing::Ring(points) if points.len() >= 1024));
-        assert!(matches!(HashRing::build(HashTable::Maglev { size: 100 }, &members(&[1])), HashRing::Maglev(slots) if slots.len() == 101));
+        assert!(
+            matches!(HashRing::build(HashTable::Maglev { size: 100 }, &members(&[1])), HashRing::Maglev(slots) if slots.len() == 101)
+        );
         for table in [RING, MAGLEV] {
             assert_eq!(HashRing::build(table, &[]).lookup(7, &|_| true), None);
         }

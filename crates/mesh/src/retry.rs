@@ -96,16 +96,12 @@ pub(crate) fn as_millis<S: Serializer>(value: &Duration, serializer: S) -> Resul
 impl RetryPolicy {
     /// Whether the policy names a failure, attempts and safety aside.
     pub fn names(&self, failure: &Failure) -> bool {
-        use RetryCondition::{
-            ConnectFailure, FiveXx, GatewayError, RefusedStream, Reset, ResetBeforeRequest,
-        };
+        use RetryCondition::{ConnectFailure, FiveXx, GatewayError, RefusedStream, Reset, ResetBeforeRequest};
         let any = |conditions: &[RetryCondition]| conditions.iter().any(|condition| self.on.contains(condition));
         match failure {
             Failure::Connect => any(&[ConnectFailure, FiveXx, GatewayError, Reset, ResetBeforeRequest]),
             // A proxy on the way that could not connect says so in the place of the connection.
-            Failure::Refused => {
-                any(&[RefusedStream, ConnectFailure, FiveXx, GatewayError, Reset, ResetBeforeRequest])
-            }
+            Failure::Refused => any(&[RefusedStream, ConnectFailure, FiveXx, GatewayError, Reset, ResetBeforeRequest]),
             Failure::Broken | Failure::PathDown | Failure::TriedTooLong => any(&[FiveXx, GatewayError, Reset]),
             Failure::Answer(answer) => self.names_answer(answer),
             Failure::Timeout => false,
@@ -299,8 +295,7 @@ mod tests {
     #[test]
     fn listed_statuses_are_repeated_and_zero_attempts_are_none() {
         let policy = RetryPolicy { configured: true, statuses: BTreeSet::from([418]), ..RetryPolicy::default() };
-        let attempt =
-            Attempt { failure: answered(418), made: 1, idempotent: false, replayable: true, answered: false };
+        let attempt = Attempt { failure: answered(418), made: 1, idempotent: false, replayable: true, answered: false };
         assert!(matches!(retry(&policy, &attempt), RetryDecision::Again { .. }));
         assert!(matches!(retry(&RetryPolicy { attempts: 0, ..policy }, &attempt), RetryDecision::No { .. }));
     }

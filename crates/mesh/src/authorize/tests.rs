@@ -57,7 +57,8 @@ fn reasons(policies: &str, request: &str) -> Vec<String> {
 fn policy(number: usize, line: &str) -> AuthorizationRules {
     let (head, rules) = line.split_once(' ').unwrap_or((line, ""));
     let (action, dry_run) = head.strip_suffix("(dry)").map_or((head, false), |action| (action, true));
-    let object = ObjectRef { kind: "AuthorizationPolicy".into(), namespace: "default".into(), name: format!("p{number}") };
+    let object =
+        ObjectRef { kind: "AuthorizationPolicy".into(), namespace: "default".into(), name: format!("p{number}") };
     let action = match action.split_once(':') {
         Some(("CUSTOM", name)) => AuthorizationAction::Custom(Arc::new(authorizer(name))),
         _ if action == "ALLOW" => AuthorizationAction::Allow,
@@ -185,9 +186,7 @@ fn condition(key: &str, values: &str, negated: bool) -> Condition {
         "request.auth.principal" => (ConditionKey::RequestPrincipal, &text),
         "request.auth.audiences" => (ConditionKey::Audiences, &text),
         "request.auth.presenter" => (ConditionKey::Presenter, &text),
-        "destination.port" => {
-            (ConditionKey::DestinationPort, &|value| ConditionValue::Port(value.parse().unwrap()))
-        }
+        "destination.port" => (ConditionKey::DestinationPort, &|value| ConditionValue::Port(value.parse().unwrap())),
         "connection.sni" => (ConditionKey::Sni, &text),
         _ => match key.split_once(':') {
             Some(("header", name)) => (ConditionKey::Header(name.into()), &text),

@@ -1,0 +1,153 @@
+//! From a destination to its service, and how it is talked to.
+
+use std::sync::Arc;
+
+use super::affinity;
+use super::context::Context;
+use super::decision::{RouteDecision, RouteOutcome};
+use super::lookup::{self, Found, Place};
+use super::{scope, targets};
+use crate::host::Host;
+use crate::model::{Labels, Service};
+use crate::policy::{Balancer, ClientTls, Destination, DestinationRules, EntryConfig, Resolution, TrafficPolicy};
+use crate::reason::Reason;
+
+/// Decides for a destination of a rule. `asked` is the service that the client asked for: a rule for a clusterset name
+/// that sends to the same service by a short name does not shut the other clusters out.
+pub(super) fn decide(
+    context: &Context<'_>,
+    destination: &Destination,
+    asked: Option<&Place<'_>>,
+    decision: &mut RouteDecision,
+) {
+    let named = destination.host.service();
+    let Found::Place(mut place) = lookup::find(context, &destination.host) else {
+        decision.want(context.view, named);
+        decision.service = named.cloned();
+        let text = format!("the destination {} is not known", written(destination));
+        decision.reasons.push(Reason::Note { text });
+        return decision.refuse(Reason::NoEndpoint);
+    };
+    if place.wildcard {
+        decision.want(context.view, named);
+    }
+    let same = |asked: &&Place<'_>| asked.clusterset && asked.service.name == place.service.name;
+    place.clusterset |= asked.is_some_and(|asked| same(&asked));
+    let port = destination.port.unwrap_or_else(|| port_of(place.service, context.request.port));
+    reach(context, &place, destination.subset.as_deref(), port, decision);
+}
+
+/// Decides for a service without rules of its own.
+pub(super) fn by_default(context: &Context<'_>, place: &Place<'_>, decision: &mut RouteDecision) {
+    let port = context.request.port;
+    // An entry is for its ports only; at others the host is like any that the mesh does not know.
+    if place.entry().is_some() && place.service.port(port).is_none() {
+        decision.service = None;
+        decision.reasons.push(Reason::UnknownPort { port });
+        return scope::unknown(context, decision);
+    }
+    reach(context, place, None, port, decision);
+}
+
+/// As a user writes it: host, subset, port.
+pub(super) fn written(destination: &Destination) -> String {
+    let mut text = match &destination.host {
+        Host::Cluster(name) => format!("{}.{}.svc.cluster.local", name.name(), name.namespace()),
+        Host::Clusterset(name) => name.clusterset_host(),
+        Host::Address(address) => address.to_string(),
+        Host::Invalid(host) | Host::External(host) => host.clone(),
+    };
+    for part in [destination.port.map(|port| format!(":{port}")), destination.subset.as_ref().map(|s| format!(" {s}"))]
+    {
+        text.push_str(&part.unwrap_or_default());
+    }
+    text
+}
+
+/// The only port that the service has, else the one that the request was for.
+fn port_of(service: &Service, requested: u16) -> u16 {
+    match service.ports.as_slice() {
+        [only] => only.number,
+        _ => requested,
+    }
+}
+
+fn reach(context: &Context<'_>, place: &Place<'_>, subset: Option<&str>, port: u16, decision: &mut RouteDecision) {
+    let service = place.service;
+    decision.service = Some(service.name.clone());
+    decision.port = port;
+    decision.subset = subset.map(str::to_owned);
+    let Some(service_port) = service.port(port) else { return decision.refuse(Reason::UnknownPort { port }) };
+    decision.protocol = service_port.protocol;
+    let rules = governing(context, service);
+    let chosen = match (rules, subset) {
+        (rules, None) => rules.map(|rules| (&rules.policy, None)),
+        (rules, Some(name)) => match rules.and_then(|rules| rules.subsets.get(name)) {
+            Some(subset) => Some((&subset.policy, Some(&subset.labels))),
+            None => return decision.refuse(Reason::UnknownSubset { subset: name.to_owned() }),
+        },
+    };
+    if let (Some((policies, _)), Some(rules)) = (chosen, rules) {
+        decision.policy = with_names_of(place.entry(), policies.of_port(port));
+        decision.connect_timeout = decision.policy.pool.connect_timeout;
+        decision.policy_origin = Some(rules.origin.clone());
+        let (object, subset) = (rules.origin.clone(), decision.subset.clone());
+        decision.reasons.push(Reason::TrafficPolicy { object, subset });
+    }
+    let none = Labels::new();
+    let labels = chosen.and_then(|(_, labels)| labels).unwrap_or(&none);
+    locate(context, place, labels, decision);
+}
+
+/// Of what governs a client, its own namespace's goes first, and there what is for its workload.
+fn governing<'a>(context: &Context<'_>, service: &'a Service) -> Option<&'a DestinationRules> {
+    let rules = service.config.destinations.iter().map(Arc::as_ref).filter(|rules| context.is_governed_by(rules));
+    rules.min_by_key(|rules| {
+        let own = context.workload().is_some_and(|workload| workload.namespace.as_str() == rules.origin.namespace);
+        match (own, rules.workload_selector.is_empty()) {
+            (true, false) => 0,
+            (true, true) => 1,
+            _ => 2,
+        }
+    })
+}
+
+/// The names that an entry wants of a server's certificate hold where the policy names none.
+fn with_names_of(entry: Option<&EntryConfig>, policy: &Arc<TrafficPolicy>) -> Arc<TrafficPolicy> {
+    let names = entry.map(|entry| &entry.subject_alt_names).filter(|names| !names.is_empty());
+    match (names, &policy.tls) {
+        (Some(names), ClientTls::Originate(tls)) if tls.subject_alt_names.is_empty() => {
+            let mut named = TrafficPolicy::clone(policy);
+            let mut tls = tls.clone();
+            tls.subject_alt_names.clone_from(names);
+            named.tls = ClientTls::Originate(tls);
+            Arc::new(named)
+        }
+        _ => Arc::clone(policy),
+    }
+}
+
+fn locate(context: &Context<'_>, place: &Place<'_>, labels: &Labels, decision: &mut RouteDecision) {
+    if place.entry().is_some_and(|entry| entry.resolution == Resolution::None) {
+        decision.outcome = RouteOutcome::Passthrough;
+        return;
+    }
+    let mut only = None;
+    if decision.policy.balancer == Balancer::Passthrough {
+        let dialled = context.request.connection.destination_ip;
+        let of_service = dialled.is_none_or(|address| {
+            place.service.cluster_addresses.contains(&address) || place.service.clusterset_addresses.contains(&address)
+        });
+        only = dialled.filter(|_| !of_service);
+        if only.is_some_and(|address| !place.service.endpoints.iter().any(|endpoint| endpoint.address == address)) {
+            decision.outcome = RouteOutcome::Passthrough;
+            return;
+        }
+    }
+    let tiers = targets::tiers(context, place, &targets::Wanted { labels, only }, decision);
+    if tiers.is_empty() {
+        return decision.refuse(Reason::NoEndpoint);
+    }
+    decision.affinity = affinity::of(context, &decision.policy.balancer);
+    decision.outcome = RouteOutcome::Forward { tiers };
+}

@@ -1,0 +1,131 @@
+//! Which service or entry of the registry a host means.
+
+use std::net::IpAddr;
+
+use super::context::Context;
+use crate::host::Host;
+use crate::model::{Service, View};
+use crate::names::ServiceName;
+use crate::policy::EntryConfig;
+
+/// What a host means.
+pub(super) enum Found<'a> {
+    Place(Place<'a>),
+    /// A name of the mesh that nobody answers to.
+    Unknown,
+    NotInMesh,
+}
+
+/// A service or an entry.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) service: &'a Service,
+    /// It was asked for by a name or an address that is the same in every cluster.
+    pub(super) clusterset: bool,
+    /// A wildcard entry, which a service that is not in the view would go before.
+    pub(super) wildcard: bool,
+}
+
+impl<'a> Place<'a> {
+    fn of(service: &'a Service) -> Self {
+        Self { service, clusterset: false, wildcard: service.name.name().starts_with('*') }
+    }
+
+    pub(super) fn entry(&self) -> Option<&'a EntryConfig> {
+        self.service.config.entry.as_ref()
+    }
+}
+
+pub(super) fn find<'a>(context: &Context<'a>, host: &Host) -> Found<'a> {
+    let view = context.view;
+    let place = match host {
+        Host::Clusterset(name) => return clusterset(view, name),
+        Host::Invalid(_) => return Found::Unknown,
+        Host::Cluster(name) => match view.services.get(name) {
+            Some(service) => Some(Place::of(service)),
+            None => entry_named(context, name),
+        },
+        Host::External(host) => entry(context, host),
+        Host::Address(address) => by_address(context, *address).or_else(|| by_sni(context)),
+    };
+    place.map_or(Found::NotInMesh, Found::Place)
+}
+
+/// A service that nobody exports has no clusterset name, even in its own cluster (KEP-1645).
+fn clusterset<'a>(view: &'a View, name: &ServiceName) -> Found<'a> {
+    match view.services.get(name) {
+        Some(service) if service.export.is_some() || !service.imports.is_empty() => {
+            Found::Place(Place { clusterset: true, ..Place::of(service) })
+        }
+        _ => Found::Unknown,
+    }
+}
+
+/// An entry by a host that also reads as a service's name: `httpbin.org` is service `httpbin` of namespace `org` too.
+fn entry_named<'a>(context: &Context<'a>, name: &ServiceName) -> Option<Place<'a>> {
+    if context.view.entries.is_empty() {
+        return None;
+    }
+    let (short, namespace) = (name.name(), name.namespace());
+    let full = || entry(context, &format!("{short}.{namespace}.svc.cluster.local"));
+    let own = || context.is_in(namespace).then(|| entry(context, short)).flatten();
+    entry(context, &format!("{short}.{namespace}")).or_else(full).or_else(own)
+}
+
+/// The entry that the client sees: the exact host before the longest wildcard, then the client's own namespace first.
+fn entry<'a>(context: &Context<'a>, host: &str) -> Option<Place<'a>> {
+    let mut best: Option<((bool, usize, bool), &Service)> = None;
+    for service in context.view.entries.values() {
+        let name = service.name.name();
+        let matches = match name.strip_prefix('*') {
+            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+            None => name == host,
+        };
+        if !matches || !is_visible(context, service) {
+            continue;
+        }
+        let rank = (!name.starts_with('*'), name.len(), context.is_in(service.name.namespace()));
+        if best.is_none_or(|(before, _)| rank > before) {
+            best = Some((rank, service));
+        }
+    }
+    best.map(|(_, service)| Place::of(service))
+}
+
+fn is_visible(context: &Context<'_>, service: &Service) -> bool {
+    service.config.entry.as_ref().is_none_or(|entry| context.sees(&entry.visible_to))
+}
+
+fn by_address<'a>(context: &Context<'a>, address: IpAddr) -> Option<Place<'a>> {
+    let of_service = context.view.services.values().find_map(|service| {
+        let clusterset = service.clusterset_addresses.contains(&address);
+        let found = clusterset || service.cluster_addresses.contains(&address);
+        found.then(|| Place { clusterset, ..Place::of(service) })
+    });
+    of_service.or_else(|| entry_at(context, address))
+}
+
+/// Entries may share addresses and differ in ports; single addresses go before networks, small ones before large ones.
+fn entry_at<'a>(context: &Context<'a>, address: IpAddr) -> Option<Place<'a>> {
+    let mut best: Option<((bool, u16, bool), &Service)> = None;
+    for service in context.view.entries.values() {
+        let prefix = || {
+            let networks = service.config.entry.iter().flat_map(|entry| &entry.networks);
+            networks.filter(|network| network.contains(&address)).map(|network| u16::from(network.prefix_len())).max()
+        };
+        let exact = service.cluster_addresses.contains(&address).then_some(u16::MAX);
+        let Some(closeness) = exact.or_else(prefix).filter(|_| is_visible(context, service)) else { continue };
+        let offered = service.port(context.request.port).is_some();
+        let rank = (offered, closeness, context.is_in(service.name.namespace()));
+        if best.is_none_or(|(before, _)| rank > before) {
+            best = Some((rank, service));
+        }
+    }
+    best.map(|(_, service)| Place::of(service))
+}
+
+/// An address that nobody claims, dialled by TLS: the name in the ClientHello says who is meant.
+fn by_sni<'a>(context: &Context<'a>) -> Option<Place<'a>> {
+    let opaque = context.request.http.is_none();
+    context.request.connection.sni.filter(|_| opaque).and_then(|sni| entry(context, &sni.to_ascii_lowercase()))
+}

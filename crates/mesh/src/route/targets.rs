@@ -1,0 +1,193 @@
+//! Where a service is: endpoints of the own cluster, hosts that DNS knows, groups of other clusters.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use super::context::Context;
+use super::decision::{RouteDecision, Target, Tier};
+use super::locality::{self, Candidate};
+use super::lookup::Place;
+use crate::model::{Endpoint, Import, Labels, RemoteCluster, Service, View};
+use crate::names::{ClusterName, SpiffeId};
+use crate::policy::{ClientTls, EntryConfig, NamedEndpoint, Resolution};
+use crate::reason::Reason;
+
+/// Which part of a service is wanted.
+pub(super) struct Wanted<'a> {
+    /// Labels of a subset.
+    pub(super) labels: &'a Labels,
+    /// Only the endpoint that was dialled itself.
+    pub(super) only: Option<IpAddr>,
+}
+
+static NO_LABELS: Labels = Labels::new();
+
+/// The own cluster first, then the others; inside, as the policy's localities say.
+pub(super) fn tiers(
+    context: &Context<'_>,
+    place: &Place<'_>,
+    wanted: &Wanted<'_>,
+    decision: &mut RouteDecision,
+) -> Vec<Tier> {
+    let service = place.service;
+    let mut local = local(service, wanted, decision);
+    local.extend(named(context, place, wanted, decision.port));
+    decision.reasons.push(match local.len() {
+        0 => Reason::NoLocalEndpoint,
+        endpoints => Reason::LocalFirst { endpoints },
+    });
+    let mut remote = Vec::new();
+    if wanted.only.is_none() && (place.clusterset || service.global) {
+        remote = remote_groups(context.view, service, wanted.labels, decision);
+    } else if !service.imports.is_empty() {
+        decision.reasons.push(Reason::ClusterScope);
+    }
+    locality::tiers(context, &decision.policy.locality, local, remote)
+}
+
+fn local<'a>(service: &'a Service, wanted: &Wanted<'_>, decision: &mut RouteDecision) -> Vec<Candidate<'a>> {
+    let mut without_sidecar = 0_usize;
+    let mut candidates = Vec::new();
+    for endpoint in &service.endpoints {
+        let Some(port) = endpoint.ports.get(&decision.port).copied().filter(|_| endpoint.ready) else { continue };
+        if !has(&endpoint.labels, wanted.labels) || wanted.only.is_some_and(|only| only != endpoint.address) {
+            continue;
+        }
+        let Ok(expected) = expected_of(endpoint, port, &decision.policy.tls) else {
+            without_sidecar += 1;
+            continue;
+        };
+        let address = SocketAddr::new(endpoint.address, port);
+        let target = Target::Local { endpoint: endpoint.name.clone(), address, expected, weight: endpoint.weight };
+        candidates.push(Candidate { target, locality: &endpoint.locality, labels: &endpoint.labels, cluster: None });
+    }
+    if without_sidecar > 0 {
+        let text = format!("{without_sidecar} endpoints have no sidecar, and the policy wants mTLS");
+        decision.reasons.push(Reason::Note { text });
+    }
+    candidates
+}
+
+/// The identity to be proven, or none. An endpoint that cannot do what the policy wants is not used at all: plain text
+/// in the place of mTLS would be a silent downgrade.
+fn expected_of(endpoint: &Endpoint, port: u16, tls: &ClientTls) -> Result<Option<SpiffeId>, ()> {
+    match tls {
+        ClientTls::Auto if endpoint.plain_ports.contains(&port) => Ok(None),
+        ClientTls::Auto => Ok(endpoint.identity.clone()),
+        ClientTls::Disable | ClientTls::Originate(_) => Ok(None),
+        ClientTls::Mutual => endpoint.identity.clone().map(Some).ok_or(()),
+    }
+}
+
+/// The hosts of an entry that DNS resolves: its endpoints' names, or its own.
+fn named<'a>(context: &Context<'_>, place: &Place<'a>, wanted: &Wanted<'_>, port: u16) -> Vec<Candidate<'a>> {
+    let Some(entry) = place.entry() else { return Vec::new() };
+    let one_address = match entry.resolution {
+        Resolution::None | Resolution::Static => return Vec::new(),
+        Resolution::Dns => false,
+        Resolution::DnsRoundRobin => true,
+    };
+    if entry.hosts.is_empty() && place.service.endpoints.is_empty() && wanted.labels.is_empty() {
+        let target = Target::Named { host: own_host(context, place), port, weight: 1, one_address };
+        return vec![Candidate { target, locality: "", labels: &NO_LABELS, cluster: None }];
+    }
+    named_endpoints(entry, wanted, port, one_address)
+}
+
+fn named_endpoints<'a>(
+    entry: &'a EntryConfig,
+    wanted: &Wanted<'_>,
+    port: u16,
+    one_address: bool,
+) -> Vec<Candidate<'a>> {
+    let candidate = |named: &'a NamedEndpoint| {
+        let port = named.ports.get(&port).copied().unwrap_or(port);
+        let target = Target::Named { host: named.host.clone(), port, weight: named.weight, one_address };
+        Candidate { target, locality: &named.locality, labels: &named.labels, cluster: None }
+    };
+    entry.hosts.iter().filter(|named| has(&named.labels, wanted.labels)).map(candidate).collect()
+}
+
+/// A wildcard has no address; the host that the client named may have one.
+fn own_host(context: &Context<'_>, place: &Place<'_>) -> String {
+    let name = place.service.name.name();
+    if !place.wildcard {
+        return name.to_owned();
+    }
+    let sni = || context.request.connection.sni.map(str::to_owned);
+    context.request.http.map(|http| http.host()).or_else(sni).unwrap_or_else(|| name.to_owned())
+}
+
+fn has(labels: &Labels, wanted: &Labels) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+fn remote_groups<'a>(
+    view: &'a View,
+    service: &'a Service,
+    wanted: &Labels,
+    decision: &mut RouteDecision,
+) -> Vec<Candidate<'a>> {
+    let mut candidates = Vec::new();
+    if !service.imports.is_empty() && view.gateways.is_empty() {
+        decision.reasons.push(Reason::NoGateway);
+        return candidates;
+    }
+    for (name, import) in &service.imports {
+        let cluster = match usable(view, name, import, decision.port) {
+            Ok(cluster) => cluster,
+            Err(why) => {
+                decision.reasons.push(Reason::RemoteUnusable { cluster: name.clone(), why });
+                continue;
+            }
+        };
+        let before = candidates.len();
+        candidates.extend(group_candidates(cluster, service, import, wanted));
+        // The counts are the other cluster's word.
+        let groups = import.groups.iter().filter(|group| has(&group.key.labels, wanted));
+        let healthy = groups.fold(0, |sum: u32, group| sum.saturating_add(group.healthy));
+        decision.reasons.push(if candidates.len() > before {
+            Reason::Remote { cluster: name.clone(), healthy, stale: cluster.stale_since_ms.is_some() }
+        } else {
+            Reason::RemoteUnusable { cluster: name.clone(), why: "no healthy endpoint" }
+        });
+    }
+    candidates
+}
+
+fn usable<'a>(
+    view: &'a View,
+    name: &ClusterName,
+    import: &Import,
+    port: u16,
+) -> Result<&'a RemoteCluster, &'static str> {
+    let cluster = view.clusters.get(name).ok_or("its trust bundle is not known")?;
+    if cluster.gateways.is_empty() {
+        return Err("it announces no gateway");
+    }
+    // Traffic to a port goes only to clusters that expose it (KEP-1645, port conflicts).
+    import.ports.iter().find(|offered| offered.number == port).ok_or("it does not offer the port")?;
+    Ok(cluster)
+}
+
+fn group_candidates<'a>(
+    cluster: &'a RemoteCluster,
+    service: &'a Service,
+    import: &'a Import,
+    wanted: &Labels,
+) -> impl Iterator<Item = Candidate<'a>> {
+    let usable = import.groups.iter().filter(|group| group.healthy > 0 && group.meshed);
+    usable.filter(|group| has(&group.key.labels, wanted)).filter_map(move |group| {
+        let account = group.key.service_account.clone();
+        let namespace = service.name.namespace().clone();
+        let expected = SpiffeId::new(cluster.trust_domain.clone(), namespace, account).ok()?;
+        let target = Target::Remote {
+            cluster: cluster.name.clone(),
+            group: group.key.clone(),
+            expected: BTreeSet::from([expected]),
+            weight: group.healthy,
+        };
+        let (locality, labels) = (group.key.locality.as_str(), &group.key.labels);
+        Some(Candidate { target, locality, labels, cluster: Some(&cluster.name) })
+    })
+}
