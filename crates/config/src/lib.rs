@@ -20,6 +20,7 @@ pub mod finding;
 pub mod gateways;
 pub mod local;
 pub mod mesh_config;
+mod object;
 pub mod security;
 pub mod traffic;
 

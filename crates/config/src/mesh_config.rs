@@ -1,12 +1,25 @@
 //! MeshConfig: what users write into the key `mesh` of the ConfigMap `istio` in the root namespace.
 
-use federation_crds::Manifest;
-use mesh::UnknownHosts;
+mod fields;
+mod providers;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use federation_crds::istio::destination_rule::LocalitySetting;
+use federation_crds::{ConfigMap, Kind, Manifest};
+use mesh::{ExternalAuthorizer, ObjectRef, UnknownHosts};
+use serde_json::Value;
+
+use crate::analyze::codes;
 use crate::finding::Finding;
+use crate::object;
 
-/// The namespace of mesh-wide objects (MeshConfig `rootNamespace`).
+/// The namespace of mesh-wide objects (MeshConfig `rootNamespace`), and of MeshConfig itself.
 pub const ROOT_NAMESPACE: &str = "istio-system";
+
+/// The name of the ConfigMap, and the key in it.
+const CONFIG_MAP: (&str, &str) = ("istio", "mesh");
 
 /// The parts of MeshConfig that have an effect here.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +30,14 @@ pub struct MeshConfig {
     pub trust_domain_aliases: Vec<String>,
     /// `outboundTrafficPolicy.mode`.
     pub unknown_hosts: UnknownHosts,
+    /// `extensionProviders` that authorize, by name.
+    pub authorizers: BTreeMap<String, Arc<ExternalAuthorizer>>,
+    /// `enableAutoMtls`: clients speak mTLS to endpoints that have a sidecar unless a DestinationRule says otherwise.
+    pub auto_mtls: bool,
+    /// `localityLbSetting`, for destinations whose rules have none; `None` = locality failover without exceptions.
+    pub locality: Option<LocalitySetting>,
+    /// `defaultConfig.gatewayTopology.numTrustedProxies`: hops in front of gateways that are believed.
+    pub trusted_hops: u32,
 }
 
 impl Default for MeshConfig {
@@ -25,13 +46,71 @@ impl Default for MeshConfig {
             root_namespace: ROOT_NAMESPACE.to_owned(),
             trust_domain_aliases: Vec::new(),
             unknown_hosts: UnknownHosts::Allow,
+            authorizers: BTreeMap::new(),
+            auto_mtls: true,
+            locality: None,
+            trusted_hops: 0,
         }
     }
 }
 
 impl MeshConfig {
-    /// Reads it from the manifests; the default without one.
-    pub fn read(_manifests: &[Manifest], _findings: &mut Vec<Finding>) -> Self {
-        Self::default()
+    /// Reads it from the manifests; the default without one. What cannot be read stays at its default and is a finding.
+    pub fn read(manifests: &[Manifest], findings: &mut Vec<Finding>) -> Self {
+        let mut config = Self::default();
+        let Some(map) = manifests.iter().find_map(config_map) else { return config };
+        let origin = object::reference(Kind::ConfigMap, &map.metadata);
+        let text = map.data.as_ref().and_then(|data| data.get(CONFIG_MAP.1));
+        let Some(text) = text else { return config };
+        let path = format!("data.{}", CONFIG_MAP.1);
+        let mut reader = Reader { origin: &origin, findings };
+        match serde_saphyr::from_str::<Value>(text) {
+            Ok(Value::Object(members)) => fields::read(&mut config, &members, &mut reader),
+            Ok(Value::Null) => {}
+            Ok(_) => reader.wrong(&path, "is not an object"),
+            Err(error) => reader.wrong(&path, &format!("is not valid YAML: {}", error.without_snippet())),
+        }
+        config
     }
 }
+
+fn config_map(manifest: &Manifest) -> Option<&ConfigMap> {
+    let Manifest::ConfigMap(map) = manifest else { return None };
+    let own = object::namespace(&map.metadata) == ROOT_NAMESPACE && map.metadata.name.as_deref() == Some(CONFIG_MAP.0);
+    own.then_some(map)
+}
+
+/// Notes what is found in the text.
+struct Reader<'a> {
+    origin: &'a ObjectRef,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Reader<'_> {
+    fn wrong(&mut self, path: &str, message: &str) {
+        self.wrong_with_hint(path, message, "");
+    }
+
+    fn wrong_with_hint(&mut self, path: &str, message: &str, hint: &str) {
+        self.findings.push(object::finding(self.origin, path, codes::MESH_CONFIG, message).hint(hint));
+    }
+
+    fn without_effect(&mut self, path: &str, hint: &str) {
+        let finding = object::finding(self.origin, path, codes::WITHOUT_EFFECT, "has no effect here");
+        self.findings.push(finding.hint(hint));
+    }
+
+    /// Reads a value of a known shape.
+    fn typed<T: serde::de::DeserializeOwned>(&mut self, path: &str, value: &Value) -> Option<T> {
+        match serde_json::from_value(value.clone()) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.wrong(path, &error.to_string());
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -86,6 +86,8 @@ codes! {
         "Two clusters have an object of the same kind and name with different content for a service that both use.";
     SUBSET_NOT_EVERYWHERE = "ISM0006", "SubsetMatchesNothing", Warning:
         "A subset's labels match no endpoint of the cluster.";
+    MESH_CONFIG = "ISM0007", "MeshConfigUnreadable", Error:
+        "A field of MeshConfig is unknown or has a value that cannot be, so its default stays in force.";
     NOT_COMPILED = "ISM0099", "NotCompiled", Error:
         "A part of an object could not be turned into configuration and has no effect; a defect of the validator, please report it.";
 }

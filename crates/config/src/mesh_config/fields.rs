@@ -1,0 +1,164 @@
+//! The fields of MeshConfig, one by one: those that have an effect, those that have none here, and slips.
+
+use mesh::UnknownHosts;
+use serde_json::{Map, Value};
+
+use super::{MeshConfig, ROOT_NAMESPACE, Reader, providers};
+
+/// Fields that have an effect.
+const KNOWN: &[&str] = &[
+    "rootNamespace",
+    "trustDomain",
+    "trustDomainAliases",
+    "outboundTrafficPolicy",
+    "extensionProviders",
+    "enableAutoMtls",
+    "localityLbSetting",
+    "defaultConfig",
+];
+
+/// Fields of Istio that concern its installation, its proxies or its telemetry, and what applies here instead.
+const ELSEWHERE: &[(&[&str], &str)] = &[
+    (
+        &["accessLogFile", "accessLogFormat", "accessLogEncoding", "enableEnvoyAccessLogService", "defaultProviders"],
+        "every proxy writes one access-log line for a request to its log (RUST_LOG); its form is fixed",
+    ),
+    (
+        &[
+            "enableTracing",
+            "enablePrometheusMerge",
+            "disableEnvoyListenerLog",
+            "statsTags",
+            "defaultHttpRetryPolicyLog",
+        ],
+        "metrics are at /metrics of every process's admin address",
+    ),
+    (
+        &["protocolDetectionTimeout", "connectTimeout", "tcpKeepalive", "h2UpgradePolicy", "h2Upgrade"],
+        "write it into connectionPool of a DestinationRule",
+    ),
+    (&["defaultHttpRetryPolicy"], "write retries into the VirtualService"),
+    (
+        &["defaultServiceExportTo", "defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo"],
+        "objects are exported to every namespace unless their exportTo says otherwise",
+    ),
+    (
+        &[
+            "ingressClass",
+            "ingressService",
+            "ingressControllerMode",
+            "ingressSelector",
+            "proxyListenPort",
+            "proxyInboundListenPort",
+            "proxyHttpPort",
+            "configSources",
+            "serviceSettings",
+            "discoverySelectors",
+            "dnsRefreshRate",
+            "pathNormalization",
+            "certificates",
+            "caCertificates",
+            "ca",
+            "verifyCertificateAtClient",
+            "meshMTLS",
+            "tlsDefaults",
+            "thriftConfig",
+            "mixerCheckServer",
+            "inboundTrafficPolicy",
+            "hboneIdleTimeout",
+            "inboundClusterStatName",
+            "outboundClusterStatName",
+            "serviceScopeConfigs",
+            "authPolicy",
+            "sdsUdsPath",
+            "disablePolicyChecks",
+            "disableMixerHttpReports",
+            "enableClientSidePolicyCheck",
+            "sidecarToTelemetrySessionAffinity",
+            "reportBatchMaxEntries",
+            "reportBatchMaxTime",
+            "proxyMetadata",
+            "networkId",
+            "mode",
+            "meshNetworks",
+        ],
+        "it concerns Istio's own installation",
+    ),
+];
+
+/// Reads all of them.
+pub(super) fn read(config: &mut MeshConfig, members: &Map<String, Value>, reader: &mut Reader<'_>) {
+    for (name, value) in members {
+        let path = format!("data.mesh.{name}");
+        match name.as_str() {
+            "rootNamespace" => root_namespace(config, value, &path, reader),
+            "trustDomain" => trust_domain(value, &path, reader),
+            "trustDomainAliases" => {
+                config.trust_domain_aliases = reader.typed(&path, value).unwrap_or_default();
+                config.trust_domain_aliases.sort();
+                config.trust_domain_aliases.dedup();
+            }
+            "outboundTrafficPolicy" => outbound(config, value, &path, reader),
+            "extensionProviders" => config.authorizers = providers::read(value, &path, reader),
+            "enableAutoMtls" => config.auto_mtls = reader.typed(&path, value).unwrap_or(true),
+            "localityLbSetting" => config.locality = reader.typed(&path, value),
+            "defaultConfig" => default_config(config, value, &path, reader),
+            _ => other(name, &path, reader),
+        }
+    }
+}
+
+fn other(name: &str, path: &str, reader: &mut Reader<'_>) {
+    match ELSEWHERE.iter().find(|(names, _)| names.contains(&name)) {
+        Some((_, hint)) => reader.without_effect(path, hint),
+        None => reader.wrong_with_hint(path, "unknown field", &format!("possible are {}", KNOWN.join(", "))),
+    }
+}
+
+fn root_namespace(config: &mut MeshConfig, value: &Value, path: &str, reader: &mut Reader<'_>) {
+    let Some(name) = reader.typed::<String>(path, value).filter(|name| !name.is_empty()) else { return };
+    match mesh::Namespace::new(name.as_str()) {
+        Ok(_) => config.root_namespace = name,
+        Err(error) => reader.wrong(path, &format!("{error}; {ROOT_NAMESPACE} stays")),
+    }
+}
+
+/// `cluster.local` means the own trust domain everywhere, so only another name is a misunderstanding.
+fn trust_domain(value: &Value, path: &str, reader: &mut Reader<'_>) {
+    if value.as_str() != Some("cluster.local") {
+        reader.without_effect(
+            path,
+            "the trust domain is given to a cluster when it joins the mesh; add further names to trustDomainAliases",
+        );
+    }
+}
+
+fn outbound(config: &mut MeshConfig, value: &Value, path: &str, reader: &mut Reader<'_>) {
+    match value.get("mode").and_then(Value::as_str) {
+        Some("ALLOW_ANY") | None => config.unknown_hosts = UnknownHosts::Allow,
+        Some("REGISTRY_ONLY") => config.unknown_hosts = UnknownHosts::Refuse,
+        Some(other) => {
+            reader.wrong(&format!("{path}.mode"), &format!("{other:?} is neither ALLOW_ANY nor REGISTRY_ONLY"))
+        }
+    }
+    for name in value.as_object().into_iter().flat_map(Map::keys).filter(|name| *name != "mode") {
+        reader.wrong_with_hint(&format!("{path}.{name}"), "unknown field", "did you mean mode?");
+    }
+}
+
+fn default_config(config: &mut MeshConfig, value: &Value, path: &str, reader: &mut Reader<'_>) {
+    for (name, member) in value.as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        if name != "gatewayTopology" {
+            reader.without_effect(&path, "the proxies of this mesh are configured by flags; see docs/operations.md");
+            continue;
+        }
+        for (name, member) in member.as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            match name.as_str() {
+                "numTrustedProxies" => config.trusted_hops = reader.typed(&path, member).unwrap_or(0),
+                _ => reader.without_effect(&path, "only numTrustedProxies is implemented"),
+            }
+        }
+    }
+}
