@@ -23,7 +23,7 @@ mod shots;
 mod tools;
 pub use credentials::{BadCredential, Fakes};
 pub use shots::{Shot, assert_share, shoot, tally, volley};
-pub use tools::{Server, python, tool};
+pub use tools::{Server, foreign_binary, python, tool};
 
 /// Two clusters: `east/web` calls, `west/reviews` serves. One hub voter and one gateway each, to start fast.
 pub const SMALL: &str = "

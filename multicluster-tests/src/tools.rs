@@ -51,6 +51,11 @@ pub fn python(packages: &[&str]) -> PathBuf {
     python
 }
 
+/// A program that a package of [`python`] brought.
+pub fn foreign_binary(python: &Path, name: &str) -> String {
+    python.with_file_name(name).display().to_string()
+}
+
 fn names<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     packages.iter().filter_map(|package| package.split("==").next()).collect()
 }
