@@ -32,6 +32,27 @@ pub use target::{PolicyTargetReference, WorkloadSelector};
 pub use virtual_service::VirtualService;
 pub use workload_entry::WorkloadEntry;
 
+/// The names of gRPC's status codes, by number (<https://grpc.github.io/grpc/core/md_doc_statuscodes.html>).
+pub const GRPC_STATUSES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
 /// `IstioStatus`, the status of all these kinds. It is the control plane's to write; in a manifest it is not looked at.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

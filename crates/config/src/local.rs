@@ -4,6 +4,7 @@
 //! sidecar, labels, mTLS mode).
 
 mod slices;
+pub(crate) mod workload_entries;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -63,15 +64,18 @@ pub struct LocalExport {
 /// Compiles manifests. Objects that do not fit (a slice without a service, a name that is none) are left out and noted.
 pub fn build(manifests: &[Manifest], trust_domain: &TrustDomain) -> Local {
     let mut local = Local::default();
+    let mut services = Vec::new();
     for manifest in manifests {
         if let Manifest::Service(object) = manifest {
             add_service(&mut local, object);
+            services.push(object.as_ref());
         }
     }
     for manifest in manifests {
         match manifest {
             Manifest::EndpointSlice(slice) => slices::add(&mut local, slice, trust_domain),
             Manifest::ServiceExport(export) => add_export(&mut local, export),
+            Manifest::WorkloadEntry(entry) => workload_entries::add(&mut local, &services, entry, trust_domain),
             // What other clusters offer comes from the hub; a Service was read above.
             _ => {}
         }

@@ -1,0 +1,67 @@
+//! `retries`.
+
+use std::collections::BTreeSet;
+
+use federation_crds::istio::virtual_service::HttpRetry;
+use mesh::{RetryCondition, RetryPolicy};
+
+use super::objects::Notes;
+use super::pool::duration;
+
+/// A rule's own retries. What it leaves out is as in the default policy; no attempts means no retries.
+pub(super) fn retries(found: &HttpRetry, path: &str, notes: &mut Notes<'_>) -> RetryPolicy {
+    let default = RetryPolicy { configured: true, ..RetryPolicy::default() };
+    let mut policy = RetryPolicy {
+        attempts: u32::try_from(found.attempts).unwrap_or(0),
+        per_try_timeout: duration(&found.per_try_timeout, &format!("{path}.perTryTimeout"), notes),
+        backoff: duration(&found.backoff, &format!("{path}.backoff"), notes).unwrap_or(default.backoff),
+        avoid_previous: found.retry_ignore_previous_hosts.unwrap_or(default.avoid_previous),
+        remote_localities: found.retry_remote_localities.unwrap_or(default.remote_localities),
+        ..default
+    };
+    if !found.retry_on.is_empty() {
+        (policy.on, policy.statuses) = conditions(&found.retry_on, path, notes);
+    }
+    policy
+}
+
+/// `retryOn`: Envoy's words, and statuses.
+fn conditions(retry_on: &str, path: &str, notes: &mut Notes<'_>) -> (BTreeSet<RetryCondition>, BTreeSet<u16>) {
+    let (mut on, mut statuses) = (BTreeSet::new(), BTreeSet::new());
+    for word in retry_on.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        if let Ok(status) = word.parse() {
+            statuses.insert(status);
+            on.insert(RetryCondition::RetriableStatusCodes);
+            continue;
+        }
+        match condition(word) {
+            Some(condition) => {
+                on.insert(condition);
+            }
+            None => notes.not_compiled(format!("{path}.retryOn"), format!("{word:?} is not supported")),
+        }
+    }
+    (on, statuses)
+}
+
+fn condition(word: &str) -> Option<RetryCondition> {
+    use RetryCondition as On;
+    Some(match word {
+        "5xx" => On::FiveXx,
+        "gateway-error" => On::GatewayError,
+        "reset" => On::Reset,
+        "reset-before-request" => On::ResetBeforeRequest,
+        "connect-failure" => On::ConnectFailure,
+        "refused-stream" => On::RefusedStream,
+        "retriable-4xx" => On::Retriable4xx,
+        "retriable-status-codes" => On::RetriableStatusCodes,
+        "cancelled" => On::Cancelled,
+        "deadline-exceeded" => On::DeadlineExceeded,
+        "internal" => On::Internal,
+        "resource-exhausted" => On::ResourceExhausted,
+        "unavailable" => On::Unavailable,
+        "http3-post-connect-failure" => On::Http3PostConnectFailure,
+        "envoy-ratelimited" => On::EnvoyRatelimited,
+        _ => return None,
+    })
+}
