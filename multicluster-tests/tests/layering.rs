@@ -69,7 +69,8 @@ fn heavy_dependencies_stay_where_the_design_puts_them() {
         ("quinn", &["isthmus-gateway", "isthmus-identity", "isthmus-multicluster-tests"]),
         ("kube", &["isthmus-federation-crds", "isthmus-agent", "hubctl", "isthmus-multicluster-tests"]),
         ("rcgen", &["isthmus-identity"]),
-        ("envoy-types", &["isthmus-discovery"]),
+        // The delta-xDS envelope is discovery's; external authorizers are asked in Envoy's words.
+        ("envoy-types", &["isthmus-discovery", "isthmus-proxy"]),
     ];
     let arrows = arrows();
     for (dependency, homes) in homes {
