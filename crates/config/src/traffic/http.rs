@@ -84,17 +84,12 @@ pub(super) fn without_zero(destinations: Vec<WeightedDestination>) -> Vec<Weight
     destinations.into_iter().filter(|destination| destination.weight > 0).collect()
 }
 
-/// A destination. One that does not exist stays: its requests fail, as they do in Istio.
+/// A destination. One that does not exist stays: its requests fail, as they do in Istio, and analysis says so.
 pub(super) fn destination(found: &crd::Destination, path: &str, scope: &mut Scope<'_, '_>) -> Option<Destination> {
     let host = scope.registry.host(&found.host, scope.namespace);
     if matches!(&host, Host::External(name) if name.is_empty() || name == "*") {
         scope.notes.not_compiled(format!("{path}.destination.host"), format!("{:?} is no destination", found.host));
         return None;
-    }
-    if !scope.registry.knows(&host) {
-        let message = format!("there is no service {:?}", found.host);
-        let hint = "create the Service or a ServiceEntry; requests of this rule fail with 503 until then";
-        scope.notes.add(codes::REFERENCED_RESOURCE_NOT_FOUND, format!("{path}.destination.host"), message, hint);
     }
     let subset = Some(found.subset.clone()).filter(|subset| !subset.is_empty());
     let port = found.port.as_ref().and_then(|port| u16::try_from(port.number).ok()).filter(|port| *port > 0);

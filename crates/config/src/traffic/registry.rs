@@ -57,18 +57,6 @@ impl Registry {
         }
     }
 
-    /// Whether a destination exists: a service, an entry's host, or a host that an entry's wildcard covers.
-    pub(super) fn knows(&self, host: &Host) -> bool {
-        match host {
-            Host::Cluster(service) | Host::Clusterset(service) => self.services.contains(service),
-            Host::External(name) => {
-                self.entries.contains(name)
-                    || self.entries.iter().any(|entry| entry.parse().is_ok_and(|entry| covers(&entry, name)))
-            }
-            Host::Address(_) | Host::Invalid(_) => false,
-        }
-    }
-
     fn is_service(&self, name: &str, namespace: &str) -> bool {
         service(name, namespace).is_some_and(|service| self.services.contains(&service))
     }

@@ -45,12 +45,14 @@ pub(super) fn compile(input: &Input<'_>, registry: &Registry, findings: &mut Vec
     });
     let (roots, delegates): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, object)| !object.spec.hosts.is_empty());
     let key = |object: &Object| (object.reference.namespace.clone(), object.reference.name.clone());
+    let with_hosts: BTreeSet<_> = roots.iter().map(|(object, _)| key(object)).collect();
     let delegates: Delegates<'_> = delegates.into_iter().map(|(object, it)| (key(&object), (object, it))).collect();
     let mut used = BTreeSet::new();
     let mut bound = Vec::new();
     for (object, virtual_service) in roots {
         let mut notes = Notes { object: Arc::clone(&object.reference), findings };
-        let mut reading = Reading { registry, delegates: &delegates, used: &mut used, notes: &mut notes };
+        let mut reading =
+            Reading { registry, delegates: &delegates, with_hosts: &with_hosts, used: &mut used, notes: &mut notes };
         bound.push(reading.bound(&object, virtual_service));
     }
     for (key, (object, _)) in delegates.iter().filter(|(key, _)| !used.contains(*key)) {
@@ -65,6 +67,8 @@ pub(super) fn compile(input: &Input<'_>, registry: &Registry, findings: &mut Vec
 struct Reading<'a, 'b> {
     registry: &'a Registry,
     delegates: &'a Delegates<'a>,
+    /// VirtualServices that are no delegates.
+    with_hosts: &'a BTreeSet<(String, String)>,
     /// Delegates that some rule names.
     used: &'a mut BTreeSet<(String, String)>,
     notes: &'a mut Notes<'b>,
@@ -120,9 +124,12 @@ impl Reading<'_, '_> {
         let namespace = if target.namespace.is_empty() { object.namespace.as_str() } else { &target.namespace };
         let key = (namespace.to_owned(), target.name.clone());
         let Some((owner, delegate)) = self.delegates.get(&key) else {
-            let message = format!("there is no VirtualService {}/{} without hosts to delegate to", key.0, key.1);
-            let hint = "a delegate has no spec.hosts and no spec.gateways";
-            self.notes.add(codes::REFERENCED_RESOURCE_NOT_FOUND, path, message, hint);
+            // One that does not exist at all is analysis' to find.
+            if self.with_hosts.contains(&key) {
+                let message = format!("VirtualService {}/{} has hosts, so it is no delegate", key.0, key.1);
+                let hint = "remove its spec.hosts and spec.gateways, or name another";
+                self.notes.add(codes::REFERENCED_RESOURCE_NOT_FOUND, path, message, hint);
+            }
             return Vec::new();
         };
         self.used.insert(key);
