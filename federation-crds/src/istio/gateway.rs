@@ -177,3 +177,18 @@ pub enum TlsProtocol {
     #[serde(rename = "TLSV1_3")]
     V13,
 }
+
+/// The suites of TLS 1.2 that exist here, as OpenSSL and as IANA name them.
+pub const CIPHER_SUITES: [(&str, &str); 6] = [
+    ("ECDHE-ECDSA-AES128-GCM-SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
+    ("ECDHE-RSA-AES128-GCM-SHA256", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
+    ("ECDHE-ECDSA-AES256-GCM-SHA384", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
+    ("ECDHE-RSA-AES256-GCM-SHA384", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"),
+    ("ECDHE-ECDSA-CHACHA20-POLY1305", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
+    ("ECDHE-RSA-CHACHA20-POLY1305", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"),
+];
+
+/// Whether a suite exists here.
+pub fn is_cipher_suite(name: &str) -> bool {
+    CIPHER_SUITES.iter().any(|(openssl, iana)| name == *openssl || name == *iana)
+}
