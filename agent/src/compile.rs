@@ -23,6 +23,10 @@ pub struct Registration {
     pub namespace: Namespace,
     /// The account of its identity.
     pub account: String,
+    /// Its labels, if no slice says them.
+    pub labels: BTreeMap<String, String>,
+    /// Its locality, if no slice says it.
+    pub locality: String,
 }
 
 /// Everything that a snapshot is made of.
@@ -132,10 +136,10 @@ fn add_registered(workloads: &mut BTreeMap<String, Workload>, registrations: &BT
             namespace: registration.namespace.clone(),
             name: name.to_owned(),
             service_account: registration.account.clone(),
-            labels: BTreeMap::new(),
+            labels: registration.labels.clone(),
             ports: Vec::new(),
             mtls: MtlsMode::Permissive,
-            locality: String::new(),
+            locality: registration.locality.clone(),
             config: Arc::default(),
         });
         // The registration decides who the workload is; a slice only says so.

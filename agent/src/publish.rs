@@ -148,7 +148,12 @@ pub(crate) fn read_registrations(directory: &Path) -> BTreeMap<String, Registrat
             return None;
         }
         let registered: Registered = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-        let registration = Registration { namespace: registered.namespace, account: registered.service_account };
+        let registration = Registration {
+            namespace: registered.namespace,
+            account: registered.service_account,
+            labels: registered.labels,
+            locality: registered.locality,
+        };
         Some((registered.workload, registration))
     };
     entries.filter_map(read).collect()

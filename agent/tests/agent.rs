@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says why and fails")]
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -107,6 +108,8 @@ impl Cluster {
             roots_pem: self.ca.bundle(1).expect("a bundle").to_pem(),
             ca_addresses: vec![self.ca_address.to_string()],
             discovery_addresses: vec![self.discovery.to_string()],
+            labels: BTreeMap::new(),
+            locality: String::new(),
         };
         let path = self.directory.path().join(format!("{name}/credential.json"));
         register(&self.directory.path().join("agent"), &registration, &path).expect("registered")

@@ -223,14 +223,21 @@ fn a_stale_cluster_says_since_when() {
 #[test]
 fn the_registration_decides_whose_workload_it_is() {
     let mut world = World::new();
-    let register =
-        |account: &str| Registration { namespace: Namespace::new("default").unwrap(), account: account.into() };
+    let register = |account: &str| Registration {
+        namespace: Namespace::new("default").unwrap(),
+        account: account.into(),
+        labels: BTreeMap::from([("app".into(), account.into())]),
+        locality: "eu/a".into(),
+    };
     world.registrations.insert("default/web-1".into(), register("other"));
     world.registrations.insert("default/client-1".into(), register("client"));
     world.registrations.insert("isthmus-system/gateway-1".into(), register("gateway"));
     let snapshot = world.compile();
     assert_eq!(snapshot.owners["default/web-1"].account(), "other");
     assert_eq!(snapshot.owners["default/client-1"].account(), "client");
-    assert!(snapshot.get(Kind::Workload, "default/client-1").is_some());
+    let bytes = &snapshot.get(Kind::Workload, "default/client-1").unwrap().bytes;
+    let client = api::discovery::Workload::decode(bytes.as_slice()).unwrap();
+    let client = mesh::Workload::try_from(&client).unwrap();
+    assert_eq!((client.labels["app"].as_str(), client.locality.as_str()), ("client", "eu/a"));
     assert_eq!(snapshot.owners.len(), 2);
 }

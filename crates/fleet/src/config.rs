@@ -1,5 +1,6 @@
 //! Writes the configuration files and credentials of a fleet's components.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use mesh::Namespace;
 use serde_json::{Value, json};
 
 use crate::layout::Layout;
-use crate::plan::{ClusterPlan, HubNode, Plan, PodPlan, at, port};
+use crate::plan::{ClusterPlan, EDGE_NAMESPACE, EdgePlan, HubNode, Plan, PodPlan, at, port};
 use crate::process::{make_parent, write_atomic};
 
 /// The namespace of Isthmus' own components.
@@ -91,8 +92,35 @@ pub fn write_proxies(layout: &Layout, cluster: &ClusterPlan) -> Result<()> {
         });
         write_yaml(&directory.join("gateway.yaml"), &config)?;
     }
+    cluster.edges.iter().try_for_each(|edge| write_edge(layout, cluster, edge))?;
     write_dns(layout, cluster)?;
     cluster.pods.iter().filter(|pod| pod.mesh).try_for_each(|pod| write_sidecar(layout, cluster, pod))
+}
+
+fn write_edge(layout: &Layout, cluster: &ClusterPlan, edge: &EdgePlan) -> Result<()> {
+    let directory = layout.component(cluster.name.as_str(), &edge.name);
+    let enrolment = Enrolment {
+        namespace: EDGE_NAMESPACE,
+        name: &edge.name,
+        service_account: &edge.service_account,
+        labels: edge.labels.clone(),
+        locality: String::new(),
+    };
+    let credential = enrol(layout, cluster, enrolment, &directory)?;
+    let config = json!({
+        "name": edge.name,
+        "role": edge.role.as_str(),
+        "credential": credential,
+        "cache_dir": directory.join("cache"),
+        "listen": {
+            "mtls": at(edge.ip, port::HBONE).to_string(),
+            "admin": at(edge.ip, port::ADMIN).to_string(),
+        },
+        "bind": edge.ip.to_string(),
+        "dns": at(cluster.dns, port::DNS).to_string(),
+        "drain_seconds": DRAIN_SECONDS,
+    });
+    write_yaml(&directory.join("gateway.yaml"), &config)
 }
 
 fn write_dns(layout: &Layout, cluster: &ClusterPlan) -> Result<()> {
@@ -112,8 +140,13 @@ fn write_dns(layout: &Layout, cluster: &ClusterPlan) -> Result<()> {
 
 fn write_sidecar(layout: &Layout, cluster: &ClusterPlan, pod: &PodPlan) -> Result<()> {
     let directory = layout.pod(cluster.name.as_str(), &pod.name);
-    let enrolment =
-        Enrolment { namespace: pod.namespace.as_str(), name: &pod.name, service_account: &pod.service_account };
+    let enrolment = Enrolment {
+        namespace: pod.namespace.as_str(),
+        name: &pod.name,
+        service_account: &pod.service_account,
+        labels: pod.labels.clone(),
+        locality: pod.locality.clone(),
+    };
     let credential = enrol(layout, cluster, enrolment, &directory)?;
     let ports: Vec<Value> = pod
         .ports
@@ -143,11 +176,13 @@ struct Enrolment<'a> {
     namespace: &'a str,
     name: &'a str,
     service_account: &'a str,
+    labels: BTreeMap<String, String>,
+    locality: String,
 }
 
 impl<'a> Enrolment<'a> {
     fn system(name: &'a str, service_account: &'a str) -> Self {
-        Self { namespace: SYSTEM, name, service_account }
+        Self { namespace: SYSTEM, name, service_account, labels: BTreeMap::new(), locality: String::new() }
     }
 }
 
@@ -170,6 +205,8 @@ fn enrol(
         roots_pem: std::fs::read_to_string(&roots).with_context(|| format!("cannot read {}", roots.display()))?,
         ca_addresses: vec![address(cluster.agent, port::CA)],
         discovery_addresses: vec![address(cluster.agent, port::DISCOVERY)],
+        labels: enrolment.labels,
+        locality: enrolment.locality,
     };
     let path = directory.join("credential.json");
     make_parent(&path)?;

@@ -3,6 +3,7 @@
 //! A file is read as untyped YAML and walked once by hand, so that *all* mistakes are reported together, each with the path
 //! of its field and a hint, instead of the first one that a derived deserialiser meets.
 
+mod edge;
 mod read;
 mod validate;
 
@@ -12,6 +13,7 @@ use std::path::Path;
 use mesh::{ClusterName, MeshId, Namespace};
 use serde::{Deserialize, Serialize};
 
+pub use edge::{EDGES_MAX, EdgePort, EdgeRole, EdgeSpec};
 pub use read::Problem;
 
 /// The most gateways per cluster: `.2` to `.8` of the cluster's addresses.
@@ -39,6 +41,8 @@ pub struct ClusterSpec {
     pub name: ClusterName,
     /// East-west gateways, at least one.
     pub gateways: u64,
+    /// Ingress and egress gateways.
+    pub edges: Vec<EdgeSpec>,
     /// What runs there.
     pub workloads: Vec<WorkloadSpec>,
 }
@@ -54,6 +58,8 @@ pub struct WorkloadSpec {
     pub service_account: String,
     /// Pod labels; default `app: <name>`.
     pub labels: BTreeMap<String, String>,
+    /// Where it runs, `region/zone/subzone` or less of it; default nowhere in particular.
+    pub locality: String,
     /// How many pods; default 1.
     pub replicas: u64,
     /// Whether a sidecar stands beside each pod; default true.

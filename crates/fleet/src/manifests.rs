@@ -5,7 +5,7 @@ mod store;
 use serde_json::{Value, json};
 
 use crate::file::Export;
-use crate::plan::{ClusterPlan, PodPlan, ServicePlan};
+use crate::plan::{ClusterPlan, EDGE_NAMESPACE, EdgePlan, PodPlan, ServicePlan};
 
 pub use store::{Applied, apply, delete, documents, file_name, read_all};
 
@@ -15,8 +15,11 @@ pub const SERVICE_ACCOUNT: &str = federation_crds::SERVICE_ACCOUNT_ANNOTATION;
 pub const MESHED: &str = federation_crds::MESHED_ANNOTATION;
 /// Annotation of an EndpointSlice: labels of its pods, `key=value` joined by commas.
 pub const POD_LABELS: &str = federation_crds::POD_LABELS_ANNOTATION;
+/// Annotation of an EndpointSlice: the locality of its endpoints.
+pub const LOCALITY: &str = federation_crds::LOCALITY_ANNOTATION;
+
 /// The manifests that the fleet file implies for a cluster: a Service and one EndpointSlice per pod for each service, and a
-/// ServiceExport where it is exported.
+/// ServiceExport where it is exported; and the same for ingress and egress gateways.
 pub fn generate(cluster: &ClusterPlan) -> Vec<Value> {
     let mut objects = Vec::new();
     for plan in &cluster.services {
@@ -24,6 +27,9 @@ pub fn generate(cluster: &ClusterPlan) -> Vec<Value> {
         let pods = cluster.pods.iter().filter(|pod| plan.pods.contains(&pod.name));
         objects.extend(pods.map(|pod| endpoint_slice(plan, pod)));
         objects.extend(export(plan));
+    }
+    for edge in &cluster.edges {
+        objects.extend([edge_service(edge), edge_slice(edge)]);
     }
     objects
 }
@@ -65,7 +71,7 @@ fn endpoint_slice(service: &ServicePlan, pod: &PodPlan) -> Value {
             })
         })
         .collect();
-    json!({
+    let mut slice = json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
@@ -85,6 +91,50 @@ fn endpoint_slice(service: &ServicePlan, pod: &PodPlan) -> Value {
             "targetRef": {"kind": "Pod", "name": pod.name, "namespace": pod.namespace.as_str()},
         }],
         "ports": ports,
+    });
+    if !pod.locality.is_empty() {
+        slice["metadata"]["annotations"][LOCALITY] = pod.locality.as_str().into();
+    }
+    slice
+}
+
+fn edge_service(edge: &EdgePlan) -> Value {
+    let ports = edge
+        .ports
+        .iter()
+        .map(|port| json!({"name": port.name, "port": port.port, "targetPort": port.target, "protocol": "TCP"}));
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": edge.name, "namespace": EDGE_NAMESPACE, "labels": edge.labels},
+        "spec": {"selector": edge.labels, "ports": ports.collect::<Vec<_>>()},
+    })
+}
+
+/// Meshed: sidecars dial its mTLS port, as they do with every workload.
+fn edge_slice(edge: &EdgePlan) -> Value {
+    let labels: Vec<String> = edge.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let ports = edge.ports.iter().map(|port| json!({"name": port.name, "port": port.target, "protocol": "TCP"}));
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": edge.name,
+            "namespace": EDGE_NAMESPACE,
+            "labels": {"kubernetes.io/service-name": edge.name},
+            "annotations": {
+                SERVICE_ACCOUNT: edge.service_account,
+                MESHED: "true",
+                POD_LABELS: labels.join(","),
+            },
+        },
+        "addressType": "IPv4",
+        "endpoints": [{
+            "addresses": [edge.ip.to_string()],
+            "conditions": {"ready": true},
+            "targetRef": {"kind": "Pod", "name": edge.name, "namespace": EDGE_NAMESPACE},
+        }],
+        "ports": ports.collect::<Vec<_>>(),
     })
 }
 

@@ -1,7 +1,8 @@
 //! The plan of a fleet: every process, its address and its ports, computed from the fleet file and nothing else.
 //!
 //! Addresses in `127.<block>.0.0/16`: hub node *i* is `.0.i`; in cluster *k* (from 1) `.k.1` is the agent, `.k.2` to `.k.8`
-//! the gateways, `.k.9` the DNS shim, and pods follow from `.k.20`.
+//! the east-west gateways, `.k.9` the DNS shim, `.k.10` to `.k.19` ingress and egress gateways, and pods follow from
+//! `.k.20`.
 
 mod process;
 
@@ -11,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use mesh::{ClusterName, MeshId, Namespace, TrustDomain};
 use serde::{Deserialize, Serialize};
 
-use crate::file::{ClusterSpec, Export, FleetFile, PortProtocol, PortSpec, WorkloadSpec};
+use crate::file::{ClusterSpec, EdgePort, EdgeRole, EdgeSpec, Export, FleetFile, PortProtocol, PortSpec, WorkloadSpec};
 
 pub use process::{Kind, ProcessPlan, Ready};
 
@@ -74,6 +75,9 @@ pub struct ClusterPlan {
     pub agent: Ipv4Addr,
     /// The gateways.
     pub gateways: Vec<GatewayPlan>,
+    /// The ingress and egress gateways.
+    #[serde(default)]
+    pub edges: Vec<EdgePlan>,
     /// The DNS shim's address.
     pub dns: Ipv4Addr,
     /// Every pod of every workload.
@@ -91,6 +95,26 @@ pub struct GatewayPlan {
     pub ip: Ipv4Addr,
 }
 
+/// One ingress or egress gateway, in the namespace [`EDGE_NAMESPACE`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgePlan {
+    /// Its name; also its Service's.
+    pub name: String,
+    /// What it is for.
+    pub role: EdgeRole,
+    /// Service account.
+    pub service_account: String,
+    /// Labels, which Gateways select.
+    pub labels: BTreeMap<String, String>,
+    /// Its address.
+    pub ip: Ipv4Addr,
+    /// The ports of its Service and where they lead.
+    pub ports: Vec<EdgePort>,
+}
+
+/// Where Istio has its gateways.
+pub const EDGE_NAMESPACE: &str = "istio-system";
+
 /// One pod: an application and, in the mesh, a sidecar on the same address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodPlan {
@@ -104,6 +128,9 @@ pub struct PodPlan {
     pub service_account: String,
     /// Pod labels.
     pub labels: BTreeMap<String, String>,
+    /// `region/zone/subzone`; empty if it is nowhere in particular.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub locality: String,
     /// Its address.
     pub ip: Ipv4Addr,
     /// Whether a sidecar stands beside it.
@@ -234,9 +261,22 @@ fn cluster(file: &FleetFile, block: u8, k: u64, spec: &ClusterSpec) -> ClusterPl
         trust_domain: TrustDomain::of_cluster(&spec.name, &file.mesh),
         agent: ip(1),
         gateways: (1..=spec.gateways).map(gateway).collect(),
+        edges: (10..).zip(&spec.edges).map(|(last, spec)| edge(spec, ip(last))).collect(),
         dns: ip(9),
         pods: (20..).zip(replicas).map(|(last, (workload, n))| pod(workload, n, ip(last))).collect(),
         services: services(spec),
+    }
+}
+
+fn edge(spec: &EdgeSpec, ip: Ipv4Addr) -> EdgePlan {
+    EdgePlan {
+        name: spec.name.clone(),
+        role: spec.role,
+        // As Istio's charts call it.
+        service_account: format!("{}-service-account", spec.name),
+        labels: spec.labels.clone(),
+        ip,
+        ports: spec.ports.clone(),
     }
 }
 
@@ -253,6 +293,7 @@ fn pod(workload: &WorkloadSpec, n: u64, ip: Ipv4Addr) -> PodPlan {
         namespace: workload.namespace.clone(),
         service_account: workload.service_account.clone(),
         labels: workload.labels.clone(),
+        locality: workload.locality.clone(),
         ip,
         mesh: workload.mesh,
         ports: ports.collect(),

@@ -109,7 +109,7 @@ async fn bring_up(fleet: &Fleet, patience: Duration, progress: Progress<'_>) -> 
     }
     progress(&format!("starting {}", counted(plan.clusters.len(), "agent")));
     start_kinds(fleet, &[Kind::Agent], patience).await?;
-    let proxies = [Kind::Gateway, Kind::Dns, Kind::Sidecar, Kind::App];
+    let proxies = [Kind::Gateway, Kind::Edge, Kind::Dns, Kind::Sidecar, Kind::App];
     let count = plan.processes().iter().filter(|process| proxies.contains(&process.kind)).count();
     progress(&format!("starting {count} gateways, DNS shims, sidecars and applications"));
     start_kinds(fleet, &proxies, patience).await?;

@@ -38,6 +38,33 @@ fn every_mistake_names_its_field() {
         (workload("labels: {version: 1}"), "clusters[0].workloads[0].labels.version: expected text, found a number"),
         (workload("labels: {a b: v}"), "clusters[0].workloads[0].labels.a b: label key \"a b\" is not valid"),
         (workload("labels: {a: v/w}"), "clusters[0].workloads[0].labels.a: label value \"v/w\" is not valid"),
+        (workload("locality: eu//a"), "clusters[0].workloads[0].locality: \"eu//a\" is no locality"),
+        (workload("locality: a/b/c/d"), "clusters[0].workloads[0].locality: \"a/b/c/d\" is no locality"),
+        (format!("{HEAD}    ingress: [{{role: x}}]"), "clusters[0].ingress[0].role: unknown field"),
+        (
+            format!("{HEAD}    ingress: [{{name: dns}}]"),
+            "clusters[0].ingress[0].name: \"dns\" is the name of another component",
+        ),
+        (
+            format!("{HEAD}    ingress: [{{}}, {{}}]"),
+            "clusters[0].ingress: gateway \"istio-ingressgateway\" is listed twice",
+        ),
+        (
+            format!("{HEAD}    egress: [{{labels: {{istio: 1}}}}]"),
+            "clusters[0].egress[0].labels.istio: expected text, found a number",
+        ),
+        (
+            format!("{HEAD}    egress: [{{ports: [{{name: a}}]}}]"),
+            "clusters[0].egress[0].ports[0].port: the field is required",
+        ),
+        (
+            format!("{HEAD}    egress: [{{ports: [{{port: 8443}}]}}]"),
+            "clusters[0].egress[0].ports: port tcp-8443 (8443 to 8443) is listed twice",
+        ),
+        (
+            format!("{HEAD}    egress: [{{ports: [{{port: 5, targetPort: 15008}}]}}]"),
+            "clusters[0].egress[0].ports: port 15008 is taken",
+        ),
         (workload("mesh: 'no'"), "clusters[0].workloads[0].mesh: expected true or false, found text"),
         (workload("replicas: 300"), "clusters[0].workloads[0].replicas: expected a number from 1 to 230, found 300"),
         (workload("command: []"), "clusters[0].workloads[0].command: the command is empty"),
@@ -107,6 +134,22 @@ fn a_short_file_has_the_usual_defaults() {
 }
 
 #[test]
+fn gateways_of_the_edge_are_called_as_istio_calls_them() {
+    let text = format!(
+        "{HEAD}    ingress: [{{ports: [{{port: 31400}}, {{port: 443, targetPort: 9443}}]}}]\n    egress: [{{}}]"
+    );
+    let file = FleetFile::parse(&text).expect("valid");
+    let [ingress, egress] = &file.clusters[0].edges[..] else { panic!("two gateways") };
+    assert_eq!((ingress.name.as_str(), ingress.labels["istio"].as_str()), ("istio-ingressgateway", "ingressgateway"));
+    assert_eq!((egress.name.as_str(), egress.labels["istio"].as_str()), ("istio-egressgateway", "egressgateway"));
+    let ports = |edge: &fleet::file::EdgeSpec| -> Vec<String> {
+        edge.ports.iter().map(|port| format!("{} {} {}", port.name, port.port, port.target)).collect()
+    };
+    assert_eq!(ports(ingress), ["http2 80 8080", "tcp-31400 31400 31400", "https 443 9443"]);
+    assert_eq!(ports(egress), ["http2 80 8080", "https 443 8443"]);
+}
+
+#[test]
 fn the_committed_examples_are_valid() {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/fleets");
     let mut seen = 0;
@@ -117,5 +160,5 @@ fn the_committed_examples_are_valid() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 2);
+    assert_eq!(seen, 3);
 }

@@ -20,6 +20,7 @@ clusters:
         ports: [{name: http, port: 9080}, {name: grpc, port: 9090, protocol: grpc}]
         export: [west]
   - name: west
+    ingress: [{ports: [{port: 31400}]}]
     workloads:
       - {name: job, mesh: false, command: [sleep, '1000']}
       - {name: old, mesh: false, ports: [{port: 8000}]}
@@ -57,6 +58,7 @@ east/web-1/app 127.42.1.21:30000 accepts 127.42.1.21:30000 127.42.1.21:30001
 east/web-2/app 127.42.1.22:30000 accepts 127.42.1.22:30000 127.42.1.22:30001
 west/agent 127.42.2.1:15010 admin 127.42.2.1:15020
 west/gateway-1 127.42.2.2:15443 admin 127.42.2.2:15020
+west/istio-ingressgateway 127.42.2.10:8080 admin 127.42.2.10:15020
 west/dns 127.42.2.9:15053 admin 127.42.2.9:15020
 west/job-1/app 127.42.2.20:0 accepts \n\
 west/old-1/app 127.42.2.21:8000 accepts 127.42.2.21:8000";
@@ -112,7 +114,15 @@ fn generated_manifests_are_what_the_agent_admits() {
                     "serviceexport.default.web.yaml",
                 ]
             ),
-            _ => assert_eq!(kinds, ["endpointslice.default.old-old-1.yaml", "service.default.old.yaml"]),
+            _ => assert_eq!(
+                kinds,
+                [
+                    "endpointslice.default.old-old-1.yaml",
+                    "endpointslice.istio-system.istio-ingressgateway.yaml",
+                    "service.default.old.yaml",
+                    "service.istio-system.istio-ingressgateway.yaml",
+                ]
+            ),
         }
         let again = manifests::apply(&path, &objects).expect("applied");
         assert!(again.iter().all(|row| row.action == "unchanged"), "{again:?}");

@@ -3,6 +3,7 @@
 //! `register` writes both halves: the agent's registration (`<agent data>/bootstrap/<namespace>.<workload>.json`, read
 //! anew for each request) and the proxy's credential file. Both are 0600.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,10 @@ pub struct Registration {
     pub ca_addresses: Vec<String>,
     /// Where its agent serves discovery, host:port.
     pub discovery_addresses: Vec<String>,
+    /// Labels of the workload, for one that no EndpointSlice describes.
+    pub labels: BTreeMap<String, String>,
+    /// `region/zone/subzone`, likewise; empty if unknown.
+    pub locality: String,
 }
 
 /// A secret text that no `Debug` shows.
@@ -92,6 +97,12 @@ pub struct Registered {
     pub namespace: Namespace,
     /// The service account of the identity.
     pub service_account: String,
+    /// Labels of the workload, for one that no EndpointSlice describes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// `region/zone/subzone`, likewise; empty if unknown.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub locality: String,
 }
 
 /// Why a registration or a credential is not usable.
@@ -155,6 +166,8 @@ pub fn register(
         secret_sha256: hex(&sha256(secret.reveal().as_bytes())),
         namespace: registration.namespace.clone(),
         service_account: registration.service_account.clone(),
+        labels: registration.labels.clone(),
+        locality: registration.locality.clone(),
     };
     let credential = Credential {
         workload: registration.workload.clone(),
@@ -232,6 +245,8 @@ impl Registered {
 /// Namespaces and names are RFC 1123 labels, so the file name has exactly one dot between them and no separator.
 fn registered_path(agent_dir: &Path, workload: &str) -> Result<PathBuf, BootstrapError> {
     let name = workload.parse::<ServiceName>().map_err(BootstrapError::Name)?;
+    // A service may be a host with dots; a workload may not. The rules for namespaces are those for labels.
+    Namespace::new(name.name()).map_err(BootstrapError::Name)?;
     Ok(agent_dir.join("bootstrap").join(format!("{}.{}.json", name.namespace(), name.name())))
 }
 

@@ -27,7 +27,11 @@ pub mod serve;
 
 pub mod tls;
 
+pub mod peers;
+
 pub mod detect;
+
+pub mod sni;
 
 pub mod body;
 

@@ -1,9 +1,13 @@
 //! Names of hosts outside the mesh: who turns them into addresses is given to the engine.
 
+mod shim;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+
+pub use shim::ShimResolver;
 
 /// Turns the name of a host into addresses; the cluster's DNS shim in sidecars, or a fixed answer in tests.
 pub trait Resolve: Send + Sync + 'static {

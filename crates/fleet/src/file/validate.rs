@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh::{ClusterName, MeshId, Namespace};
 use serde_json::Value;
 
+use super::edge::edges;
 use super::read::{Problem, Reader, name, report, text};
 use super::{ClusterSpec, Export, FleetFile, GATEWAYS_MAX, PODS_MAX, PortProtocol, PortSpec, WorkloadSpec};
 
@@ -46,7 +47,7 @@ fn hub(reader: &Reader<'_>, problems: &mut Problems) -> u64 {
 }
 
 fn cluster(path: &str, value: &Value, problems: &mut Problems) -> Option<ClusterSpec> {
-    let reader = Reader::open(path, value, &["name", "gateways", "workloads"], problems)?;
+    let reader = Reader::open(path, value, &["name", "gateways", "ingress", "egress", "workloads"], problems)?;
     if reader.get("name").is_none() {
         reader.missing("name", "for example `name: east`", problems);
     }
@@ -60,11 +61,23 @@ fn cluster(path: &str, value: &Value, problems: &mut Problems) -> Option<Cluster
     let listed = reader.list("workloads", problems);
     let workloads: Vec<_> = listed.iter().filter_map(|(path, value)| workload(path, value, problems)).collect();
     in_cluster(&reader, &workloads, problems);
-    Some(ClusterSpec { name: named?, gateways, workloads })
+    let edges = edges(&reader, problems);
+    Some(ClusterSpec { name: named?, gateways, edges, workloads })
 }
 
-const WORKLOAD_FIELDS: [&str; 10] =
-    ["name", "namespace", "serviceAccount", "labels", "replicas", "mesh", "ports", "command", "service", "export"];
+const WORKLOAD_FIELDS: [&str; 11] = [
+    "name",
+    "namespace",
+    "serviceAccount",
+    "labels",
+    "locality",
+    "replicas",
+    "mesh",
+    "ports",
+    "command",
+    "service",
+    "export",
+];
 
 fn workload(path: &str, value: &Value, problems: &mut Problems) -> Option<WorkloadSpec> {
     let reader = Reader::open(path, value, &WORKLOAD_FIELDS, problems)?;
@@ -79,6 +92,7 @@ fn workload(path: &str, value: &Value, problems: &mut Problems) -> Option<Worklo
     let service = or_name(label(&reader, "service", problems));
     let labels = reader.texts("labels", problems).unwrap_or_else(|| BTreeMap::from([("app".into(), or_name(None))]));
     check_labels(&reader, &labels, problems);
+    let locality = locality(&reader, problems);
     let mesh = reader.flag("mesh", problems).unwrap_or(true);
     let ports = ports(&reader, mesh, problems);
     let export = export(&reader, problems);
@@ -93,6 +107,7 @@ fn workload(path: &str, value: &Value, problems: &mut Problems) -> Option<Worklo
         namespace: namespace?,
         service_account,
         labels,
+        locality,
         mesh,
         ports,
         service,
@@ -100,7 +115,20 @@ fn workload(path: &str, value: &Value, problems: &mut Problems) -> Option<Worklo
     })
 }
 
-fn check_labels(reader: &Reader<'_>, labels: &BTreeMap<String, String>, problems: &mut Problems) {
+fn locality(reader: &Reader<'_>, problems: &mut Problems) -> String {
+    let locality = reader.text("locality", problems).unwrap_or_default();
+    let parts: Vec<_> = locality.split('/').collect();
+    let plain = |part: &&str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    if !locality.is_empty() && (parts.len() > 3 || !parts.iter().all(plain)) {
+        let hint = "write region/zone/subzone, for example eu-west/eu-west-1a; zone and subzone may be left out";
+        report(problems, &reader.at("locality"), format!("{locality:?} is no locality"), hint.to_owned());
+    }
+    locality
+}
+
+pub(super) fn check_labels(reader: &Reader<'_>, labels: &BTreeMap<String, String>, problems: &mut Problems) {
     let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
     for (key, value) in labels {
         let wrong = match (plain(key), plain(value) && !value.contains('/')) {
@@ -114,7 +142,7 @@ fn check_labels(reader: &Reader<'_>, labels: &BTreeMap<String, String>, problems
 }
 
 /// An RFC 1123 label, borrowed from the rules for namespaces.
-fn label(reader: &Reader<'_>, field: &str, problems: &mut Problems) -> Option<String> {
+pub(super) fn label(reader: &Reader<'_>, field: &str, problems: &mut Problems) -> Option<String> {
     let value = reader.text(field, problems)?;
     let parsed = Namespace::new(value).map_err(|mut error| {
         error.what = "name";

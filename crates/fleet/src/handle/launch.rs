@@ -63,7 +63,7 @@ impl Fleet {
         let config = match kind {
             Kind::Hub => self.layout.root().join(&process.name).join("hub.yaml"),
             Kind::Agent => self.layout.agent(cluster).join("agent.yaml"),
-            Kind::Gateway => self.layout.component(cluster, name).join("gateway.yaml"),
+            Kind::Gateway | Kind::Edge => self.layout.component(cluster, name).join("gateway.yaml"),
             Kind::Dns => self.layout.component(cluster, name).join("dns.yaml"),
             Kind::Sidecar | Kind::App => {
                 let pod = process.name.split('/').nth(1).unwrap_or_default();

@@ -13,6 +13,8 @@ pub enum Kind {
     Agent,
     /// An east-west gateway.
     Gateway,
+    /// An ingress or egress gateway.
+    Edge,
     /// A DNS shim.
     Dns,
     /// The proxy beside a workload.
@@ -27,7 +29,7 @@ impl Kind {
         match self {
             Self::Hub => "isthmus-hub",
             Self::Agent => "isthmus-agent",
-            Self::Gateway => "isthmus-gateway",
+            Self::Gateway | Self::Edge => "isthmus-gateway",
             Self::Dns => "isthmus-dns",
             Self::Sidecar => "isthmus-sidecar",
             Self::App => "hubctl",
@@ -47,7 +49,7 @@ pub enum Ready {
 /// One process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessPlan {
-    /// `hub-1`, `east/agent`, `east/gateway-1`, `east/dns`, `east/web-1/sidecar`, `east/web-1/app`.
+    /// `hub-1`, `east/agent`, `east/gateway-1`, `east/istio-ingressgateway`, `east/dns`, `east/web-1/sidecar`, `east/web-1/app`.
     pub name: String,
     /// What it is.
     pub kind: Kind,
@@ -89,6 +91,11 @@ fn cluster(cluster: &ClusterPlan) -> Vec<ProcessPlan> {
     let mut processes = vec![component("agent", Kind::Agent, cluster.agent, port::DISCOVERY)];
     let gateways = cluster.gateways.iter();
     processes.extend(gateways.map(|gateway| component(&gateway.name, Kind::Gateway, gateway.ip, port::QUIC)));
+    processes.extend(cluster.edges.iter().map(|edge| {
+        // Where clients dial: the first port behind its Service.
+        let main = edge.ports.first().map_or(port::HBONE, |port| port.target);
+        component(&edge.name, Kind::Edge, edge.ip, main)
+    }));
     processes.push(component("dns", Kind::Dns, cluster.dns, port::DNS));
     let meshed = cluster.pods.iter().filter(|pod| pod.mesh);
     processes

@@ -13,6 +13,8 @@ fn registration(ca: &TestCa) -> Registration {
         roots_pem: ca.bundle().to_pem(),
         ca_addresses: vec!["127.1.0.2:15012".to_owned()],
         discovery_addresses: vec!["127.1.0.2:15010".to_owned()],
+        labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+        locality: "eu/a".to_owned(),
     }
 }
 
@@ -27,6 +29,7 @@ fn a_registered_workload_is_known_by_its_secret_and_both_files_are_private() {
     assert_eq!(credential.bundle().unwrap().roots(), [ca.ca.root_der().clone()]);
 
     let registered = Registered::load(parent.path(), "default/web-1").unwrap();
+    assert_eq!((registered.labels["app"].as_str(), registered.locality.as_str()), ("web", "eu/a"));
     assert!(registered.check(credential.secret.reveal()));
     assert!(!registered.check("") && !registered.check("x") && !registered.check(&registered.secret_sha256));
     assert_eq!(registered.spiffe_id(&domain("east.demo")).unwrap().to_string(), "spiffe://east.demo/ns/default/sa/web");
