@@ -29,9 +29,9 @@ pub mod tls;
 
 pub mod peers;
 
-pub mod detect;
+pub mod peers;
 
-pub mod sni;
+pub mod detect;
 
 pub mod body;
 
