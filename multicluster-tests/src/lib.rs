@@ -17,10 +17,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+mod certificates;
 mod configure;
 mod credentials;
 mod shots;
 mod tools;
+pub use certificates::Certificates;
 pub use credentials::{BadCredential, Fakes};
 pub use shots::{Shot, assert_share, shoot, tally, volley};
 pub use tools::{Server, foreign_binary, python, tool};
