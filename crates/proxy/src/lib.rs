@@ -29,8 +29,6 @@ pub mod tls;
 
 pub mod peers;
 
-pub mod peers;
-
 pub mod detect;
 
 pub mod body;
