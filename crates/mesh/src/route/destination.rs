@@ -42,8 +42,7 @@ pub(super) fn by_default(context: &Context<'_>, place: &Place<'_>, decision: &mu
     let port = context.request.port;
     // An entry is for its ports only; at others the host is like any that the mesh does not know.
     if place.entry().is_some() && place.service.port(port).is_none() {
-        decision.service = None;
-        decision.reasons.push(Reason::UnknownPort { port });
+        decision.reasons.push(Reason::Note { text: format!("{} has no port {port}", place.service.name.name()) });
         return scope::unknown(context, decision);
     }
     reach(context, place, None, port, decision);

@@ -28,6 +28,7 @@ pub(super) fn imports(context: &Context<'_>, routes: &HostRoutes, place: &Place<
 
 /// What happens to a host that the mesh does not know, or that the Sidecar leaves out.
 pub(super) fn unknown(context: &Context<'_>, decision: &mut RouteDecision) {
+    decision.service = None;
     decision.reasons.push(Reason::NotInMesh);
     match context.outbound().map(|outbound| &outbound.unknown) {
         None | Some(UnknownHosts::Allow) => decision.outcome = RouteOutcome::Passthrough,

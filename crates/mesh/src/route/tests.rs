@@ -1,8 +1,17 @@
 //! Tables of decisions: a configuration in a small language, requests, and what comes out; see [`language`].
 
 mod clusters;
+mod destinations;
+mod edits;
+mod entries;
+mod gateways;
+mod http_rules;
 mod language;
+mod localities;
+mod opaque;
+mod properties;
 mod question;
+mod traffic;
 
 use question::check;
 

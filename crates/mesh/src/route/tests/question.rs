@@ -12,7 +12,7 @@ use crate::model::View;
 use crate::policy::*;
 use crate::request::{ConnectionFacts, HttpRequest};
 use crate::retry::RetryPolicy;
-use crate::route::{Entry, RouteDecision, RouteOutcome, RouteRequest, Target, rewrite, route};
+use crate::route::{Entry, RequestEdits, RouteDecision, RouteOutcome, RouteRequest, Target, rewrite, route};
 
 /// A request: `GET http://reviews/path user=jason sni=a.example ip=10.0.0.1 @80 #7`, or `tcp reviews:80 ip=…`, with
 /// `@<port>` for a gateway's port and `#<entropy>`. Words that are not known are headers.
@@ -73,15 +73,17 @@ impl Asked {
     }
 
     /// Decides, and has the decision's rule change the request.
-    pub(crate) fn decide(&self, view: &View) -> (RouteDecision, crate::route::RequestEdits) {
+    pub(crate) fn decide(&self, view: &View) -> (RouteDecision, RequestEdits) {
+        let decide = |request: &RouteRequest<'_>| route(view, request);
+        let decision = self.with_request(view, decide);
+        let edits = rewrite(&decision, &self.http());
+        (decision, edits)
+    }
+
+    /// Lends the request.
+    pub(crate) fn with_request<T>(&self, view: &View, use_it: impl FnOnce(&RouteRequest<'_>) -> T) -> T {
         let own = view.workload.as_deref().map_or_else(|| namespace("default"), |own| own.namespace.clone());
-        let http = HttpRequest {
-            method: &self.method,
-            scheme: &self.scheme,
-            authority: &self.authority,
-            path_and_query: &self.path,
-            headers: &self.headers,
-        };
+        let http = self.http();
         let host = Host::parse(&http.host(), &own);
         let connection = ConnectionFacts {
             source_ip: self.source,
@@ -89,17 +91,24 @@ impl Asked {
             destination_ip: self.dialled,
             sni: self.sni.as_deref(),
         };
-        let request = RouteRequest {
+        use_it(&RouteRequest {
             host: &host,
             port: self.port,
             http: (self.method != "tcp").then_some(&http),
             connection,
             entry: self.gateway.map_or(Entry::Workload, Entry::Gateway),
             entropy: self.entropy,
-        };
-        let decision = route(view, &request);
-        let edits = rewrite(&decision, &http);
-        (decision, edits)
+        })
+    }
+
+    fn http(&self) -> HttpRequest<'_> {
+        HttpRequest {
+            method: &self.method,
+            scheme: &self.scheme,
+            authority: &self.authority,
+            path_and_query: &self.path,
+            headers: &self.headers,
+        }
     }
 }
 
