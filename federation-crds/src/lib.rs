@@ -12,6 +12,7 @@
 
 pub mod crds;
 mod error;
+mod fields;
 pub mod istio;
 mod manifest;
 pub mod mcs;
@@ -22,6 +23,7 @@ mod suggest;
 mod validate;
 
 pub use error::{ManifestError, ManifestErrors};
+pub use fields::fields;
 pub use manifest::{Kind, Manifest, ManifestKey};
 pub use mcs::{EXPORT_TO_ANNOTATION, ServiceExport, ServiceImport, export_to};
 pub use parse::parse_manifests;

@@ -22,6 +22,7 @@ pub mod local;
 pub mod mesh_config;
 mod object;
 pub mod security;
+pub mod support;
 pub mod traffic;
 
 pub use compile::{Compiled, Input, SharedSecret, compile};

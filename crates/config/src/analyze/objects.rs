@@ -1,0 +1,78 @@
+//! Services, annotations and subsets: what can be seen of one object and the registry.
+
+use federation_crds::Manifest;
+use mesh::{Labels, Protocol};
+
+use super::codes;
+use super::found::{Found, Said};
+use super::registry::Registry;
+
+/// Annotations of Istio's group that mean something here.
+const KNOWN: &[&str] =
+    &["networking.istio.io/exportTo", "istio.io/dry-run", "networking.istio.io/traffic-distribution"];
+
+pub(super) fn check(registry: &Registry<'_>, found: &mut Found) {
+    for manifest in registry.input.manifests {
+        annotations(manifest, found);
+        match manifest {
+            Manifest::Service(_) => port_names(registry, manifest, found),
+            Manifest::DestinationRule(rule) => {
+                for (index, subset) in rule.spec.subsets.iter().enumerate() {
+                    let place = Place { host: &rule.spec.host, path: format!("spec.subsets[{index}].labels") };
+                    subset_labels(registry, manifest, &place, &subset.labels, found);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn annotations(manifest: &Manifest, found: &mut Found) {
+    let annotations = manifest.metadata().annotations.iter().flatten();
+    for (name, _) in annotations {
+        let group = name.split_once('/').map_or("", |(group, _)| group);
+        let istio = group == "istio.io" || group.ends_with(".istio.io");
+        if istio && !KNOWN.contains(&name.as_str()) {
+            let path = format!("metadata.annotations[{name:?}]");
+            let message = "means nothing here".to_owned();
+            let hint = "docs/config has a page per kind with the annotations that mean something";
+            found.about(manifest, codes::UNKNOWN_ANNOTATION, Said { path: &path, message, hint });
+        }
+    }
+}
+
+fn port_names(registry: &Registry<'_>, manifest: &Manifest, found: &mut Found) {
+    let key = manifest.key();
+    let named = |name: &mesh::ServiceName| name.namespace().as_str() == key.namespace && name.name() == key.name;
+    let service = registry.input.local.services.iter().find(|(name, _)| named(name));
+    let undeclared = service.into_iter().flat_map(|(_, service)| &service.ports);
+    for port in undeclared.filter(|port| port.protocol == Protocol::Auto) {
+        let message = format!("port {} ({:?}) does not say its protocol; it is detected", port.number, port.name);
+        let hint = "set appProtocol, or begin the name with the protocol, such as http-web";
+        found.about(manifest, codes::PORT_NAME, Said { path: "spec.ports", message, hint });
+    }
+}
+
+/// A field of an object about a host.
+struct Place<'a> {
+    host: &'a str,
+    path: String,
+}
+
+/// Remote groups can have labels that no local endpoint has, so imported services are left alone.
+fn subset_labels(registry: &Registry<'_>, manifest: &Manifest, place: &Place<'_>, labels: &Labels, found: &mut Found) {
+    let Ok(known) = registry.host(place.host, &manifest.key().namespace) else { return };
+    let Some(name) = known.service.filter(|name| !registry.input.imported.contains_key(name)) else { return };
+    let Some(service) = registry.input.local.services.get(&name) else { return };
+    let fits = |of: &Labels| labels.iter().all(|(key, value)| of.get(key) == Some(value));
+    if labels.is_empty()
+        || service.endpoints.is_empty()
+        || service.endpoints.iter().any(|endpoint| fits(&endpoint.labels))
+    {
+        return;
+    }
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let message = format!("no endpoint of {name} has the labels {}", labels.join(","));
+    let hint = "mend the labels; until then requests for the subset get 503";
+    found.about(manifest, codes::SUBSET_NOT_EVERYWHERE, Said { path: &place.path, message, hint });
+}

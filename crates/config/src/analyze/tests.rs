@@ -1,0 +1,193 @@
+//! One door: manifests in, lines of findings out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use federation_crds::parse_manifests;
+use mesh::{ClusterName, MeshId, MeshInfo, TrustDomain};
+
+use super::{ClusterManifests, analyze_mesh};
+
+/// A service with two versions, and a client of it.
+const SERVICES: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: default}
+spec: {ports: [{name: http, port: 9080}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: reviews-v1
+  namespace: default
+  labels: {kubernetes.io/service-name: reviews}
+  annotations: {isthmus.dev/meshed: "true", isthmus.dev/service-account: reviews, isthmus.dev/pod-labels: "app=reviews,version=v1"}
+addressType: IPv4
+endpoints: [{addresses: [10.0.0.1], conditions: {ready: true}, targetRef: {kind: Pod, name: reviews-1, namespace: default}}]
+ports: [{name: http, port: 9080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: many, namespace: default}
+spec: {ports: [{name: http-a, port: 80}, {name: http-b, port: 81}]}
+"#;
+
+fn cluster(name: &str, texts: &[&str]) -> ClusterManifests {
+    let manifests = texts.iter().flat_map(|text| parse_manifests(text, name).expect("valid")).collect();
+    let cluster = ClusterName::new(name).expect("a name");
+    let mesh_id = MeshId::new("demo").expect("an id");
+    let trust_domain = TrustDomain::of_cluster(&cluster, &mesh_id);
+    let mesh = MeshInfo { mesh_id, cluster, trust_domain, roots: Vec::new(), bundle_serial: 1 };
+    ClusterManifests::new(mesh, manifests)
+}
+
+/// `IST0101 VirtualService default/x spec.http[0]…` of one cluster.
+fn lines(clusters: &[ClusterManifests], of: &str) -> BTreeSet<String> {
+    let found: BTreeMap<ClusterName, _> = analyze_mesh(clusters);
+    let of = &found[&ClusterName::new(of).expect("a name")];
+    of.iter()
+        .map(|finding| format!("{} {} {}", finding.code, finding.object, finding.path).trim_end().to_owned())
+        .collect()
+}
+
+/// The door: these objects beside [`SERVICES`] give exactly these findings.
+#[track_caller]
+fn check(objects: &str, expected: &[&str]) {
+    let found = lines(&[cluster("east", &[SERVICES, objects])], "east");
+    assert_eq!(found, expected.iter().map(|line| (*line).to_owned()).collect(), "{objects}");
+}
+
+fn virtual_service(spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: vs, namespace: default}}\nspec: {spec}\n"
+    )
+}
+
+fn rule(spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: dr, namespace: default}}\nspec: {spec}\n"
+    )
+}
+
+#[test]
+fn a_configuration_that_fits_has_no_findings() {
+    let subsets = rule("{host: reviews, subsets: [{name: v1, labels: {version: v1}}]}");
+    let routes = virtual_service(
+        "{hosts: [reviews], http: [{match: [{uri: {prefix: /a}}], route: [{destination: {host: reviews, subset: v1}}]}, {route: [{destination: {host: reviews}}]}]}",
+    );
+    check(&format!("{subsets}---\n{routes}"), &[]);
+}
+
+#[test]
+fn names_that_lead_nowhere_are_found() {
+    let to = |destination: &str| {
+        virtual_service(&format!("{{hosts: [reviews], http: [{{route: [{{destination: {destination}}}]}}]}}"))
+    };
+    let at = |field: &str| format!("IST0101 VirtualService default/vs spec.http[0].route[0].destination.{field}");
+    check(&to("{host: nobody}"), &[&at("host")]);
+    check(&to("{host: nobody.default.svc.clusterset.local}"), &[&at("host")]);
+    check(&to("{host: reviews, subset: v9}"), &[&at("subset")]);
+    check(&to("{host: reviews, port: {number: 1}}"), &[&at("port")]);
+    check(&to("{host: many}"), &["IST0112 VirtualService default/vs spec.http[0].route[0].destination"]);
+    check(
+        &virtual_service("{hosts: [reviews], gateways: [ingress], http: [{route: [{destination: {host: reviews}}]}]}"),
+        &["IST0101 VirtualService default/vs spec.gateways[0]"],
+    );
+    check(
+        &virtual_service("{hosts: [reviews], http: [{delegate: {name: other}}]}"),
+        &["IST0101 VirtualService default/vs spec.http[0].delegate"],
+    );
+}
+
+#[test]
+fn rules_that_get_nothing_are_found() {
+    let route = "route: [{destination: {host: reviews}}]";
+    let with = |first: &str, second: &str| {
+        virtual_service(&format!("{{hosts: [reviews], http: [{{{first}{route}}}, {{{second}{route}}}]}}"))
+    };
+    let unreachable: &[&str] = &["IST0130 VirtualService default/vs spec.http[1]"];
+    check(&with("", "match: [{uri: {prefix: /a}}], "), unreachable);
+    check(&with("match: [{uri: {prefix: /}}], ", "match: [{uri: {exact: /a}, method: {exact: GET}}], "), unreachable);
+    check(&with("match: [{headers: {a: {exact: one}}}], ", "match: [{headers: {a: {exact: two}}}], "), &[]);
+    check(&with("match: [{uri: {exact: /a}}], ", "match: [{uri: {prefix: /a}}], "), &[]);
+    check(
+        &with("match: [{uri: {exact: /a}}], ", "match: [{uri: {exact: /a}}, {uri: {exact: /b}}], "),
+        &["IST0131 VirtualService default/vs spec.http[1].match[0]"],
+    );
+}
+
+#[test]
+fn two_virtual_services_for_one_host_conflict_where_both_are_seen() {
+    let one = virtual_service("{hosts: [reviews], http: [{route: [{destination: {host: reviews}}]}]}");
+    let other = one.replace("name: vs", "name: other").replace("[reviews]", "[reviews.default.svc.cluster.local]");
+    // Of equal age the name decides, so `other` counts.
+    check(&format!("{one}---\n{other}"), &["IST0109 VirtualService default/vs spec.hosts"]);
+    let hidden = other.replace("spec: {", "spec: {exportTo: [shop], ");
+    let private = one.replace("spec: {", "spec: {exportTo: [\".\"], ");
+    check(&format!("{private}---\n{hidden}"), &[]);
+}
+
+#[test]
+fn selectors_without_workloads_are_found() {
+    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: pa, namespace: default}\nspec: {selector: {matchLabels: {app: X}}, mtls: {mode: STRICT}}\n";
+    check(&strict.replace('X', "reviews"), &[]);
+    check(&strict.replace('X', "nobody"), &["IST0127 PeerAuthentication default/pa spec.selector.matchLabels"]);
+    let gateway = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gw, namespace: default}\nspec: {selector: {istio: none}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [\"*\"]}]}\n";
+    check(gateway, &["IST0101 Gateway default/gw spec.selector"]);
+}
+
+#[test]
+fn clients_and_servers_that_disagree_on_mtls_are_found() {
+    let pa = |mode: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: pa, namespace: default}}\nspec: {{mtls: {{mode: {mode}}}}}\n"
+        )
+    };
+    let dr = |mode: &str| rule(&format!("{{host: reviews, trafficPolicy: {{tls: {{mode: {mode}}}}}}}"));
+    let conflict: &[&str] = &["IST0113 DestinationRule default/dr spec.trafficPolicy.tls"];
+    check(&format!("{}---\n{}", pa("STRICT"), dr("DISABLE")), conflict);
+    check(&format!("{}---\n{}", pa("DISABLE"), dr("ISTIO_MUTUAL")), conflict);
+    check(&format!("{}---\n{}", pa("STRICT"), dr("ISTIO_MUTUAL")), &[]);
+    check(&format!("{}---\n{}", pa("PERMISSIVE"), dr("DISABLE")), &[]);
+}
+
+#[test]
+fn objects_that_say_too_little_are_found() {
+    check(&rule("{host: nobody}"), &["ISM0002 DestinationRule default/dr spec.host"]);
+    check(
+        &rule("{host: reviews, subsets: [{name: v9, labels: {version: v9}}]}"),
+        &["ISM0006 DestinationRule default/dr spec.subsets[0].labels"],
+    );
+    check(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: plain, namespace: default}\nspec: {ports: [{port: 1}]}\n",
+        &["IST0118 Service default/plain spec.ports"],
+    );
+    let annotated =
+        rule("{host: reviews}").replace("{name: dr,", "{name: dr, annotations: {sidecar.istio.io/nonsense: x},");
+    check(&annotated, &["IST0108 DestinationRule default/dr metadata.annotations[\"sidecar.istio.io/nonsense\"]"]);
+}
+
+#[test]
+fn names_of_services_of_other_clusters_are_known() {
+    let export = "apiVersion: multicluster.x-k8s.io/v1alpha1\nkind: ServiceExport\nmetadata: {name: reviews, namespace: default}\n";
+    let to = |host: &str| {
+        virtual_service(&format!("{{hosts: [{host}], http: [{{route: [{{destination: {{host: {host}}}}}]}}]}}"))
+    };
+    let west = || cluster("west", &[SERVICES, export]);
+    let found = |host: &str| lines(&[cluster("east", &[&to(host)]), west()], "east");
+    assert_eq!(found("reviews.default.svc.clusterset.local"), BTreeSet::new());
+    let at = "IST0101 VirtualService default/vs spec.http[0].route[0].destination.host".to_owned();
+    assert_eq!(found("reviews.default.svc.cluster.local"), BTreeSet::from([at]));
+}
+
+#[test]
+fn exports_that_differ_are_found_in_both_clusters() {
+    let export = "apiVersion: multicluster.x-k8s.io/v1alpha1\nkind: ServiceExport\nmetadata: {name: reviews, namespace: default}\n";
+    let other = SERVICES.replace("{name: http, port: 9080}", "{name: grpc, port: 9080}");
+    let clusters = [cluster("east", &[SERVICES, export]), cluster("west", &[&other, export])];
+    let expected = BTreeSet::from(["IST0165 ServiceExport default/reviews".to_owned()]);
+    assert_eq!((lines(&clusters, "east"), lines(&clusters, "west")), (expected.clone(), expected));
+    let dr =
+        |version: &str| rule(&format!("{{host: reviews, subsets: [{{name: a, labels: {{version: {version}}}}}]}}"));
+    let clusters = [cluster("east", &[SERVICES, export, &dr("v1")]), cluster("west", &[SERVICES, export, &dr("v2")])];
+    assert_eq!(lines(&clusters, "east"), BTreeSet::from(["ISM0005 DestinationRule default/dr spec".to_owned()]));
+}
