@@ -1,5 +1,6 @@
 //! What the agent shows under `/debug`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use config::{Finding, Local};
@@ -19,6 +20,7 @@ pub(crate) struct Shown {
     pub(crate) files: watch::Receiver<Arc<Files>>,
     pub(crate) local: watch::Receiver<Arc<Local>>,
     pub(crate) findings: watch::Receiver<Arc<Vec<Finding>>>,
+    pub(crate) in_force: watch::Receiver<Arc<BTreeMap<String, String>>>,
     pub(crate) book: watch::Receiver<Arc<Book>>,
     pub(crate) facts: watch::Receiver<Arc<Facts>>,
     pub(crate) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
@@ -61,6 +63,7 @@ impl Shown {
             "files": files.status(),
             "duplicates": files.duplicates(),
             "problems": local.problems,
+            "in_force": &**self.in_force.borrow(),
             "findings": &*self.findings.borrow().as_slice(),
             "services": services,
             "workloads": local.workloads.keys().collect::<Vec<_>>(),

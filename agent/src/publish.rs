@@ -65,6 +65,8 @@ pub(crate) struct Publisher {
     pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     /// What is wrong with the configuration.
     pub(crate) findings: watch::Sender<Arc<Vec<Finding>>>,
+    /// The files that the newest snapshot was compiled from, with hashes.
+    pub(crate) in_force: watch::Sender<Arc<BTreeMap<String, String>>>,
     pub(crate) revisions: Revisions,
     pub(crate) metrics: Metrics,
 }
@@ -115,12 +117,17 @@ impl Publisher {
         let compiled = compile(&inputs, 0);
         let current = self.snapshots.borrow().clone();
         let same = current.is_some_and(|current| Snapshot { revision: 0, ..Snapshot::clone(&current) } == compiled);
-        if same {
-            return;
+        if !same {
+            let revision = self.revisions.take();
+            self.metrics.revision(revision);
+            self.snapshots.send_replace(Some(Arc::new(Snapshot { revision, ..compiled })));
         }
-        let revision = self.revisions.take();
-        self.metrics.revision(revision);
-        self.snapshots.send_replace(Some(Arc::new(Snapshot { revision, ..compiled })));
+        // After the snapshot: who sees the file here finds its effect there.
+        self.in_force.send_if_modified(|current| {
+            let changed = **current != content.digests;
+            *current = Arc::new(content.digests.clone());
+            changed
+        });
     }
 }
 

@@ -109,6 +109,7 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
     let (local_tx, local) = watch::channel(Arc::new(known.content.local.clone()));
     let (content_tx, content) = watch::channel(Arc::new(known.content));
     let (findings_tx, findings) = watch::channel(Arc::<Vec<Finding>>::default());
+    let (in_force_tx, in_force) = watch::channel(Arc::default());
     let (facts_tx, facts) = watch::channel(Arc::new(known.facts));
     let (book_tx, book) = watch::channel(Arc::new(known.book));
     let (snapshots_tx, snapshots) = watch::channel(None::<Arc<Snapshot>>);
@@ -117,6 +118,7 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
         files: files.clone(),
         local: local.clone(),
         findings,
+        in_force,
         book,
         facts: facts.clone(),
         snapshots,
@@ -131,6 +133,7 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
         facts,
         snapshots: snapshots_tx,
         findings: findings_tx,
+        in_force: in_force_tx,
         revisions: known.revisions,
         metrics: metrics.clone(),
     };

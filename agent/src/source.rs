@@ -53,13 +53,15 @@ pub struct Content {
     pub manifests: Vec<Manifest>,
     /// Services, endpoints, workloads and exports among them.
     pub local: Local,
+    /// The files that they stand in, each with the hash of its text.
+    pub digests: BTreeMap<String, String>,
 }
 
 impl Content {
     /// Reads the files.
     pub fn of(files: &Files, trust_domain: &TrustDomain) -> Self {
         let manifests = files.manifests();
-        Self { local: config::local::build(&manifests, trust_domain), manifests }
+        Self { local: config::local::build(&manifests, trust_domain), manifests, digests: files.digests() }
     }
 }
 
@@ -143,6 +145,12 @@ impl Files {
     pub fn texts(&self) -> BTreeMap<String, String> {
         let good = |(name, file): (&String, &SourceFile)| Some((name.clone(), file.good.as_ref()?.text.clone()));
         self.files.iter().filter_map(good).collect()
+    }
+
+    /// The files with the hashes of their last good texts: whoever wrote a file can tell whether it is in force.
+    fn digests(&self) -> BTreeMap<String, String> {
+        let digest = |(name, text): (String, String)| (name, identity::root_hash(text.as_bytes()));
+        self.texts().into_iter().map(digest).collect()
     }
 
     /// The state of each file.

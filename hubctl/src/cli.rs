@@ -44,8 +44,16 @@ pub(crate) enum Command {
     Gateways,
     /// Send real probes over every hop, from both ends, and name the one that fails
     Check,
-    /// Tell where a request would go, and why
+    /// Find what is wrong with configuration as a whole: in files, or in the clusters of a fleet with files on top
+    Analyze(Analyze),
+    /// Tell where a request would go and whether it would be let in, and why
     Explain(Explain),
+    /// Routes that a proxy runs: hosts, rules, destinations
+    Routes(Proxy),
+    /// What a proxy asks of clients: mTLS, tokens, authorization, limits; and what its workload may reach
+    Policies(Proxy),
+    /// Endpoints that a proxy knows, with load and ejection
+    Endpoints(Proxy),
 }
 
 #[derive(Debug, Args)]
@@ -98,8 +106,8 @@ pub(crate) enum FleetCommand {
         #[arg(short, long)]
         follow: bool,
     },
-    /// Apply manifests to a cluster: all of them or none
-    Apply(Manifests),
+    /// Apply manifests to a cluster: all of them or none; wait until its proxies have them
+    Apply(Apply),
     /// Delete what manifests name from a cluster
     Delete(Manifests),
     /// Run a command as if it were in a workload: its proxy variables lead to the workload's sidecar
@@ -160,6 +168,18 @@ pub(crate) struct Manifests {
     /// A file of YAML documents; `-` is standard input
     #[arg(short, long, required = true)]
     pub(crate) file: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    #[command(flatten)]
+    pub(crate) manifests: Manifests,
+    /// Apply nothing if analysis finds an error
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Do not wait until the agent and its proxies have taken it
+    #[arg(long)]
+    pub(crate) no_wait: bool,
 }
 
 #[derive(Debug, Args)]
@@ -251,13 +271,40 @@ pub(crate) struct JoinCluster {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Analyze {
+    /// Files of YAML documents; `-` is standard input
+    pub(crate) files: Vec<PathBuf>,
+    /// The cluster of the fleet that the files are for
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// Every cluster of the fleet, and what does not fit between them
+    #[arg(long, conflicts_with = "cluster")]
+    pub(crate) all_clusters: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Proxy {
+    /// `<cluster>/<workload>`, `<cluster>/<pod>` or `<cluster>/<gateway>`
+    pub(crate) workload: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// `<cluster>/<workload>` or `<cluster>/<pod>`
+    /// `<cluster>/<workload>`, `<cluster>/<pod>` or `<cluster>/<ingress gateway>`
     #[arg(long)]
     pub(crate) from: String,
-    /// `<service>.<namespace>:<port>` or any `<host>:<port>`
+    /// `<service>:<port>`, `<service>.<namespace>:<port>` or any `<host>:<port>`
     #[arg(long)]
     pub(crate) to: String,
+    /// HTTP method
+    #[arg(short = 'X', long = "request", value_name = "METHOD")]
+    pub(crate) method: Option<String>,
+    /// Path with its query
+    #[arg(long)]
+    pub(crate) path: Option<String>,
+    /// Request header `name: value`
+    #[arg(short = 'H', long = "header")]
+    pub(crate) headers: Vec<String>,
 }
 
 /// Seconds of `90s`, `15m`, `2h` or a bare number of seconds.

@@ -1,10 +1,12 @@
 //! One module per group of commands. Each returns the exit code.
 
+mod analyze;
 mod check;
 mod explain;
 mod fleet;
 mod hub;
 mod mesh;
+mod proxy;
 mod token;
 
 use anyhow::Result;
@@ -26,6 +28,10 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Exports => mesh::exports(context).await,
         Command::Gateways => mesh::gateways(context).await,
         Command::Check => check::run(context).await,
+        Command::Analyze(options) => analyze::run(context, &options),
         Command::Explain(options) => explain::run(context, options).await,
+        Command::Routes(options) => proxy::routes(context, &options.workload).await,
+        Command::Policies(options) => proxy::policies(context, &options.workload).await,
+        Command::Endpoints(options) => proxy::endpoints(context, &options.workload).await,
     }
 }

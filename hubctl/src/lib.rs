@@ -13,6 +13,8 @@ mod commands;
 mod context;
 mod demo;
 mod failure;
+mod findings;
+mod manifests;
 mod output;
 
 use std::process::ExitCode;

@@ -1,17 +1,19 @@
 //! `hubctl fleet`: a whole mesh on this machine.
 
+mod acknowledge;
+mod apply;
 mod call;
 mod logs;
 mod run;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use fleet::up::{UpRequest, up};
-use fleet::{Fleet, FleetFile, Hint, block, down, handle, manifests, process};
+use fleet::{Fleet, FleetFile, Hint, block, down, handle, process};
 
-use crate::cli::{FleetCommand, Manifests, Up};
+use crate::cli::{FleetCommand, Up};
 use crate::context::Context;
 use crate::output::{self, Table, note};
 
@@ -31,8 +33,8 @@ pub(super) async fn run(context: &Context, command: FleetCommand) -> Result<u8> 
             Ok(0)
         }
         FleetCommand::Logs { process, follow } => logs::run(&context.fleet()?, &process, follow).await,
-        FleetCommand::Apply(options) => change(context, &options, manifests::apply),
-        FleetCommand::Delete(options) => change(context, &options, manifests::delete),
+        FleetCommand::Apply(options) => apply::apply(context, &options).await,
+        FleetCommand::Delete(options) => apply::delete(context, &options).await,
         FleetCommand::Exec { workload, command } => run::exec(&context.fleet()?, &workload, &command).await,
         FleetCommand::Call(options) => call::run(&context.fleet()?, options, context.output).await,
         FleetCommand::Forward { workload, target, local } => {
@@ -113,7 +115,8 @@ fn list(context: &Context) -> Result<u8> {
 }
 
 async fn status(context: &Context) -> Result<u8> {
-    let rows = context.fleet()?.status().await;
+    let fleet = context.fleet()?;
+    let rows = fleet.status().await;
     let mut table = Table::new(&["PROCESS", "PID", "STATE", "READY", "ADDRESS"]);
     for row in &rows {
         let state = format!("{:?}", row.state).to_lowercase();
@@ -123,10 +126,19 @@ async fn status(context: &Context) -> Result<u8> {
             (None, _) => "no".to_owned(),
         };
         let pid = row.pid.map(|pid| pid.to_string()).unwrap_or_default();
-        table.row([row.process.clone(), pid, state, ready, row.address.clone()]);
+        let address = listeners(&fleet, &row.process).unwrap_or_else(|| row.address.clone());
+        table.row([row.process.clone(), pid, state, ready, address]);
     }
     output::print(context.output, &table, &rows)?;
     Ok(u8::from(rows.iter().any(|row| !row.ready)))
+}
+
+/// Where an ingress or egress gateway can be reached: every port of its Service, and where it leads.
+fn listeners(fleet: &Fleet, process: &str) -> Option<String> {
+    let (cluster, name) = process.split_once('/')?;
+    let edge = fleet.plan().cluster(cluster)?.edges.iter().find(|edge| edge.name == name)?;
+    let ports = edge.ports.iter().map(|port| format!("{}:{} (port {})", edge.ip, port.target, port.port));
+    Some(ports.collect::<Vec<_>>().join(", "))
 }
 
 async fn kill(context: &Context, process: &str, signal: &str) -> Result<u8> {
@@ -134,30 +146,5 @@ async fn kill(context: &Context, process: &str, signal: &str) -> Result<u8> {
         .ok_or_else(|| Hint::error(format!("unknown signal {signal:?}"), "use KILL, TERM, INT, HUP, STOP or CONT"))?;
     let record = context.fleet()?.signal(process, parsed).await?;
     note(&format!("sent {} to {process} ({})", signal.to_uppercase(), record.pid));
-    Ok(0)
-}
-
-type Change = fn(&Path, &[serde_json::Value]) -> Result<Vec<manifests::Applied>>;
-
-/// Applies or deletes: everything is read and checked before the first file changes.
-fn change(context: &Context, options: &Manifests, change: Change) -> Result<u8> {
-    let fleet = context.fleet()?;
-    let cluster = fleet.cluster(&options.cluster)?;
-    let mut objects = Vec::new();
-    for path in &options.file {
-        let text = if path == Path::new("-") {
-            std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?
-        } else {
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
-        };
-        let source = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
-        objects.extend(manifests::read_all(&source, &text)?);
-    }
-    let applied = change(&fleet.layout.manifests(cluster.name.as_str()), &objects)?;
-    let mut table = Table::new(&["OBJECT", "ACTION"]);
-    for row in &applied {
-        table.row([row.object.clone(), row.action.to_owned()]);
-    }
-    output::print(context.output, &table, &applied)?;
     Ok(0)
 }

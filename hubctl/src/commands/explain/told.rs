@@ -1,14 +1,17 @@
 //! A decision in words. What the sidecar and the gateways say is read as their JSON, so that what is not understood here
 //! is still shown by its own name.
 
+pub(in crate::commands) mod how;
+mod paths;
+mod server;
+
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use mesh::{ClusterName, Reason};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::output::Table;
+pub(super) use server::Server;
 
 /// `/debug/explain` of a sidecar.
 #[derive(Debug, Deserialize)]
@@ -18,24 +21,21 @@ struct Explained {
     /// Time since the last contact with the agent; absent while connected.
     age_ms: Option<u64>,
     decision: Decision,
+    /// The reasons in the words of the proxy that has them.
+    #[serde(default)]
+    because: Vec<String>,
 }
 
-/// [`mesh::RouteDecision`], as its JSON says it.
+/// [`mesh::RouteDecision`], as its JSON says it; what only some decisions have is looked at in `how`.
 #[derive(Debug, Deserialize)]
 struct Decision {
     revision: u64,
     service: Option<String>,
     protocol: String,
     outcome: Outcome,
-    connect_timeout: u64,
-    retry: Retry,
     reasons: Vec<Value>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Retry {
-    attempts: u32,
-    backoff: u64,
+    #[serde(flatten)]
+    how: Map<String, Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -43,6 +43,8 @@ struct Retry {
 enum Outcome {
     Forward { tiers: Vec<Tier> },
     Passthrough,
+    Redirect { status: u16, location: String },
+    Direct,
     Refuse,
 }
 
@@ -55,6 +57,7 @@ struct Tier {
 #[serde(rename_all = "kebab-case", tag = "target")]
 enum Target {
     Local { endpoint: String, address: String, expected: Option<String> },
+    Named { host: String, port: u16 },
     Remote { cluster: String, group: Group, expected: Vec<String>, weight: u32 },
 }
 
@@ -64,21 +67,9 @@ struct Group {
     labels: BTreeMap<String, String>,
 }
 
-/// One row of `/debug/paths` of a gateway.
-#[derive(Debug, Deserialize)]
-struct Path {
-    cluster: String,
-    remote_gateway: String,
-    address: String,
-    usable: bool,
-    rtt_ms: Option<f64>,
-    streams: u64,
-    last_error: Option<String>,
-}
-
 /// The whole answer as text.
-pub(super) fn tell(from: &str, explained: &Value, gateways: &Map<String, Value>) -> Result<String> {
-    let Explained { host, port, age_ms, decision } =
+pub(super) fn tell(from: &str, explained: &Value, servers: &[Server], gateways: &Map<String, Value>) -> Result<String> {
+    let Explained { host, port, age_ms, decision, because } =
         Explained::deserialize(explained).context("the sidecar's answer is not understood; see it with -o json")?;
     let mut text = format!("from      {from}\nto        {host}:{port}\n");
     let mut line = |label: &str, value: &str| text.push_str(&format!("{label:<9} {value}\n"));
@@ -86,24 +77,23 @@ pub(super) fn tell(from: &str, explained: &Value, gateways: &Map<String, Value>)
         line("service", &format!("{service}, protocol {}", decision.protocol));
     }
     line("view", &view(decision.revision, age_ms));
-    match &decision.outcome {
-        Outcome::Forward { tiers } if tiers.len() == 1 => line("decision", "forward"),
-        Outcome::Forward { .. } => line("decision", "forward to the first tier with a target that can be used"),
-        Outcome::Passthrough => line("decision", "pass through: dial what the client named, without the mesh"),
-        Outcome::Refuse => line("decision", "refuse"),
-    }
+    line("decision", &decision.tell());
     for (number, tier) in decision.tiers().iter().enumerate() {
         text.push_str(&format!("  tier {}\n", number + 1));
         text.extend(tier.targets.iter().map(|target| format!("    {}\n", target.tell())));
     }
     text.push_str("because\n");
-    text.extend(decision.reasons.iter().map(|reason| format!("  - {}\n", sentence(reason))));
+    let sentences = if because.is_empty() { decision.reasons.iter().map(sentence).collect() } else { because };
+    text.extend(sentences.iter().map(|sentence| format!("  - {sentence}\n")));
     if !matches!(decision.outcome, Outcome::Refuse) {
-        text.push_str(&limits(&decision));
+        text.push_str(&how::tell(&decision.how, matches!(decision.outcome, Outcome::Forward { .. })));
+    }
+    for server in servers {
+        text.push_str(&server.tell());
     }
     let remote = decision.remote_clusters();
     if !remote.is_empty() {
-        text.push_str(&format!("paths to {}\n{}", remote.join(", "), paths(gateways, &remote)));
+        text.push_str(&format!("paths to {}\n{}", remote.join(", "), paths::paths(gateways, &remote)));
     }
     Ok(text)
 }
@@ -115,22 +105,22 @@ fn view(revision: u64, age_ms: Option<u64>) -> String {
     }
 }
 
-fn limits(decision: &Decision) -> String {
-    let Retry { attempts, backoff } = decision.retry;
-    let connect = format!("connecting may take {} ms", decision.connect_timeout);
-    match (&decision.outcome, attempts) {
-        (Outcome::Forward { .. }, 1..) => {
-            format!("limits    {connect}; what may be repeated is retried up to {attempts} times, from {backoff} ms\n")
-        }
-        _ => format!("limits    {connect}\n"),
-    }
-}
-
 impl Decision {
+    fn tell(&self) -> String {
+        match &self.outcome {
+            Outcome::Forward { tiers } if tiers.len() == 1 => "forward".to_owned(),
+            Outcome::Forward { .. } => "forward to the first tier with a target that can be used".to_owned(),
+            Outcome::Passthrough => "pass through: dial what the client named, without the mesh".to_owned(),
+            Outcome::Redirect { status, location } => format!("answer {status} with location: {location}"),
+            Outcome::Direct => "answer with the rule's direct response".to_owned(),
+            Outcome::Refuse => "refuse".to_owned(),
+        }
+    }
+
     fn tiers(&self) -> &[Tier] {
         match &self.outcome {
             Outcome::Forward { tiers } => tiers,
-            Outcome::Passthrough | Outcome::Refuse => &[],
+            _ => &[],
         }
     }
 
@@ -157,6 +147,7 @@ impl Target {
             Self::Local { endpoint, address, expected: None } => {
                 format!("{endpoint} at {address} in this cluster, in plain text: it has no sidecar")
             }
+            Self::Named { host, port } => format!("{host}:{port}, outside the mesh"),
             Self::Remote { cluster, group, expected, weight } => {
                 let labels: Vec<_> = group.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 let labels = if labels.is_empty() { String::new() } else { format!(" ({})", labels.join(", ")) };
@@ -167,71 +158,17 @@ impl Target {
     }
 }
 
-/// A reason as [`mesh::Reason`] says it; one that this version does not know, by its own words.
+/// A reason by its own words, where the proxy that has it does not say it in a sentence.
 fn sentence(reason: &Value) -> String {
-    known(reason).unwrap_or_else(|| {
-        let Some(fields) = reason.as_object() else { return reason.to_string() };
-        let name = reason["reason"].as_str().unwrap_or("?").replace('-', " ");
-        let fields = fields.iter().filter(|(key, _)| *key != "reason");
-        let fields: Vec<_> = fields.map(|(key, value)| format!("{key} {}", plain(value))).collect();
-        if fields.is_empty() { name } else { format!("{name} ({})", fields.join(", ")) }
-    })
+    let Some(fields) = reason.as_object() else { return reason.to_string() };
+    let name = reason["reason"].as_str().unwrap_or("?").replace('-', " ");
+    let fields = fields.iter().filter(|(key, _)| *key != "reason");
+    let fields: Vec<_> = fields.map(|(key, value)| format!("{key} {}", plain(value))).collect();
+    if fields.is_empty() { name } else { format!("{name} ({})", fields.join(", ")) }
 }
 
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn known(reason: &Value) -> Option<String> {
-    let cluster = || ClusterName::new(reason["cluster"].as_str()?).ok();
-    let known = match reason["reason"].as_str()? {
-        "not-in-mesh" => Reason::NotInMesh,
-        "unknown-service" => Reason::UnknownService,
-        "unknown-port" => Reason::UnknownPort { port: u16::try_from(reason["port"].as_u64()?).ok()? },
-        "local-first" => Reason::LocalFirst { endpoints: usize::try_from(reason["endpoints"].as_u64()?).ok()? },
-        "no-local-endpoint" => Reason::NoLocalEndpoint,
-        "cluster-scope" => Reason::ClusterScope,
-        "remote" => Reason::Remote {
-            cluster: cluster()?,
-            healthy: u32::try_from(reason["healthy"].as_u64()?).ok()?,
-            stale: reason["stale"].as_bool()?,
-        },
-        // Its `why` is a constant of the sidecar's.
-        "remote-unusable" => return Some(format!("{} cannot be used: {}", cluster()?, reason["why"].as_str()?)),
-        "no-gateway" => Reason::NoGateway,
-        "no-endpoint" => Reason::NoEndpoint,
-        _ => return None,
-    };
-    Some(known.to_string())
-}
-
-/// What the own gateways have to the clusters that the decision names.
-fn paths(gateways: &Map<String, Value>, clusters: &[&str]) -> String {
-    let mut table = Table::new(&["  FROM", "TO", "ADDRESS", "USABLE", "RTT", "STREAMS"]);
-    for (gateway, rows) in gateways {
-        let from = format!("  {gateway}");
-        let Ok(rows) = Vec::<Path>::deserialize(rows) else {
-            let why = rows["error"].as_str().unwrap_or("its answer is not understood");
-            table.row([from, String::new(), String::new(), format!("no: {why}"), String::new(), String::new()]);
-            continue;
-        };
-        for path in rows.iter().filter(|path| clusters.contains(&path.cluster.as_str())) {
-            let usable = match (path.usable, &path.last_error) {
-                (true, _) => "yes".to_owned(),
-                (false, Some(error)) => format!("no: {error}"),
-                (false, None) => "no".to_owned(),
-            };
-            table.row([
-                from.clone(),
-                format!("{}/{}", path.cluster, path.remote_gateway),
-                path.address.clone(),
-                usable,
-                path.rtt_ms.map(|ms| format!("{ms:.1} ms")).unwrap_or_default(),
-                path.streams.to_string(),
-            ]);
-        }
-    }
-    table.render()
 }
 
 #[cfg(test)]
@@ -243,7 +180,7 @@ mod tests {
     fn explained(outcome: &Value, reasons: &Value) -> Value {
         json!({"host": "ratings.default.svc.clusterset.local", "port": 9080, "age_ms": null, "decision": {
             "revision": 7, "service": "default/ratings", "port": 9080, "protocol": "http", "outcome": outcome,
-            "connect_timeout": 10000, "retry": {"attempts": 2, "backoff": 25}, "reasons": reasons}})
+            "connect_timeout": 10000, "retry": {"attempts": 2, "backoff": 25}, "fault": {}, "reasons": reasons}})
     }
 
     #[test]
@@ -254,8 +191,7 @@ mod tests {
             {"targets": [{"target": "remote", "cluster": "west", "weight": 2,
                 "group": {"service_account": "ratings", "labels": {"app": "ratings", "version": "v1"}},
                 "expected": ["spiffe://west.demo/ns/default/sa/ratings"]}]}]});
-        let reasons = json!([{"reason": "local-first", "endpoints": 1},
-            {"reason": "remote", "cluster": "west", "healthy": 2, "stale": false}]);
+        let because = ["1 ready endpoints in this cluster come first", "west has 2 healthy endpoints"];
         let path = json!({"path": "p", "cluster": "west", "remote_gateway": "gateway-1", "address": "127.1.2.2:15443",
             "usable": true, "rtt_ms": 0.51694999, "streams": 3, "last_error": null, "silent_ms": 0});
         let other = json!({"path": "p", "cluster": "north", "remote_gateway": "gateway-1", "address": "x",
@@ -283,37 +219,63 @@ paths to west
   east/gateway-1  west/gateway-1  127.1.2.2:15443  yes                 0.5 ms  3
   east/gateway-2  -               -                no: cannot connect  -       -
 ";
-        assert_eq!(tell("east/web", &explained(&outcome, &reasons), &gateways).expect("understood"), expected);
+        let mut answer = explained(&outcome, &json!([]));
+        answer["because"] = json!(because);
+        assert_eq!(tell("east/web", &answer, &[], &gateways).expect("understood"), expected);
     }
 
     #[test]
     fn a_refusal_says_why_and_nothing_else() {
         let mut answer = explained(&json!({"outcome": "refuse"}), &json!([{"reason": "unknown-service"}]));
         answer["age_ms"] = json!(6452);
-        let told = tell("east/web", &answer, &Map::new()).expect("understood");
+        let told = tell("east/web", &answer, &[], &Map::new()).expect("understood");
         assert!(told.contains("view      revision 7, the last one: no contact with the agent for 6 s\n"), "{told}");
-        assert!(told.ends_with("decision  refuse\nbecause\n  - no cluster exports such a service\n"), "{told}");
+        assert!(told.ends_with("decision  refuse\nbecause\n  - unknown service\n"), "{told}");
     }
 
     #[test]
-    fn every_reason_of_a_route_is_said_as_the_mesh_says_it() {
-        let west = || ClusterName::new("west").expect("a name");
-        for reason in [
-            Reason::NotInMesh,
-            Reason::UnknownService,
-            Reason::UnknownPort { port: 1 },
-            Reason::LocalFirst { endpoints: 2 },
-            Reason::NoLocalEndpoint,
-            Reason::ClusterScope,
-            Reason::Remote { cluster: west(), healthy: 3, stale: true },
-            Reason::RemoteUnusable { cluster: west(), why: "no healthy endpoint" },
-            Reason::NoGateway,
-            Reason::NoEndpoint,
-        ] {
-            let value = serde_json::to_value(&reason).expect("JSON");
-            assert_eq!(known(&value), Some(reason.to_string()), "{value}");
-        }
+    fn a_reason_without_a_sentence_is_said_by_its_own_words() {
         let newer = json!({"reason": "route-rule", "name": "canary", "weight": 5});
         assert_eq!(sentence(&newer), "route rule (name canary, weight 5)");
+    }
+
+    #[test]
+    fn the_rule_the_policy_and_the_server_are_told() {
+        let mut answer = explained(
+            &json!({"outcome": "forward", "tiers": [{"targets": [{"target": "local", "endpoint": "reviews-2",
+                "address": "127.1.1.21:9080", "expected": null, "weight": 1}]}]}),
+            &json!([]),
+        );
+        answer["because"] = json!(["VirtualService default/reviews spec.http[0] (canary)"]);
+        answer["decision"]["subset"] = json!("v2");
+        answer["decision"]["timeout"] = json!(5000);
+        answer["decision"]["fault"] = json!({"delay": 2000});
+        answer["decision"]["policy_origin"] =
+            json!({"kind": "DestinationRule", "namespace": "default", "name": "reviews"});
+        answer["decision"]["policy"] =
+            serde_json::to_value(mesh::TrafficPolicy { balancer: mesh::Balancer::RoundRobin, ..Default::default() })
+                .expect("JSON");
+        let server = Server {
+            name: "east/reviews-2".to_owned(),
+            answer: Ok(json!({
+                "revision": 9,
+                "transport": {"outcome": {"Ok": {"number": 9080}}, "reasons": []},
+                "authorization": {"outcome": {"Err": "policy"}, "reasons": []},
+                "because": ["denied: policy"], "tokens": [], "limits": [],
+            })),
+        };
+        let told = tell("east/web", &answer, &[server], &Map::new()).expect("understood");
+        let expected = "\
+because
+  - VirtualService default/reviews spec.http[0] (canary)
+subset    v2
+policy    DestinationRule default/reviews: round-robin
+timeout   5000 ms
+fault     a delay of 2000 ms was drawn
+limits    connecting may take 10000 ms; what may be repeated is retried up to 2 times, from 25 ms
+server    east/reviews-2 (revision 9) refuses: policy
+  - denied: policy
+";
+        assert!(told.ends_with(expected), "{told}");
     }
 }
