@@ -14,6 +14,7 @@ mod rules;
 mod service;
 mod service_entry;
 mod sidecar;
+mod traffic;
 mod virtual_service;
 mod workload_entry;
 
