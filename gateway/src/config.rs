@@ -1,6 +1,6 @@
 //! The gateway's configuration file: raw YAML in, a validated [`Config`] out.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,24 +18,35 @@ pub struct Config {
     pub credential: PathBuf,
     /// Directory of the last-good view and of the key of stateless resets.
     pub cache_dir: PathBuf,
-    /// Where it listens.
-    pub listen: Listen,
-    /// How long open flows may go on after SIGTERM.
-    pub drain: Duration,
-    /// Whether the kernel may segment datagrams (GSO). Off helps behind rate limiters that drop bursts.
-    pub segmentation_offload: bool,
-}
-
-/// The listeners.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Listen {
-    /// TCP: HBONE from workloads of the own cluster.
-    pub hbone: SocketAddr,
-    /// UDP: QUIC from gateways of other clusters, and to them.
-    pub quic: SocketAddr,
     /// TCP: health, metrics and debug pages.
     pub admin: SocketAddr,
+    /// How long open flows may go on after SIGTERM.
+    pub drain: Duration,
+    /// What it is for, and where it listens for that.
+    pub role: Role,
+}
+
+/// What a gateway is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// Carries flows between clusters.
+    EastWest {
+        /// TCP: HBONE from workloads of the own cluster.
+        hbone: SocketAddr,
+        /// UDP: QUIC from gateways of other clusters, and to them.
+        quic: SocketAddr,
+        /// Whether the kernel may segment datagrams (GSO). Off helps behind rate limiters that drop bursts.
+        segmentation_offload: bool,
+    },
+    /// Serves what Gateways of the configuration say, at the edge of the mesh: ingress and egress do the same.
+    Edge {
+        /// TCP: mTLS of the mesh, for all ports.
+        mtls: SocketAddr,
+        /// Where ports of Gateways are bound, unless they say it themselves.
+        bind: IpAddr,
+        /// The DNS shim that knows hosts outside; `None`: the system's resolver.
+        dns: Option<SocketAddr>,
+    },
 }
 
 /// Why a configuration cannot be used.
@@ -50,7 +61,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not the YAML that it should be; the source names the field.
-    #[error("{path} is not a gateway configuration; hint: fields are name, credential, cache_dir, listen, drain_seconds, segmentation_offload", path = path.display())]
+    #[error("{path} is not a gateway configuration; hint: fields are name, role, credential, cache_dir, listen, bind, dns, drain_seconds, segmentation_offload", path = path.display())]
     Parse {
         /// The file.
         path: PathBuf,
@@ -73,13 +84,35 @@ pub enum ConfigError {
 #[serde(deny_unknown_fields)]
 struct Raw {
     name: String,
+    #[serde(default)]
+    role: RawRole,
     credential: PathBuf,
     cache_dir: PathBuf,
-    listen: Listen,
+    listen: RawListen,
+    bind: Option<IpAddr>,
+    dns: Option<SocketAddr>,
     #[serde(default = "default_drain")]
     drain_seconds: u64,
     #[serde(default = "default_offload")]
     segmentation_offload: bool,
+}
+
+#[derive(Deserialize, Default, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+enum RawRole {
+    #[default]
+    EastWest,
+    Ingress,
+    Egress,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawListen {
+    hbone: Option<SocketAddr>,
+    quic: Option<SocketAddr>,
+    mtls: Option<SocketAddr>,
+    admin: SocketAddr,
 }
 
 fn default_drain() -> u64 {
@@ -110,17 +143,40 @@ impl Config {
             let why = format!("{} s is too long", raw.drain_seconds);
             return Err(ConfigError::Field { field: "drain_seconds", why, hint: "at most 3600" });
         }
-        if raw.listen.quic.ip().is_unspecified() != raw.listen.hbone.ip().is_unspecified() {
-            tracing::debug!("one listener is bound to all addresses and the other is not");
-        }
+        let role = role(&raw)?;
         Ok(Self {
             name: raw.name,
             credential: raw.credential,
             cache_dir: raw.cache_dir,
-            listen: raw.listen,
+            admin: raw.listen.admin,
             drain: Duration::from_secs(raw.drain_seconds),
-            segmentation_offload: raw.segmentation_offload,
+            role,
         })
+    }
+}
+
+/// The listeners of the role; those of another one are a mistake that would stay unnoticed.
+fn role(raw: &Raw) -> Result<Role, ConfigError> {
+    let needed = |field, hint| ConfigError::Field { field, why: "the role needs it".to_owned(), hint };
+    let foreign = |field, hint| ConfigError::Field { field, why: "it belongs to another role".to_owned(), hint };
+    match raw.role {
+        RawRole::EastWest => {
+            if raw.listen.mtls.is_some() {
+                return Err(foreign("listen.mtls", "remove it, or write role: ingress or role: egress"));
+            }
+            Ok(Role::EastWest {
+                hbone: raw.listen.hbone.ok_or_else(|| needed("listen.hbone", "for example 10.0.0.2:15008"))?,
+                quic: raw.listen.quic.ok_or_else(|| needed("listen.quic", "for example 10.0.0.2:15443"))?,
+                segmentation_offload: raw.segmentation_offload,
+            })
+        }
+        RawRole::Ingress | RawRole::Egress => {
+            if raw.listen.hbone.is_some() || raw.listen.quic.is_some() {
+                return Err(foreign("listen", "remove hbone and quic, or write role: east-west"));
+            }
+            let mtls = raw.listen.mtls.ok_or_else(|| needed("listen.mtls", "for example 10.0.0.2:15008"))?;
+            Ok(Role::Edge { mtls, bind: raw.bind.unwrap_or(mtls.ip()), dns: raw.dns })
+        }
     }
 }
 
@@ -143,7 +199,27 @@ mod tests {
     #[test]
     fn a_file_needs_no_more_than_names_and_addresses() {
         let config = load(GOOD).unwrap();
-        assert_eq!((config.drain, config.segmentation_offload), (Duration::from_secs(5), true));
+        assert_eq!(config.drain, Duration::from_secs(5));
+        assert!(matches!(config.role, Role::EastWest { segmentation_offload: true, .. }), "{:?}", config.role);
+    }
+
+    #[test]
+    fn a_gateway_of_the_edge_needs_one_address() {
+        let text = "name: istio-ingressgateway\nrole: ingress\ncredential: /c.json\ncache_dir: /cache\n\
+                    listen: {mtls: '127.0.0.1:15008', admin: '127.0.0.1:3'}\n";
+        let edge =
+            Role::Edge { mtls: "127.0.0.1:15008".parse().unwrap(), bind: "127.0.0.1".parse().unwrap(), dns: None };
+        assert_eq!(load(text).unwrap().role, edge);
+        let cases = [
+            (text.replace("mtls: '127.0.0.1:15008', ", ""), "listen.mtls:"),
+            (text.replace("mtls:", "hbone:"), "listen:"),
+            (text.replace("role: ingress\n", ""), "listen.mtls:"),
+            (GOOD.replace("hbone: '127.0.0.1:1', ", ""), "listen.hbone:"),
+        ];
+        for (text, field) in cases {
+            let error = load(&text).expect_err(field);
+            assert!(error.starts_with(field), "{error}");
+        }
     }
 
     #[test]

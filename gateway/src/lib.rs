@@ -1,4 +1,4 @@
-//! The east-west gateway: carries flows between clusters over QUIC without being able to read them.
+//! The gateways. The east-west gateway carries flows between clusters over QUIC without being able to read them.
 //!
 //! What it is: two listeners and the tunnels between them. On its *source* side ([`source`]) a workload of the own
 //! cluster opens an HBONE flow whose header names a service of another cluster; the gateway checks that the header
@@ -14,6 +14,9 @@
 //! **Invariant:** a peer's identity comes from TLS only. **Invariant:** a flow is sent over another path only while no
 //! byte of an answer was seen. **Invariant:** a connection ends at most 5 s after its peer is no longer trusted or its
 //! cluster has left. **Invariant:** no resumption, no early data.
+//!
+//! The same binary serves at the edge of the mesh: as an ingress or egress gateway it does what Gateways of the
+//! configuration say, with the engine that sidecars have (`edge`).
 //!
 //! Start reading at [`run`], then `source::carry` and `destination::serve_stream`.
 
@@ -31,11 +34,13 @@ mod source;
 mod destination;
 mod endpoints;
 
+mod edge;
+
 mod paths;
 mod quic_io;
 mod transport;
 
-pub use config::{Config, ConfigError, Listen};
+pub use config::{Config, ConfigError, Role};
 pub use run::{Parts, RunError, Running, run, start};
 
 #[cfg(test)]

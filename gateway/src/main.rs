@@ -1,11 +1,11 @@
-//! `isthmus-gateway --config gateway.yaml`: the east-west gateway as a process.
+//! `isthmus-gateway --config gateway.yaml`: a gateway as a process.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
 
-/// Isthmus east-west gateway.
+/// Isthmus gateway: east-west, ingress or egress.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Arguments {

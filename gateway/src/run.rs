@@ -16,13 +16,13 @@ use telemetry::{AccessLog, Admin, Readiness, Registry, Shutdown};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::context::{Context, Dial, dial_tcp};
 use crate::endpoints::Endpoints;
 use crate::metrics::{Metrics, SocketLabels};
 use crate::paths::{Ground, Paths};
 use crate::transport::{TransportError, TransportOptions};
-use crate::{destination, source, transport};
+use crate::{destination, edge, source, transport};
 
 /// How long the last packets of a gateway that ends may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -50,6 +50,12 @@ pub enum RunError {
     /// The access log's thread.
     #[error("the access log cannot be started")]
     AccessLog(#[source] io::Error),
+    /// The credential names no workload.
+    #[error("the credential's workload is not <namespace>/<name>")]
+    Workload(#[from] mesh::NameError),
+    /// No questions can be put to the DNS shim.
+    #[error("the resolver for `dns` cannot start")]
+    Resolver(#[source] io::Error),
     /// The admin listener broke.
     #[error("the admin listener broke")]
     Admin(#[from] telemetry::AdminError),
@@ -171,6 +177,25 @@ impl Running {
 
 /// Runs the gateway of a configuration until it is told to stop and has drained.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
+    match config.role.clone() {
+        config::Role::EastWest { hbone, quic, segmentation_offload } => {
+            let ground = EastWest { hbone, quic, segmentation_offload };
+            Box::pin(run_east_west(config, ground, shutdown)).await
+        }
+        config::Role::Edge { mtls, bind, dns } => {
+            Box::pin(edge::run(config, edge::Ground { mtls, bind, dns }, shutdown)).await
+        }
+    }
+}
+
+/// Where an east-west gateway listens.
+struct EastWest {
+    hbone: SocketAddr,
+    quic: SocketAddr,
+    segmentation_offload: bool,
+}
+
+async fn run_east_west(config: Config, ground: EastWest, shutdown: Shutdown) -> Result<(), RunError> {
     let registry = Registry::new("gateway");
     let readiness = Readiness::new();
     let waiting = readiness.block("no certificate or no view yet");
@@ -178,15 +203,15 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let trust_domain = credential.trust_domain.clone();
     let client_config = ClientConfig { role: Role::Gateway, credential, cache_dir: config.cache_dir.clone() };
     let client = Client::start(client_config, shutdown.ended(), &registry)?;
-    let admin_listener = bind(config.listen.admin).await?;
+    let admin_listener = bind(config.admin).await?;
     let running = start(Parts {
         name: config.name,
         trust_domain,
         view: client.view(),
         credentials: client.credentials(),
-        hbone: bind(config.listen.hbone).await?,
-        quic: config.listen.quic,
-        segmentation_offload: config.segmentation_offload,
+        hbone: bind(ground.hbone).await?,
+        quic: ground.quic,
+        segmentation_offload: ground.segmentation_offload,
         state_dir: Some(config.cache_dir),
         registry: registry.clone(),
         access: AccessLog::stdout(&registry).map_err(RunError::AccessLog)?,
@@ -206,6 +231,6 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {
     TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
 }

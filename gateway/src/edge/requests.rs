@@ -1,0 +1,181 @@
+//! Requests at a port of a Gateway, and peers of the mesh on the port that serves all ports.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, Response, StatusCode};
+use identity::PeerIdentity;
+use mesh::{Denial, ServerProtocol, ServerTlsMode, View};
+use proxy::access::{ClosedBy, Party, Record, Reporter};
+use proxy::body::{self, Body, Tracked};
+use proxy::guard::{ConnectionRefusal, Refusal};
+use proxy::hbone::Incoming;
+use proxy::listen::{self, Accepted, Lifecycle};
+use proxy::outbound::Captured;
+use proxy::peers::{self, Doing, Peers};
+use proxy::{headers, reply, serve};
+use tokio::net::TcpListener;
+
+use super::Edge;
+use super::connection::{Link, listener};
+use super::forwarded;
+
+impl Edge {
+    /// Serves HTTP/1.1 and HTTP/2 until the client ends it or the listener drains.
+    pub(super) async fn http<T: Captured>(self: &Arc<Self>, io: T, link: Link, life: &Lifecycle) {
+        let (edge, link) = (self.clone(), Arc::new(link));
+        serve::serve(io, &self.limits, life, move |request| {
+            let (edge, link) = (edge.clone(), link.clone());
+            Box::pin(async move { edge.request(request.map(body::incoming), &link).await })
+        })
+        .await;
+    }
+
+    /// One request: stamped, judged, carried.
+    async fn request(&self, mut request: Request<Body>, link: &Link) -> Response<Body> {
+        let view = self.view();
+        let Some(workload) = &view.workload else {
+            return reply::text(StatusCode::SERVICE_UNAVAILABLE, "the gateway knows nothing of its mesh yet");
+        };
+        let policy = &workload.config.inbound;
+        let client = forwarded::stamp(request.headers_mut(), link.source, link.scheme, policy.trusted_hops);
+        let remote_ip = Some(client);
+        headers::strip_claims(request.headers_mut());
+        headers::request_id(request.headers_mut());
+        let own = self.credentials.svid();
+        match (&link.peer, &link.certificate) {
+            (Some(peer), _) => headers::rewrite_xfcc(request.headers_mut(), own.as_ref().map(|svid| svid.id()), peer),
+            (None, Some(certificate)) => {
+                request.headers_mut().insert(headers::XFCC, certificate.clone());
+            }
+            (None, None) => {}
+        }
+        let mut record = self.begin("http", authority(&request), &view, link);
+        record.request(&request);
+        match self.guard.admit(policy, &link.facts(remote_ip), request).await {
+            Ok(admission) => {
+                let arrival = link.arrival(remote_ip);
+                let mut response = self.outbound.gateway_request(admission.request, arrival).await;
+                admission.response_headers.apply(response.headers_mut());
+                response
+            }
+            Err(refusal) => self.refused(*refusal, record),
+        }
+    }
+
+    /// Records an answer that the guard gave.
+    fn refused(&self, refusal: Refusal, mut record: Record) -> Response<Body> {
+        record.status = refusal.response.status().as_u16();
+        record.grpc_status = body::grpc_status(refusal.response.headers());
+        record.flags = refusal.flag;
+        record.reasons = refusal.reasons;
+        record.audit = refusal.audit;
+        record.error = Some(refusal.denial.to_string());
+        record.closed_by = ClosedBy::Us;
+        let open = self.recorder.open(record);
+        refusal.response.map(|body| Tracked::wrap(body, move |ending| open.finish(&ending)))
+    }
+
+    pub(super) fn record_refused_connection(&self, link: &Link, refusal: &ConnectionRefusal) {
+        let authority = link.sni.as_deref().map(str::to_owned);
+        let authority = authority.or_else(|| link.destination_ip.map(|ip| ip.to_string())).unwrap_or_default();
+        let mut record = self.begin("tcp", format!("{authority}:{}", link.port), &self.view(), link);
+        record.flags = refusal.flag;
+        record.reasons.clone_from(&refusal.reasons);
+        record.error = Some(refusal.denial.to_string());
+        record.closed_by = ClosedBy::Us;
+        self.recorder.opened(&record);
+        self.recorder.closed(record);
+    }
+
+    fn begin(&self, protocol: &'static str, authority: String, view: &View, link: &Link) -> Record {
+        let mut record = Record::begin(Reporter::Source, protocol, authority);
+        let own = self.credentials.svid();
+        record.source = match &link.peer {
+            Some(peer) => Party::of_identity(&peer.id),
+            None => Party::own(view.workload.as_deref(), view.cluster(), own.as_ref().map(|svid| svid.id())),
+        };
+        record.mutual_tls = link.peer.is_some();
+        record.revision = view.revision;
+        record
+    }
+
+    /// Serves mTLS of the mesh until draining.
+    pub(super) async fn serve_mesh(self: Arc<Self>, listener: TcpListener) {
+        let life = self.life.clone();
+        listen::accept(listener, &self.limits, &life, |accepted| {
+            let edge = self.clone();
+            async move {
+                let Accepted { stream, peer: source, permit } = accepted;
+                let destination_ip = stream.local_addr().ok().map(|address| address.ip());
+                let peers = Arc::new(FromMesh { edge: edge.clone(), source, destination_ip });
+                let bounds = (&edge.limits, &edge.handshakes);
+                Box::pin(peers::serve(stream, &edge.credentials, bounds, &edge.life.draining, peers)).await;
+                drop(permit);
+            }
+        })
+        .await;
+    }
+}
+
+fn authority(request: &Request<Body>) -> String {
+    headers::authority(request).map(|authority| authority.to_string()).unwrap_or_default()
+}
+
+/// One connection by mTLS of the mesh.
+struct FromMesh {
+    edge: Arc<Edge>,
+    source: std::net::SocketAddr,
+    destination_ip: Option<std::net::IpAddr>,
+}
+
+impl FromMesh {
+    /// The listener that a peer means: by the number that Gateways name, or by the one that it is bound to.
+    fn link(&self, view: &View, port: u16, peer: Arc<PeerIdentity>) -> Option<Link> {
+        let config = view.workload.as_ref()?.config.gateway.as_ref()?;
+        let bound = || config.listeners.iter().find(|listener| listener.target_port == port);
+        let port = config.listener(port).or_else(bound)?.port;
+        let (source, destination_ip) = (self.source, self.destination_ip);
+        Some(Link { port, source, destination_ip, sni: None, scheme: "http", peer: Some(peer), certificate: None })
+    }
+}
+
+impl Peers for FromMesh {
+    fn request(self: Arc<Self>, request: Request<Body>, peer: Arc<PeerIdentity>) -> Doing<Response<Body>> {
+        Box::pin(async move {
+            let named = request.headers().get(headers::PORT).and_then(|value| value.to_str().ok()?.parse().ok());
+            let port = named.or(headers::authority(&request).and_then(|authority| authority.port_u16()));
+            match port.and_then(|port| self.link(&self.edge.view(), port, peer)) {
+                Some(link) => self.edge.request(request, &link).await,
+                None => {
+                    let grpc = reply::is_grpc(request.headers());
+                    let denial = Denial::UnknownPort;
+                    reply::denied(StatusCode::FORBIDDEN, denial, "the gateway has no such port", grpc)
+                }
+            }
+        })
+    }
+
+    fn flow(self: Arc<Self>, incoming: Incoming, peer: Arc<PeerIdentity>) -> Doing<()> {
+        Box::pin(async move {
+            let view = self.edge.view();
+            let port = incoming.request.uri().authority().and_then(http::uri::Authority::port_u16);
+            let Some(link) = port.and_then(|port| self.link(&view, port, peer)) else {
+                let reason = HeaderValue::from_static(Denial::UnknownPort.as_str());
+                return incoming.refuse(StatusCode::FORBIDDEN, vec![(headers::DENIAL, reason)]);
+            };
+            let Ok(io) = incoming.accept(Vec::new()) else { return };
+            let life = self.edge.life.clone();
+            match ended_by_mesh(&view, link.port) {
+                Some(protocol) => self.edge.inside(io, protocol, link, &life).await,
+                None => self.edge.clone().stream(io, link, &life).await,
+            }
+        })
+    }
+}
+
+/// What a server speaks whose TLS is the mesh's own: for a peer that came by it, TLS has ended already.
+fn ended_by_mesh(view: &View, port: u16) -> Option<ServerProtocol> {
+    let is_mesh =
+        |server: &&Arc<mesh::Server>| server.tls.as_ref().is_some_and(|tls| tls.mode == ServerTlsMode::IstioMutual);
+    listener(view, port)?.servers.iter().find(is_mesh).map(|server| server.protocol)
+}

@@ -1,0 +1,1 @@
+//! A gateway of the edge over real sockets.
