@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::error::{FieldErrors, ManifestError, ManifestErrors};
 use crate::manifest::{Kind, Manifest};
-use crate::{schema, suggest, validate};
+use crate::{refused, schema, suggest, validate};
 use documents::Document;
 
 /// The longest text that is looked at, in bytes. etcd holds objects of 1.5 MiB; a file of a thousand Services is far
@@ -138,6 +138,10 @@ fn find_kind(value: &Value, errors: &mut FieldErrors) -> Option<Kind> {
     };
     let (api_version, kind) = (text("apiVersion", errors), text("kind", errors));
     let (api_version, kind) = (api_version?, kind?);
+    if let Some(advice) = refused::advice(api_version, kind) {
+        errors.add_with_hint("kind", format!("{kind} ({api_version}) is not implemented and has no effect"), advice);
+        return None;
+    }
     let by_name = Kind::ALL.iter().copied().find(|candidate| candidate.as_str() == kind);
     match by_name {
         Some(found) if found.api_versions().contains(&api_version) => Some(found),

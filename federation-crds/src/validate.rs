@@ -6,6 +6,7 @@ mod destination_rule;
 mod endpoint_slice;
 mod gateway;
 mod mcs;
+mod material;
 mod metadata;
 mod peer_authentication;
 mod rate_limit_policy;
@@ -14,6 +15,7 @@ mod rules;
 mod service;
 mod service_entry;
 mod sidecar;
+mod target;
 mod traffic;
 mod virtual_service;
 mod workload_entry;
@@ -75,7 +77,9 @@ pub(crate) fn check(manifest: &Manifest, errors: &mut FieldErrors) {
         Manifest::EndpointSlice(slice) => endpoint_slice::check(slice, errors),
         Manifest::ServiceExport(export) => mcs::check_export(export, errors),
         Manifest::ServiceImport(import) => mcs::check_import(import, errors),
-        Manifest::Secret(_) | Manifest::ConfigMap(_) => {}
+        Manifest::Secret(secret) => material::check(secret, errors),
+        // Users' own, all but one; what MeshConfig says is looked at when it is compiled.
+        Manifest::ConfigMap(_) => {}
         Manifest::VirtualService(object) => virtual_service::check(object, errors),
         Manifest::DestinationRule(object) => destination_rule::check(object, errors),
         Manifest::Gateway(object) => gateway::check(object, errors),

@@ -23,7 +23,7 @@ fn the_committed_crds_are_those_of_the_types() {
 
 #[test]
 fn both_versions_are_served_and_the_newer_is_stored() {
-    for (_, crd) in crds() {
+    for (_, crd) in crds().into_iter().filter(|(name, _)| name.starts_with("multicluster")) {
         let versions: Vec<_> =
             crd.spec.versions.iter().map(|version| (version.name.as_str(), version.served, version.storage)).collect();
         assert_eq!(versions, [("v1alpha1", true, false), ("v1beta1", true, true)]);

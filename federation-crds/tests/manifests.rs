@@ -180,9 +180,9 @@ fn every_mistake_is_named_with_its_field() {
             &["spec.ips: must be absent when the type is Headless"],
         ),
         (
-            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}".to_owned(),
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}".to_owned(),
             &[
-                "kind: kind VirtualService (networking.istio.io/v1) is not supported yet (supported are Service, EndpointSlice, ServiceExport, ServiceImport)",
+                "kind: kind Deployment (apps/v1) is not supported yet (supported are Service, EndpointSlice, Secret, ConfigMap, ServiceExport, ServiceImport, VirtualService, DestinationRule, Gateway, ServiceEntry, WorkloadEntry, Sidecar, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, RateLimitPolicy)",
             ],
         ),
         (
@@ -200,7 +200,7 @@ fn every_mistake_is_named_with_its_field() {
         (
             "apiVersion: serving.knative.dev/v1\nkind: Service".to_owned(),
             &[
-                "kind: kind Service (serving.knative.dev/v1) is not supported yet (supported are Service, EndpointSlice, ServiceExport, ServiceImport)",
+                "kind: kind Service (serving.knative.dev/v1) is not supported yet (supported are Service, EndpointSlice, Secret, ConfigMap, ServiceExport, ServiceImport, VirtualService, DestinationRule, Gateway, ServiceEntry, WorkloadEntry, Sidecar, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, RateLimitPolicy)",
             ],
         ),
         ("- 1".to_owned(), &[": is not an object (a manifest begins with apiVersion: and kind:)"]),

@@ -1,6 +1,88 @@
 //! RequestAuthentication.
 
-use crate::error::FieldErrors;
-use crate::istio::RequestAuthentication;
+use serde_json::Value;
 
-pub(super) fn check(_object: &RequestAuthentication, _errors: &mut FieldErrors) {}
+use super::target::{self, header_name, no_empty};
+use crate::error::FieldErrors;
+use crate::istio::request_authentication::JwtRule;
+use crate::istio::{RequestAuthentication, parse_duration};
+
+pub(super) fn check(object: &RequestAuthentication, errors: &mut FieldErrors) {
+    let spec = &object.spec;
+    target::check(spec.selector.as_ref(), spec.target_ref.as_ref(), &spec.target_refs, errors);
+    for (index, rule) in spec.jwt_rules.iter().enumerate() {
+        check_rule(rule, &format!("spec.jwtRules[{index}]"), errors);
+    }
+}
+
+fn check_rule(rule: &JwtRule, path: &str, errors: &mut FieldErrors) {
+    if rule.issuer.is_empty() && rule.keys_uri().is_none() {
+        errors.add(format!("{path}.issuer"), "is required when there is no jwksUri");
+    }
+    check_keys(rule, path, errors);
+    no_empty(&rule.audiences, &format!("{path}.audiences"), errors);
+    no_empty(&rule.from_params, &format!("{path}.fromParams"), errors);
+    no_empty(&rule.from_cookies, &format!("{path}.fromCookies"), errors);
+    no_empty(&rule.space_delimited_claims, &format!("{path}.spaceDelimitedClaims"), errors);
+    for (index, header) in rule.from_headers.iter().enumerate() {
+        errors.check(format!("{path}.fromHeaders[{index}].name"), header_name(&header.name));
+    }
+    if let Some(name) = &rule.output_payload_to_header {
+        errors.check(format!("{path}.outputPayloadToHeader"), header_name(name));
+    }
+    for (index, pair) in rule.output_claim_to_headers.iter().enumerate() {
+        let path = format!("{path}.outputClaimToHeaders[{index}]");
+        errors.check(format!("{path}.header"), header_name(&pair.header));
+        if pair.claim.is_empty() {
+            errors.add(format!("{path}.claim"), "must not be empty");
+        }
+    }
+    match rule.timeout.as_deref().map(parse_duration) {
+        Some(Ok(timeout)) if timeout.as_millis() == 0 => errors.add(format!("{path}.timeout"), "must be at least 1ms"),
+        Some(Err(message)) => errors.add(format!("{path}.timeout"), message),
+        _ => {}
+    }
+}
+
+fn check_keys(rule: &JwtRule, path: &str, errors: &mut FieldErrors) {
+    let inline = rule.jwks.as_deref().filter(|keys| !keys.is_empty());
+    if rule.jwks_uri.is_some() && rule.jwks_uri_alias.is_some() {
+        errors.add(format!("{path}.jwks_uri"), "is another spelling of jwksUri, which is there, too");
+    }
+    match (inline, rule.keys_uri()) {
+        (Some(_), Some(_)) => errors.add(format!("{path}.jwks"), "only one of jwks and jwksUri can be set"),
+        (Some(keys), None) => errors.check(format!("{path}.jwks"), key_set(keys)),
+        (None, Some(uri)) => errors.check(format!("{path}.jwksUri"), keys_uri(uri)),
+        (None, None) => errors.add_with_hint(
+            format!("{path}.jwksUri"),
+            "is required unless there is jwks: keys are not looked up at the issuer",
+            "write what the issuer's /.well-known/openid-configuration says as jwks_uri",
+        ),
+    }
+}
+
+/// A JSON Web Key Set (RFC 7517).
+fn key_set(text: &str) -> Result<(), String> {
+    let value: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
+    let keys = value.get("keys").and_then(Value::as_array).ok_or("has no list `keys`, as a JSON Web Key Set has")?;
+    match keys.iter().position(|key| !key.get("kty").is_some_and(Value::is_string)) {
+        Some(index) => Err(format!("keys[{index}] has no `kty`")),
+        None => Ok(()),
+    }
+}
+
+fn keys_uri(uri: &str) -> Result<(), String> {
+    let rest = uri.strip_prefix("https://").or_else(|| uri.strip_prefix("http://"));
+    let Some(rest) = rest else { return Err(format!("{uri:?} must begin with http:// or https://")) };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '@' | '\\' | '"' | '<' | '>');
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !host.ends_with(':') && !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let good_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    if host.is_empty() || !uri.chars().all(plain) || !good_port {
+        return Err(format!("{uri:?} is not a URL with a host"));
+    }
+    Ok(())
+}

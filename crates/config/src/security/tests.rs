@@ -209,3 +209,184 @@ fn the_example_of_an_authorization_policy_means_what_it_says() {
     assert_eq!(rule.to[0].methods.any, methods);
     assert_eq!(rule.to[0].paths.any, [PathMatch::Text(StringMatch::Prefix("/api/".to_owned()))]);
 }
+
+fn policy(namespace: &str, annotations: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+         metadata: {{name: p, namespace: {namespace}, annotations: {{{annotations}}}}}\nspec: {spec}\n"
+    )
+}
+
+const MESH_CONFIG: &str = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    \
+                           trustDomainAliases: [old.demo]\n    extensionProviders: [{name: authz, envoyExtAuthzGrpc: {service: authz.shop, port: 9000}}]\n";
+
+/// Namespace and scope of a policy → the workloads that it is for.
+#[test]
+fn policies_are_for_workloads_namespaces_the_mesh_or_targets() {
+    let all = vec!["default/backend-0", "default/frontend-0", "shop/cart-0"];
+    let cases = [
+        ("a namespace", "default", "{rules: [{}]}", vec!["default/backend-0", "default/frontend-0"]),
+        ("the mesh", "istio-system", "{rules: [{}]}", all),
+        ("labels", "default", "{selector: {matchLabels: {app: frontend}}, rules: [{}]}", vec!["default/frontend-0"]),
+        (
+            "labels in the mesh",
+            "istio-system",
+            "{selector: {matchLabels: {app: cart}}, rules: [{}]}",
+            vec!["shop/cart-0"],
+        ),
+        ("labels of another namespace", "default", "{selector: {matchLabels: {app: cart}}, rules: [{}]}", vec![]),
+        ("a Service", "shop", "{targetRefs: [{kind: Service, name: cart}], rules: [{}]}", vec!["shop/cart-0"]),
+        ("no Service", "shop", "{targetRef: {kind: Service, name: backend}, rules: [{}]}", vec![]),
+    ];
+    for (name, namespace, spec, expected) in cases {
+        let compiled = compile(&policy(namespace, "", spec));
+        assert_eq!(compiled.workloads.keys().map(String::as_str).collect::<Vec<_>>(), expected, "{name}");
+        assert_eq!(codes(&compiled).iter().any(|(code, _)| *code == "IST0101"), name == "no Service", "{name}");
+    }
+}
+
+/// A source, in a mesh whose trust domain east.demo has the alias old.demo → principals, accounts and trust domains.
+#[test]
+fn principals_have_every_name_of_the_own_trust_domain() {
+    let exact = |text: &str| StringMatch::Exact(text.to_owned());
+    let suffix = |text: &str| StringMatch::Suffix(text.to_owned());
+    let cases = [
+        ("principals: [cluster.local/ns/a/sa/b]", vec![exact("east.demo/ns/a/sa/b"), exact("old.demo/ns/a/sa/b")]),
+        ("principals: [east.demo/ns/a/sa/b]", vec![exact("east.demo/ns/a/sa/b"), exact("old.demo/ns/a/sa/b")]),
+        ("principals: [old.demo/ns/a/sa/b]", vec![exact("east.demo/ns/a/sa/b"), exact("old.demo/ns/a/sa/b")]),
+        (
+            "principals: ['spiffe://cluster.local/ns/a/sa/b']",
+            vec![exact("east.demo/ns/a/sa/b"), exact("old.demo/ns/a/sa/b")],
+        ),
+        ("principals: [west.demo/ns/a/sa/b]", vec![exact("west.demo/ns/a/sa/b")]),
+        ("principals: ['*/ns/a/sa/b']", vec![suffix("/ns/a/sa/b")]),
+        ("principals: ['*']", vec![StringMatch::Present]),
+        (
+            "principals: ['cluster.local/ns/a/*']",
+            vec![StringMatch::Prefix("east.demo/ns/a/".into()), StringMatch::Prefix("old.demo/ns/a/".into())],
+        ),
+        ("principals: ['*.demo/ns/a/sa/b']", vec![suffix(".demo/ns/a/sa/b")]),
+        ("serviceAccounts: [b, c/d]", vec![exact("default/b"), exact("c/d")]),
+        ("trustDomains: [cluster.local]", vec![exact("east.demo"), exact("old.demo")]),
+        ("trustDomains: [west.demo]", vec![exact("west.demo")]),
+        ("namespaces: ['a*']", vec![StringMatch::Prefix("a".into())]),
+        ("requestPrincipals: ['*']", vec![StringMatch::Present]),
+    ];
+    for (source, expected) in cases {
+        let spec = format!("{{rules: [{{from: [{{source: {{{source}}}}}]}}]}}");
+        let compiled = compile(&[policy("default", "", &spec).as_str(), MESH_CONFIG].concat());
+        let rule = &workload(&compiled, "default/backend-0").inbound.authorization[0].rules[0];
+        let from = &rule.from[0];
+        let lists =
+            [&from.principals, &from.service_accounts, &from.trust_domains, &from.namespaces, &from.request_principals];
+        let found: Vec<StringMatch> = lists.into_iter().flat_map(|list| list.any.clone()).collect();
+        assert_eq!(found, expected, "{source}");
+    }
+}
+
+#[test]
+fn operations_and_conditions_are_read_whole() {
+    use mesh::{ConditionKey, TemplateSegment};
+    let spec = "{action: DENY, rules: [{to: [{operation: {hosts: ['*.a.io'], notPorts: ['80'], notMethods: [GET], paths: ['/a/{*}/b/{**}']}}], \
+                when: [{key: 'request.headers[X-A]', values: ['a*']}, {key: 'request.auth.claims[a][b]', notValues: [c]}, \
+                {key: source.ip, values: [10.0.0.0/8]}, {key: destination.port, values: ['80']}]}]}";
+    let compiled = compile(&policy("default", "istio.io/dry-run: \"true\"", spec));
+    let rules = &workload(&compiled, "default/backend-0").inbound.authorization[0];
+    assert!(rules.dry_run && rules.action == AuthorizationAction::Deny);
+    let operation = &rules.rules[0].to[0];
+    assert_eq!(
+        (operation.hosts.any.len(), operation.ports.not.as_slice(), operation.methods.not.len()),
+        (1, &[80][..], 1)
+    );
+    let literal = |text: &str| TemplateSegment::Literal(text.to_owned());
+    let segments = vec![literal("a"), TemplateSegment::One, literal("b"), TemplateSegment::Many];
+    assert_eq!(operation.paths.any, [PathMatch::Template(segments)]);
+    let keys: Vec<ConditionKey> = rules.rules[0].when.iter().map(|condition| condition.key.clone()).collect();
+    let claim = ConditionKey::Claim(vec!["a".to_owned(), "b".to_owned()]);
+    assert_eq!(
+        keys,
+        [ConditionKey::Header("x-a".into()), claim, ConditionKey::SourceIp, ConditionKey::DestinationPort]
+    );
+}
+
+#[test]
+fn an_authorizer_is_asked_and_an_unknown_one_denies() {
+    let custom =
+        |name: &str| policy("default", "", &format!("{{action: CUSTOM, provider: {{name: {name}}}, rules: [{{}}]}}"));
+    let known = compile(&[custom("authz").as_str(), MESH_CONFIG].concat());
+    let rules = &workload(&known, "default/backend-0").inbound.authorization[0];
+    let AuthorizationAction::Custom(authorizer) = &rules.action else { panic!("not CUSTOM") };
+    assert_eq!((authorizer.name.as_str(), authorizer.destination.port), ("authz", Some(9000)));
+    let unknown = compile(&[custom("nobody").as_str(), MESH_CONFIG].concat());
+    let rules = &workload(&unknown, "default/backend-0").inbound.authorization[0];
+    assert_eq!(rules.action, AuthorizationAction::Deny);
+    assert!(rules.rules[0].from.is_empty() && rules.rules[0].to.is_empty() && rules.rules[0].when.is_empty());
+    assert_eq!(codes(&unknown), [("IST0101", "spec.provider.name")]);
+}
+
+#[test]
+fn tokens_have_istios_defaults() {
+    let text = "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: jwt}\nspec:\n  jwtRules:\n  \
+                - {issuer: a, jwks: '{\"keys\":[]}', fromHeaders: [{name: X-JWT}], outputClaimToHeaders: [{header: X-Sub, claim: sub}]}\n  \
+                - {issuer: b, jwks_uri: 'https://b.io/keys', timeout: 1s, forwardOriginalToken: true}\n";
+    let compiled = compile(text);
+    let tokens = &workload(&compiled, "default/backend-0").inbound.tokens;
+    assert_eq!(
+        tokens.iter().map(|rule| rule.origin.path.as_str()).collect::<Vec<_>>(),
+        ["spec.jwtRules[0]", "spec.jwtRules[1]"]
+    );
+    assert_eq!(
+        (tokens[0].timeout.as_secs(), tokens[0].forward, tokens[0].from_headers[0].name.as_str()),
+        (5, false, "x-jwt")
+    );
+    assert_eq!(tokens[0].claims_to_headers, [("x-sub".to_owned(), "sub".to_owned())]);
+    assert_eq!(tokens[1].keys, mesh::KeySource::Uri("https://b.io/keys".to_owned()));
+    assert_eq!((tokens[1].timeout.as_secs(), tokens[1].forward), (1, true));
+}
+
+#[test]
+fn rate_limits_are_of_the_selected_workloads() {
+    use mesh::Descriptor;
+    let text = "---\napiVersion: isthmus.dev/v1alpha1\nkind: RateLimitPolicy\nmetadata: {name: limits}\nspec:\n  \
+                selector: {matchLabels: {app: backend}}\n  limits:\n  \
+                - {requests: 10, per: 1m, by: [path, {header: X-User}], match: [{uri: {prefix: /api}, headers: {X-A: {}}}]}\n  \
+                - {name: burst, requests: 5, per: 1s, burst: 20}\n";
+    let compiled = compile(text);
+    assert_eq!(compiled.workloads.keys().collect::<Vec<_>>(), ["default/backend-0"]);
+    let [one, other] = workload(&compiled, "default/backend-0").inbound.limits.as_slice() else { panic!("not two") };
+    assert_eq!((one.requests, one.per.as_secs(), one.burst, one.origin.name.as_deref()), (10, 60, 10, Some("limits")));
+    assert_eq!(one.by, [Descriptor::Path, Descriptor::Header("x-user".to_owned())]);
+    assert_eq!(one.matches[0].headers["x-a"], StringMatch::Present);
+    assert_eq!((other.burst, other.origin.name.as_deref()), (20, Some("burst")));
+}
+
+/// Everything at once, for the property below.
+fn everything() -> Vec<federation_crds::Manifest> {
+    let custom = policy("default", "", "{action: CUSTOM, provider: {name: authz}, rules: [{}]}")
+        .replace("name: p,", "name: custom,");
+    let text = [
+        CLUSTER,
+        &slice("default", "backend"),
+        &slice("default", "frontend"),
+        &slice("shop", "cart"),
+        MESH_CONFIG,
+        &peer("istio-system", "default", "{mtls: {mode: STRICT}}"),
+        &peer("default", "a", "{mtls: {mode: PERMISSIVE}}"),
+        &peer("default", "b", "{mtls: {mode: DISABLE}}"),
+        &policy("default", "", "{rules: [{}]}"),
+        &policy("shop", "", "{action: DENY, rules: [{to: [{operation: {paths: [/admin]}}]}]}"),
+        &policy("istio-system", "", "{action: AUDIT, rules: [{}]}"),
+        &custom,
+        "---\n",
+        AUTHORIZATION_POLICY,
+    ];
+    federation_crds::parse_manifests(&text.concat(), "test.yaml").unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(32))]
+    #[test]
+    fn no_order_of_the_manifests_matters(manifests in proptest::strategy::Strategy::prop_shuffle(proptest::strategy::Just(everything()))) {
+        proptest::prop_assert_eq!(compile_manifests(&manifests), compile_manifests(&everything()));
+    }
+}

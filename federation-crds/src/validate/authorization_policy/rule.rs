@@ -1,0 +1,184 @@
+//! The rules of an AuthorizationPolicy.
+
+use std::net::IpAddr;
+
+use super::condition;
+use crate::error::FieldErrors;
+use crate::istio::authorization_policy::{Operation, PolicyRule, Source};
+use crate::validate::target::no_empty;
+
+/// The longest `<namespace>/<account>` (Istio's schema).
+const ACCOUNT_MAX: usize = 320;
+
+pub(super) fn check(rule: &PolicyRule, path: &str, errors: &mut FieldErrors) {
+    for (index, from) in rule.from.iter().enumerate() {
+        let path = format!("{path}.from[{index}].source");
+        match &from.source {
+            None => errors.add(path, "is required"),
+            Some(source) => check_source(source, &path, errors),
+        }
+    }
+    for (index, to) in rule.to.iter().enumerate() {
+        let path = format!("{path}.to[{index}].operation");
+        match &to.operation {
+            None => errors.add(path, "is required"),
+            Some(operation) => check_operation(operation, &path, errors),
+        }
+    }
+    for (index, when) in rule.when.iter().enumerate() {
+        condition::check(when, &format!("{path}.when[{index}]"), errors);
+    }
+}
+
+/// What Istio does not evaluate before it asks an external authorizer.
+pub(super) fn check_custom(rule: &PolicyRule, path: &str, errors: &mut FieldErrors) {
+    for (index, source) in rule.from.iter().enumerate() {
+        let Some(source) = &source.source else { continue };
+        let fields = [
+            ("principals", &source.principals),
+            ("notPrincipals", &source.not_principals),
+            ("requestPrincipals", &source.request_principals),
+            ("notRequestPrincipals", &source.not_request_principals),
+            ("namespaces", &source.namespaces),
+            ("notNamespaces", &source.not_namespaces),
+            ("serviceAccounts", &source.service_accounts),
+            ("notServiceAccounts", &source.not_service_accounts),
+        ];
+        for (field, _) in fields.iter().filter(|(_, values)| !values.is_empty()) {
+            errors.add(format!("{path}.from[{index}].source.{field}"), "is not supported with the action CUSTOM");
+        }
+    }
+    for (index, when) in rule.when.iter().enumerate() {
+        let identity = ["source.namespace", "source.serviceAccount", "source.principal"].contains(&when.key.as_str());
+        if identity || when.key.starts_with("request.auth.") {
+            errors.add(
+                format!("{path}.when[{index}].key"),
+                format!("{} is not supported with the action CUSTOM", when.key),
+            );
+        }
+    }
+}
+
+fn check_source(source: &Source, path: &str, errors: &mut FieldErrors) {
+    if *source == Source::default() {
+        errors.add(path, "must not be empty");
+    }
+    let accounts = !source.service_accounts.is_empty() || !source.not_service_accounts.is_empty();
+    let wider = [&source.principals, &source.not_principals, &source.namespaces, &source.not_namespaces];
+    if accounts && wider.iter().any(|values| !values.is_empty()) {
+        let hint = "put them into two entries of from";
+        errors.add_with_hint(
+            format!("{path}.serviceAccounts"),
+            "cannot be set together with principals or namespaces",
+            hint,
+        );
+    }
+    let texts = [
+        ("principals", &source.principals),
+        ("notPrincipals", &source.not_principals),
+        ("requestPrincipals", &source.request_principals),
+        ("notRequestPrincipals", &source.not_request_principals),
+        ("namespaces", &source.namespaces),
+        ("notNamespaces", &source.not_namespaces),
+        ("trustDomains", &source.trust_domains),
+        ("notTrustDomains", &source.not_trust_domains),
+    ];
+    for (field, values) in texts {
+        no_empty(values, &format!("{path}.{field}"), errors);
+    }
+    for (field, values) in
+        [("serviceAccounts", &source.service_accounts), ("notServiceAccounts", &source.not_service_accounts)]
+    {
+        for (index, value) in values.iter().enumerate() {
+            errors.check(format!("{path}.{field}[{index}]"), account(value));
+        }
+    }
+    let blocks = [
+        ("ipBlocks", &source.ip_blocks),
+        ("notIpBlocks", &source.not_ip_blocks),
+        ("remoteIpBlocks", &source.remote_ip_blocks),
+        ("notRemoteIpBlocks", &source.not_remote_ip_blocks),
+    ];
+    for (field, values) in blocks {
+        for (index, value) in values.iter().enumerate() {
+            errors.check(format!("{path}.{field}[{index}]"), block(value));
+        }
+    }
+}
+
+fn check_operation(operation: &Operation, path: &str, errors: &mut FieldErrors) {
+    if *operation == Operation::default() {
+        errors.add(path, "must not be empty");
+    }
+    let texts = [
+        ("hosts", &operation.hosts),
+        ("notHosts", &operation.not_hosts),
+        ("methods", &operation.methods),
+        ("notMethods", &operation.not_methods),
+    ];
+    for (field, values) in texts {
+        no_empty(values, &format!("{path}.{field}"), errors);
+    }
+    for (field, values) in [("ports", &operation.ports), ("notPorts", &operation.not_ports)] {
+        for (index, value) in values.iter().enumerate() {
+            errors.check(format!("{path}.{field}[{index}]"), port(value));
+        }
+    }
+    for (field, values) in [("paths", &operation.paths), ("notPaths", &operation.not_paths)] {
+        no_empty(values, &format!("{path}.{field}"), errors);
+        for (index, value) in values.iter().enumerate() {
+            errors.check(format!("{path}.{field}[{index}]"), path_pattern(value));
+        }
+    }
+}
+
+/// `<account>` or `<namespace>/<account>`.
+pub(super) fn account(value: &str) -> Result<(), String> {
+    let parts: Vec<&str> = value.split('/').collect();
+    let good = parts.len() <= 2 && parts.iter().all(|part| !part.is_empty()) && !value.contains('*');
+    if good && value.len() <= ACCOUNT_MAX {
+        return Ok(());
+    }
+    Err(format!("{value:?} must be <service account> or <namespace>/<service account>, without wildcards"))
+}
+
+/// An address or a CIDR range.
+pub(super) fn block(value: &str) -> Result<(), String> {
+    let wrong = || Err(format!("{value:?} is neither an address nor a CIDR range"));
+    let (address, bits) = value.split_once('/').map_or((value, None), |(address, bits)| (address, Some(bits)));
+    let Ok(address) = address.parse::<IpAddr>() else { return wrong() };
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    match bits.map(str::parse::<u8>) {
+        None => Ok(()),
+        Some(Ok(bits)) if bits <= most => Ok(()),
+        Some(_) => wrong(),
+    }
+}
+
+/// The number of a port, as text.
+pub(super) fn port(value: &str) -> Result<(), String> {
+    value.parse::<u16>().map(|_| ()).map_err(|_| format!("{value:?} is not a port"))
+}
+
+/// A path: plain, with a star at an end, or with whole segments `{*}` and, last of them, `{**}`.
+fn path_pattern(value: &str) -> Result<(), String> {
+    let template = value.contains("{*}") || value.contains("{**}");
+    if !template {
+        return Ok(());
+    }
+    let mut seen_rest = false;
+    for segment in value.trim_matches('/').split('/') {
+        match segment {
+            "{*}" | "{**}" if seen_rest => return Err(format!("{value:?}: {{**}} must be the last of the wildcards")),
+            "{**}" => seen_rest = true,
+            "{*}" => {}
+            literal if literal.contains(['{', '}', '*']) => {
+                return Err(format!(
+                    "{value:?}: {literal:?} is no segment; wildcards are whole segments {{*}} or {{**}}"
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
