@@ -15,7 +15,6 @@ mod opaque;
 mod pool;
 mod registry;
 mod retries;
-mod secrets;
 mod service_entry;
 mod sidecar;
 mod traffic_policy;

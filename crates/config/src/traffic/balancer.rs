@@ -67,9 +67,10 @@ fn table(hash: &crd::ConsistentHash, path: &str, notes: &mut Notes<'_>) -> HashT
 }
 
 /// Localities count when endpoints can be ejected; `distribute` counts always. Without a setting of its own a policy
-/// has Istio's default: nearest first.
+/// has MeshConfig's, without that one Istio's default: nearest first.
 pub(super) fn locality(
     found: Option<&crd::LoadBalancer>,
+    of_mesh: Option<&crd::LocalitySetting>,
     ejects: bool,
     path: &str,
     notes: &mut Notes<'_>,
@@ -78,9 +79,23 @@ pub(super) fn locality(
         let hint = "use localityLbSetting instead";
         notes.add(codes::WITHOUT_EFFECT, format!("{path}.zoneAwareLbSetting"), "is not implemented", hint);
     }
-    let setting = found.and_then(|found| found.locality_lb_setting.as_ref());
-    let nearest = LocalityPolicy::Failover { regions: Vec::new() };
+    let own = found.and_then(|found| found.locality_lb_setting.as_ref());
+    if let Some(own) = own
+        && !ejects
+        && own.distribute.is_empty()
+        && own.enabled != Some(false)
+    {
+        let hint =
+            "add outlierDetection: without it an endpoint never counts as failed, so localities are not looked at";
+        notes.add(codes::WITHOUT_EFFECT, format!("{path}.localityLbSetting"), "has no effect", hint);
+    }
+    of_setting(own.or(of_mesh), ejects)
+}
+
+/// A setting, or the default.
+pub(super) fn of_setting(setting: Option<&crd::LocalitySetting>, ejects: bool) -> LocalityPolicy {
     let Some(setting) = setting else {
+        let nearest = LocalityPolicy::Failover { regions: Vec::new() };
         return if ejects { nearest } else { LocalityPolicy::Ignore };
     };
     if setting.enabled == Some(false) {
@@ -90,9 +105,6 @@ pub(super) fn locality(
         return LocalityPolicy::Distribute { rules: setting.distribute.iter().map(distribution).collect() };
     }
     if !ejects {
-        let hint =
-            "add outlierDetection: without it an endpoint never counts as failed, so localities are not looked at";
-        notes.add(codes::WITHOUT_EFFECT, format!("{path}.localityLbSetting"), "has no effect", hint);
         return LocalityPolicy::Ignore;
     }
     if !setting.failover_priority.is_empty() {

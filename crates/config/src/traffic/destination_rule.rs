@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use federation_crds::Manifest;
 use federation_crds::istio::DestinationRule;
 use federation_crds::istio::destination_rule as crd;
-use mesh::{ClientTls, DestinationRules, HostPattern, Labels, ServiceName, Subset, Visibility};
+use federation_crds::{Kind, Manifest};
+use mesh::{
+    ClientTls, DestinationRules, HostPattern, Labels, ObjectRef, PortPolicies, ServiceName, Subset, TrafficPolicy,
+    Visibility,
+};
 
 use super::objects::{Notes, Object, in_order, visibility};
 use super::registry::{Registry, cluster_host, covers};
-use super::secrets;
-use super::traffic_policy::{Level, Secrets, policies};
+use super::traffic_policy::{Level, Secrets, of_mesh, policies};
 use crate::analyze::codes;
 use crate::compile::{Compiled, Input};
+use crate::gateways::share_secret;
 use crate::mesh_config::MeshConfig;
 
 /// Rules of one host in one namespace, and whom they are for.
@@ -43,7 +46,7 @@ pub(super) fn compile(input: &Input<'_>, mesh_config: &MeshConfig, registry: &Re
         let mut secrets = Secrets {
             manifests: input.manifests,
             namespace: &object.namespace,
-            root_namespace: &mesh_config.root_namespace,
+            mesh_config,
             selector: &selector,
             named: Default::default(),
         };
@@ -144,9 +147,10 @@ fn share(
             workload.namespace.as_str() == namespace
                 && selector.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
         };
-        let workloads = input.local.workloads.iter().filter(|(_, workload)| selected(workload));
-        let readers = workloads.map(|(key, _)| key.clone()).collect();
-        secrets::share(input, &namespace, &name, readers, compiled);
+        for (key, _) in input.local.workloads.iter().filter(|(_, workload)| selected(workload)) {
+            // A Secret that does not exist was noted where it is named.
+            share_secret(input, &format!("{namespace}/{name}"), key, compiled);
+        }
     }
 }
 
@@ -165,9 +169,11 @@ fn bind(mesh_config: &MeshConfig, registry: &Registry, bound: Vec<Bound>, compil
         }
         found
     };
+    let of_mesh = of_mesh(mesh_config).map(|policy| Arc::new(mesh_wide(mesh_config, policy)));
     for service in &registry.services {
         let found = of_hosts(&[cluster_host(service), service.clusterset_host()]);
-        let rules = in_precedence(mesh_config, service, found, &[]);
+        let mut rules = in_precedence(mesh_config, service, found, &[]);
+        rules.extend(of_mesh.clone());
         if !rules.is_empty() {
             compiled.services.entry(service.clone()).or_default().destinations = rules;
         }
@@ -176,6 +182,19 @@ fn bind(mesh_config: &MeshConfig, registry: &Registry, bound: Vec<Bound>, compil
         let names = entry.config.entry.as_ref().map(|it| it.subject_alt_names.clone()).unwrap_or_default();
         let rules = in_precedence(mesh_config, name, of_hosts(&[name.name().to_owned()]), &names);
         Arc::make_mut(&mut entry.config).destinations = rules;
+    }
+}
+
+/// What MeshConfig says about destinations that no rule is about.
+fn mesh_wide(mesh_config: &MeshConfig, policy: TrafficPolicy) -> DestinationRules {
+    let namespace = mesh_config.root_namespace.clone();
+    DestinationRules {
+        origin: ObjectRef { kind: Kind::ConfigMap.to_string(), namespace, name: "istio".to_owned() },
+        visible_to: Visibility::Everywhere,
+        of_service: true,
+        workload_selector: Labels::new(),
+        policy: PortPolicies { any: Arc::new(policy), ports: BTreeMap::new() },
+        subsets: BTreeMap::new(),
     }
 }
 

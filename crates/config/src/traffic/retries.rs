@@ -7,6 +7,7 @@ use mesh::{RetryCondition, RetryPolicy};
 
 use super::objects::Notes;
 use super::pool::duration;
+use crate::analyze::codes;
 
 /// A rule's own retries. What it leaves out is as in the default policy; no attempts means no retries.
 pub(super) fn retries(found: &HttpRetry, path: &str, notes: &mut Notes<'_>) -> RetryPolicy {
@@ -32,6 +33,12 @@ fn conditions(retry_on: &str, path: &str, notes: &mut Notes<'_>) -> (BTreeSet<Re
         if let Ok(status) = word.parse() {
             statuses.insert(status);
             on.insert(RetryCondition::RetriableStatusCodes);
+            continue;
+        }
+        // There is no way in Istio to say which headers, so the condition never holds there either.
+        if word == "retriable-headers" {
+            let hint = "name statuses instead, such as 503";
+            notes.add(codes::WITHOUT_EFFECT, format!("{path}.retryOn"), "retriable-headers has no effect", hint);
             continue;
         }
         match condition(word) {

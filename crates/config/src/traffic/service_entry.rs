@@ -21,6 +21,12 @@ use crate::analyze::codes;
 use crate::compile::{Compiled, Input};
 
 pub(super) fn compile(input: &Input<'_>, compiled: &mut Compiled) {
+    for manifest in input.manifests {
+        let Manifest::WorkloadEntry(entry) = manifest else { continue };
+        let Some(object) = Object::of(manifest.kind(), &entry.metadata) else { continue };
+        let mut notes = Notes { object: object.reference, findings: &mut compiled.findings };
+        endpoints::note_network(&entry.spec, "spec", &mut notes);
+    }
     let all = in_order(input.manifests, |manifest| match manifest {
         Manifest::ServiceEntry(object) => Some(object.as_ref()),
         _ => None,

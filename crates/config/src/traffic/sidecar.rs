@@ -159,6 +159,10 @@ fn hosts(listeners: &[crd::EgressListener], namespace: &Namespace, notes: &mut N
             let hint = "remove the field: outgoing traffic is always captured";
             notes.add(codes::WITHOUT_EFFECT, format!("{path}.captureMode"), "NONE has no effect here", hint);
         }
+        if listener.port.as_ref().is_some_and(|port| !port.protocol.is_empty()) {
+            let hint = "each host's own port says its protocol";
+            notes.add(codes::WITHOUT_EFFECT, format!("{path}.port.protocol"), "has no effect here", hint);
+        }
         let number = listener.port.as_ref().and_then(|port| u16::try_from(port.number).ok());
         for (inner, text) in listener.hosts.iter().enumerate() {
             match egress_host(text, namespace, number.filter(|port| *port > 0)) {

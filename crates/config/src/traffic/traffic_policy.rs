@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use federation_crds::istio::destination_rule as crd;
-use mesh::{OutlierDetection, PortPolicies, RetryBudget, TrafficPolicy, TunnelSettings};
+use mesh::{ClientTls, OutlierDetection, PortPolicies, RetryBudget, TrafficPolicy, TunnelSettings};
 
 use super::balancer;
 use super::objects::Notes;
 use super::pool::{count, duration, pool};
 use crate::analyze::codes;
+use crate::mesh_config::MeshConfig;
 
 pub(super) use client_tls::Secrets;
 
@@ -82,13 +83,20 @@ impl<'a> Effective<'a> {
         let ejects = self.outlier_detection.is_some();
         let balancing = self.load_balancer.as_ref();
         let path = balancing.map_or("", |At(_, path)| path.as_str());
+        let of_mesh = default_tls(secrets.mesh_config);
         TrafficPolicy {
             balancer: balancing.map(|At(it, path)| balancer::balancer(it, path, notes)).unwrap_or_default(),
-            locality: balancer::locality(balancing.map(|At(it, _)| *it), ejects, path, notes),
+            locality: balancer::locality(
+                balancing.map(|At(it, _)| *it),
+                secrets.mesh_config.locality.as_ref(),
+                ejects,
+                path,
+                notes,
+            ),
             warmup: balancing.and_then(|At(it, path)| balancer::warmup(it, path, notes)),
             pool: self.connection_pool.map(|At(it, path)| pool(it, &path, notes)).unwrap_or_default(),
             outlier: self.outlier_detection.map(|At(it, path)| outlier(it, &path, notes)),
-            tls: self.tls.map(|At(it, path)| client_tls::client_tls(it, &path, secrets, notes)).unwrap_or_default(),
+            tls: self.tls.map(|At(it, path)| client_tls::client_tls(it, &path, secrets, notes)).unwrap_or(of_mesh),
             retry_budget: self.retry_budget.map(|At(it, path)| retry_budget(it, &path, notes)),
             proxy_protocol: self.proxy_protocol.map(|it| match it.version {
                 crd::ProxyProtocolVersion::V1 => 1,
@@ -97,6 +105,21 @@ impl<'a> Effective<'a> {
             tunnel: self.tunnel.and_then(tunnel),
         }
     }
+}
+
+/// The policy of destinations without a rule, where MeshConfig says something else than the default.
+pub(super) fn of_mesh(mesh_config: &MeshConfig) -> Option<TrafficPolicy> {
+    let policy = TrafficPolicy {
+        tls: default_tls(mesh_config),
+        locality: balancer::of_setting(mesh_config.locality.as_ref(), false),
+        ..TrafficPolicy::default()
+    };
+    (policy != TrafficPolicy::default()).then_some(policy)
+}
+
+/// Where no rule says anything about TLS.
+fn default_tls(mesh_config: &MeshConfig) -> ClientTls {
+    if mesh_config.auto_mtls { ClientTls::Auto } else { ClientTls::Disable }
 }
 
 fn outlier(found: &crd::OutlierDetection, path: &str, notes: &mut Notes<'_>) -> OutlierDetection {

@@ -41,8 +41,9 @@ impl Candidates<'_> {
             return found;
         }
         for (index, endpoint) in spec.endpoints.iter().enumerate() {
-            let name = format!("{}-{index}", self.object.reference.name);
-            self.add(&name, endpoint, &format!("spec.endpoints[{index}]"), &mut found, notes);
+            let (name, path) = (format!("{}-{index}", self.object.reference.name), format!("spec.endpoints[{index}]"));
+            note_network(endpoint, &path, notes);
+            self.add(&name, endpoint, &path, &mut found, notes);
         }
         if let Some(selector) = &spec.workload_selector {
             self.selected(&selector.labels, &mut found, notes);
@@ -51,10 +52,6 @@ impl Candidates<'_> {
     }
 
     fn add(&self, name: &str, endpoint: &WorkloadEntrySpec, path: &str, found: &mut Found, notes: &mut Notes<'_>) {
-        if !endpoint.network.is_empty() {
-            let hint = "export a Service of the other cluster instead; its gateways are found by themselves";
-            notes.add(codes::WITHOUT_EFFECT, format!("{path}.network"), "networks are not told apart here", hint);
-        }
         let spec = &self.entry.spec;
         match endpoint.address.parse::<IpAddr>() {
             Ok(address) => found.endpoints.push(Endpoint {
@@ -109,6 +106,14 @@ impl Candidates<'_> {
                 ..pod.clone()
             });
         }
+    }
+}
+
+/// Endpoints of another network are dialled like any other.
+pub(super) fn note_network(endpoint: &WorkloadEntrySpec, path: &str, notes: &mut Notes<'_>) {
+    if !endpoint.network.is_empty() {
+        let hint = "export a Service of the other cluster instead; its gateways are found by themselves";
+        notes.add(codes::WITHOUT_EFFECT, format!("{path}.network"), "networks are not told apart here", hint);
     }
 }
 

@@ -7,6 +7,7 @@ use federation_crds::istio::destination_rule as crd;
 use mesh::{ClientTls, Labels, Namespace, OriginateTls, TlsMaterial};
 
 use crate::analyze::codes;
+use crate::mesh_config::MeshConfig;
 use crate::traffic::objects::Notes;
 
 /// The Secrets that rules of one object may name, and those that they did.
@@ -14,7 +15,7 @@ pub(in crate::traffic) struct Secrets<'a> {
     pub(in crate::traffic) manifests: &'a [Manifest],
     /// Of the object.
     pub(in crate::traffic) namespace: &'a Namespace,
-    pub(in crate::traffic) root_namespace: &'a str,
+    pub(in crate::traffic) mesh_config: &'a MeshConfig,
     /// Clients that the object is for; empty = all.
     pub(in crate::traffic) selector: &'a Labels,
     /// Those that were named, with the namespace that they stand in.
@@ -71,12 +72,13 @@ impl Secrets<'_> {
     /// A Secret stands beside the clients: in the namespace of the rule, or in that of the gateways.
     fn named(&mut self, name: &str, path: &str, notes: &mut Notes<'_>) -> TlsMaterial {
         let name = name.strip_prefix("kubernetes://").unwrap_or(name);
-        let stands_in = [self.namespace.as_str(), self.root_namespace]
+        let root = self.mesh_config.root_namespace.as_str();
+        let stands_in = [self.namespace.as_str(), root]
             .into_iter()
             .find(|namespace| self.manifests.iter().any(|manifest| is_secret(manifest, namespace, name)));
         if stands_in.is_none() {
             let message = format!("there is no Secret {name:?}");
-            let hint = format!("create it in namespace {}, or in {} for gateways", self.namespace, self.root_namespace);
+            let hint = format!("create it in namespace {}, or in {root} for gateways", self.namespace);
             notes.add(codes::REFERENCED_RESOURCE_NOT_FOUND, format!("{path}.credentialName"), message, hint);
         }
         let namespace = stands_in.unwrap_or(self.namespace.as_str()).to_owned();
