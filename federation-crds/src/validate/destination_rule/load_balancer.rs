@@ -76,7 +76,7 @@ fn check_table(path: &str, hash: &ConsistentHash, errors: &mut FieldErrors) {
     }
     let Some(maglev) = &hash.maglev else { return };
     let size = maglev.table_size;
-    if size < 2 || size >= MAGLEV_END || !is_prime(size) {
+    if !(2..MAGLEV_END).contains(&size) || !is_prime(size) {
         let message = format!("{size} must be a prime number below {MAGLEV_END}");
         errors.add_with_hint(format!("{path}.maglev.tableSize"), message, "65537 is a common choice");
     }
