@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use federation_crds::{Manifest, Secret};
+use federation_crds::{Manifest, Secret, pem};
 
 use crate::analyze::codes;
 use crate::compile::{Compiled, Input, SharedSecret};
@@ -45,12 +45,22 @@ pub(super) fn share(
         return Some((codes::REFERENCED_RESOURCE_NOT_FOUND, format!("there is no Secret {key}")));
     }
     let secret = &compiled.secrets.get(key)?.secret;
-    let lacks = match need {
-        Need::Pair if secret.certificate.is_empty() || secret.private_key.is_empty() => "tls.crt and tls.key",
-        Need::Roots if secret.ca.is_empty() => "ca.crt",
-        _ => return None,
+    let wrong = match need {
+        Need::Pair => {
+            let certificate = shape("tls.crt", &secret.certificate, pem::certificates);
+            certificate.or_else(|| shape("tls.key", &secret.private_key, pem::private_key))
+        }
+        Need::Roots => shape("ca.crt", &secret.ca, pem::certificates),
     };
-    Some((codes::INVALID_CREDENTIAL, format!("Secret {key} has no {lacks}")))
+    wrong.map(|wrong| (codes::INVALID_CREDENTIAL, format!("Secret {key} {wrong}")))
+}
+
+/// What is wrong with a value at first sight.
+fn shape(name: &str, value: &[u8], rule: impl Fn(&[u8]) -> Result<(), String>) -> Option<String> {
+    if value.is_empty() {
+        return Some(format!("has no {name}"));
+    }
+    rule(value).err().map(|why| format!("has a {name} that {why}"))
 }
 
 pub(super) fn exists(input: &Input<'_>, key: &str) -> bool {

@@ -96,13 +96,20 @@ fn virtual_service(namespace: &str, name: &str, gateways: &str, hosts: &str, mor
 }
 
 fn pair(name: &str) -> String {
-    secret(name, "tls.crt: Y2VydA==, tls.key: a2V5, ca.crt: Y2E=")
+    secret(
+        name,
+        &format!("tls.crt: {}, tls.key: {}, ca.crt: {}", pem("CERTIFICATE"), pem("PRIVATE KEY"), pem("CERTIFICATE")),
+    )
 }
 
-/// The material is opaque to the compiler, so any bytes do; the type `Opaque` asks for no form.
+/// The shape of PEM; what is in it is opaque to the compiler.
+fn pem(label: &str) -> String {
+    format!("\"-----BEGIN {label}-----\\nMIIB\\n-----END {label}-----\\n\"")
+}
+
 fn secret(name: &str, data: &str) -> String {
     format!(
-        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: istio-system}}\ndata: {{{data}}}\n"
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: istio-system}}\nstringData: {{{data}}}\n"
     )
 }
 
@@ -140,7 +147,7 @@ fn the_example_of_an_ingress_gateway_means_what_it_says() {
     assert_eq!(tls.mode, ServerTlsMode::Simple);
     assert_eq!(tls.certificates, [TlsMaterial::Secret("istio-system/tls-cert".to_owned())]);
     let shared = &compiled.secrets["istio-system/tls-cert"];
-    assert_eq!(shared.secret.private_key, b"key");
+    assert!(shared.secret.private_key.starts_with(b"-----BEGIN PRIVATE KEY"));
     assert_eq!(shared.readers.iter().collect::<Vec<_>>(), [INGRESS]);
 }
 
@@ -158,14 +165,17 @@ fn clients_are_verified_by_the_secret_or_the_one_beside_it() {
     let own = compile(&[mutual.as_str(), &pair("tls-cert")].concat());
     let tls = |compiled: &Compiled| ingress(compiled).listeners[0].servers[0].tls.clone().unwrap();
     assert_eq!((tls(&own).mode, tls(&own).client_ca), (ServerTlsMode::Mutual, None));
-    let beside = secret("tls-cert-cacert", "cacert: Y2E=");
+    let beside = secret("tls-cert-cacert", &format!("cacert: {}", pem("CERTIFICATE")));
     let beside = compile(&[mutual.as_str(), &pair("tls-cert"), &beside].concat());
     let name = "istio-system/tls-cert-cacert";
     assert_eq!(tls(&beside).client_ca, Some(TlsMaterial::Secret(name.to_owned())));
-    assert_eq!(beside.secrets[name].secret.ca, b"ca");
-    let without = secret("tls-cert", "cert: Y2VydA==, key: a2V5");
+    assert!(beside.secrets[name].secret.ca.starts_with(b"-----BEGIN CERTIFICATE"));
+    let without = secret("tls-cert", &format!("cert: {}, key: {}", pem("CERTIFICATE"), pem("PRIVATE KEY")));
     let without = compile(&[mutual.as_str(), &without].concat());
     assert_eq!(codes(&without), [("IST0161", "spec.servers[0].tls.credentialName")]);
+    let swapped = secret("tls-cert", &format!("tls.crt: {}, tls.key: {}", pem("PRIVATE KEY"), pem("CERTIFICATE")));
+    let swapped = compile(&[INGRESS_GATEWAY, &swapped].concat());
+    assert_eq!(codes(&swapped), [("IST0161", "spec.servers[0].tls.credentialName")]);
 }
 
 #[test]
@@ -299,12 +309,12 @@ fn protocols_and_modes_are_istios() {
 #[test]
 fn versions_ciphers_and_hashes_are_handed_on() {
     let tls = "{mode: SIMPLE, serverCertificate: /c, privateKey: /k, minProtocolVersion: TLSV1_2, maxProtocolVersion: TLSV1_3, \
-               cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256, AES128-SHA], verifyCertificateHash: ['AB:CD']}";
+               cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256, AES128-SHA], verifyCertificateHash: ['AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB']}";
     let server = format!("[{{port: {{number: 443, name: x, protocol: HTTPS}}, hosts: ['*'], tls: {tls}}}]");
     let compiled = compile(&gateway("gw", &server));
     let tls = ingress(&compiled).listeners[0].servers[0].tls.clone().unwrap();
     assert_eq!((tls.min_version, tls.max_version), (Some(TlsVersion::V12), Some(TlsVersion::V13)));
     assert_eq!(tls.cipher_suites, ["ECDHE-RSA-AES128-GCM-SHA256"]);
-    assert_eq!(tls.certificate_hashes, ["abcd"]);
+    assert_eq!(tls.certificate_hashes, ["ab".repeat(32)]);
     assert_eq!(codes(&compiled), [("ISM0001", "spec.servers[0].tls.cipherSuites[1]")]);
 }
