@@ -9,6 +9,7 @@ use discovery::{Client, ClientConfig, Role};
 use identity::bootstrap::Credential;
 use mesh::{NameError, ServiceName};
 use proxy::access::Recorder;
+use proxy::guard::Guard;
 use proxy::inbound::{Inbound, InboundConfig};
 use proxy::listen::{Lifecycle, Limits};
 use proxy::metrics::Metrics;
@@ -93,6 +94,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         life: life.clone(),
         limits: Limits::default(),
         ports: config.ports.clone(),
+        guard: Guard::new(outbound.clone()),
     });
     let admin = admin_api(&client, &outbound, registry, readiness);
     serve(listeners, &inbound, Explicit::new(outbound, life.clone()), admin, &shutdown);

@@ -1,13 +1,16 @@
 //! What reaches a workload: mutual TLS from peers and gateways on one port, plain text on the workload's own ports.
 //!
 //! [`Inbound::serve_mtls`] ends mutual TLS and hands requests and CONNECT flows on; [`Inbound::serve_plain`] owns one
-//! port of the workload. Both ask `mesh::authorize_inbound` before the application sees anything.
+//! port of the workload. Both ask `mesh::authorize_inbound` for the port and the [`Guard`] for each request or opaque
+//! connection before the application sees anything.
 
+mod explain;
 mod flow;
+mod gate;
 mod http;
 mod mtls;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use identity::{Credentials, PeerIdentity};
@@ -16,9 +19,12 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::access::{Party, Record, Recorder, Reporter};
+use crate::guard::{Facts, Guard};
 use crate::listen::{self, Lifecycle, Limits};
 use crate::outbound::Directory;
 use crate::pool::plain::PlainPool;
+
+pub use explain::Explanation;
 
 /// A port of the workload and where its application listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +51,8 @@ pub struct InboundConfig {
     pub limits: Limits,
     /// The workload's ports.
     pub ports: Vec<AppPort>,
+    /// Who applies the workload's policies.
+    pub guard: Guard,
 }
 
 /// The inbound engine; clones share it.
@@ -55,6 +63,7 @@ struct Engine {
     config: InboundConfig,
     plain: PlainPool,
     handshakes: Semaphore,
+    gate: Arc<gate::Gate>,
 }
 
 /// Who is at the other end.
@@ -75,6 +84,34 @@ impl Peer {
     }
 }
 
+/// One connection of somebody.
+#[derive(Clone)]
+struct Caller {
+    peer: Peer,
+    /// Who dialled; for callers of other clusters a gateway.
+    source: SocketAddr,
+    /// What was dialled.
+    dialled: Option<IpAddr>,
+}
+
+impl Caller {
+    fn facts(&self, port: u16) -> Facts {
+        let peer = match &self.peer {
+            Peer::Mutual(peer) => Some(peer.clone()),
+            Peer::Plain => None,
+        };
+        Facts {
+            peer,
+            port,
+            source: Some(self.source),
+            remote_ip: None,
+            destination_ip: self.dialled,
+            sni: None,
+            scheme: "http",
+        }
+    }
+}
+
 /// A port that may be opened, and where it leads.
 struct Admitted {
     port: WorkloadPort,
@@ -91,6 +128,7 @@ impl Inbound {
         let engine = Arc::new(Engine {
             plain: PlainPool::new(config.credentials.clone(), APP_TIMEOUT),
             handshakes: Semaphore::new(config.limits.handshakes),
+            gate: Arc::default(),
             config,
         });
         let (swept, ended) = (Arc::downgrade(&engine), engine.config.life.ended.clone());

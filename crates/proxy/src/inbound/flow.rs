@@ -8,7 +8,8 @@ use mesh::{Denial, InboundDecision, Protocol, View};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use super::{APP_TIMEOUT, Admitted, Engine, Peer};
+use super::gate::{self, Pass};
+use super::{APP_TIMEOUT, Admitted, Caller, Engine, Peer};
 use crate::access::{ClosedBy, Record};
 use crate::body;
 use crate::copy::copy_reporting;
@@ -22,41 +23,33 @@ use crate::serve;
 
 /// What is known of a connection before its bytes are carried.
 struct Connection {
-    peer: Peer,
+    caller: Caller,
     admitted: Admitted,
     record: Record,
+    view: Arc<View>,
 }
 
 impl Engine {
     /// A CONNECT of a peer.
-    pub(super) async fn flow(self: Arc<Self>, incoming: Incoming, peer: Peer) {
+    pub(super) async fn flow(self: Arc<Self>, incoming: Incoming, caller: Caller) {
         let authority = incoming.request.uri().authority().cloned();
         let Some((authority, port)) = authority.and_then(|authority| Some((authority.clone(), authority.port_u16()?)))
         else {
             return incoming.refuse(StatusCode::BAD_REQUEST, Vec::new());
         };
         let view = self.config.directory.view();
-        let (decision, admitted) = self.admit(&view, &peer, port);
-        let record = self.begin_flow(authority.to_string(), &view, &peer, decision);
+        let (decision, admitted) = self.admit(&view, &caller.peer, port);
+        let record = self.begin_flow(authority.to_string(), &view, &caller.peer, decision);
         let admitted = match admitted {
             Ok(admitted) => admitted,
             Err(denial) => {
                 refuse(incoming, denial);
-                return self.refused(record, denial);
+                return self.refused(record, denial, flag::DENIED);
             }
         };
-        let connection = Connection { peer, admitted, record };
+        let connection = Connection { caller, admitted, record, view };
         match connection.admitted.protocol {
-            Protocol::Tcp | Protocol::TcpServerFirst => match self.dial(&connection.admitted).await {
-                Ok(app) => match incoming.accept(Vec::new()) {
-                    Ok(io) => self.carry(io, app, connection.record).await,
-                    Err(error) => tracing::debug!(%error, "a peer went away before its flow was accepted"),
-                },
-                Err(error) => {
-                    refuse(incoming, Denial::EndpointUnreachable);
-                    self.unreachable(connection.record, &error);
-                }
-            },
+            Protocol::Tcp | Protocol::TcpServerFirst => Box::pin(self.opaque_flow(incoming, connection)).await,
             _ => match incoming.accept(Vec::new()) {
                 Ok(io) => self.connection(io, connection).await,
                 Err(error) => tracing::debug!(%error, "a peer went away before its flow was accepted"),
@@ -64,22 +57,45 @@ impl Engine {
         }
     }
 
+    /// A CONNECT to a port of opaque bytes: everything is decided before it is accepted, so that its peer learns why not.
+    async fn opaque_flow(&self, incoming: Incoming, mut connection: Connection) {
+        let pass = match self.guarded(&mut connection).await {
+            Ok(pass) => pass,
+            Err((denial, flag)) => {
+                refuse(incoming, denial);
+                return self.refused(connection.record, denial, flag);
+            }
+        };
+        match self.dial(&connection.admitted).await {
+            Ok(app) => match incoming.accept(Vec::new()) {
+                Ok(io) => self.carry(io, app, connection.record, pass).await,
+                Err(error) => tracing::debug!(%error, "a peer went away before its flow was accepted"),
+            },
+            Err(error) => {
+                refuse(incoming, Denial::EndpointUnreachable);
+                self.unreachable(connection.record, &error);
+            }
+        }
+    }
+
     /// A connection in plain text to one of the workload's own ports.
     pub(super) async fn plain_connection(self: Arc<Self>, accepted: Accepted, number: u16) {
-        let Accepted { stream, permit, .. } = accepted;
+        let Accepted { stream, permit, peer: source } = accepted;
         let view = self.config.directory.view();
         let (decision, admitted) = self.admit(&view, &Peer::Plain, number);
-        let local = stream.local_addr().map(|address| address.to_string()).unwrap_or_default();
-        let record = self.begin_flow(local, &view, &Peer::Plain, decision);
+        let local = stream.local_addr().ok();
+        let named = local.map(|address| address.to_string()).unwrap_or_default();
+        let record = self.begin_flow(named, &view, &Peer::Plain, decision);
         match admitted {
             Ok(admitted) => {
-                let connection = Connection { peer: Peer::Plain, admitted, record };
+                let caller = Caller { peer: Peer::Plain, source, dialled: local.map(|address| address.ip()) };
+                let connection = Connection { caller, admitted, record, view };
                 Box::pin(self.connection(stream, connection)).await;
             }
             Err(denial) => {
                 stream.abort();
                 drop(stream);
-                self.refused(record, denial);
+                self.refused(record, denial, flag::DENIED);
             }
         }
         drop(permit);
@@ -110,7 +126,11 @@ impl Engine {
     }
 
     /// The client of an undeclared port waits: the application is dialled, and the first byte from either side decides.
-    async fn silent<T: Captured>(self: Arc<Self>, mut io: T, connection: Connection) {
+    async fn silent<T: Captured>(self: Arc<Self>, mut io: T, mut connection: Connection) {
+        let pass = match self.guarded(&mut connection).await {
+            Ok(pass) => pass,
+            Err((denial, flag)) => return self.silent_refused(io, connection, denial, flag).await,
+        };
         let mut app = match self.dial(&connection.admitted).await {
             Ok(app) => app,
             Err(error) => {
@@ -135,31 +155,65 @@ impl Engine {
                 match sniff(&mut io, CLIENT_SILENCE).await {
                     Ok(sniffed) if sniffed.spoken != Spoken::Opaque => {
                         // Requests go over pooled connections; the one that was opened in vain just ends.
-                        drop(app);
+                        drop((app, pass));
                         self.http(Rewind::new(sniffed.first, io), connection).await;
                     }
-                    Ok(sniffed) => self.carry(Rewind::new(sniffed.first, io), app, connection.record).await,
+                    Ok(sniffed) => self.carry(Rewind::new(sniffed.first, io), app, connection.record, pass).await,
                     Err(error) => tracing::debug!(%error, "a connection failed"),
                 }
             }
             // The application spoke first, or one of the two ended: as it is.
-            Ok(_) => self.carry(io, Rewind::new(of_app.freeze(), app), connection.record).await,
+            Ok(_) => self.carry(io, Rewind::new(of_app.freeze(), app), connection.record, pass).await,
         }
     }
 
+    /// Nothing opaque may go to the application, so it is not dialled; what the client says may still be a request.
+    async fn silent_refused<T: Captured>(
+        self: Arc<Self>,
+        mut io: T,
+        connection: Connection,
+        denial: Denial,
+        flag: &'static str,
+    ) {
+        let mut first = BytesMut::with_capacity(1024);
+        let spoke = tokio::time::timeout(self.config.limits.header_timeout, io.read_buf(&mut first)).await;
+        if matches!(spoke, Ok(Ok(read)) if read > 0) {
+            let mut io = Rewind::new(first.freeze(), io);
+            return match sniff(&mut io, CLIENT_SILENCE).await {
+                Ok(sniffed) if sniffed.spoken != Spoken::Opaque => {
+                    self.http(Rewind::new(sniffed.first, io), connection).await;
+                }
+                _ => {
+                    io.abort();
+                    self.refused(connection.record, denial, flag);
+                }
+            };
+        }
+        io.abort();
+        self.refused(connection.record, denial, flag);
+    }
+
     async fn http<T: Captured>(self: Arc<Self>, io: T, connection: Connection) {
-        let (peer, number) = (connection.peer, connection.admitted.port.number);
+        let (caller, number) = (connection.caller, connection.admitted.port.number);
         let engine = self.clone();
         serve::serve(io, &self.config.limits, &self.config.life, move |request| {
-            let (engine, peer) = (engine.clone(), peer.clone());
-            Box::pin(async move { engine.request(request.map(body::incoming), peer, Some(number)).await })
+            let (engine, caller) = (engine.clone(), caller.clone());
+            Box::pin(async move { engine.request(request.map(body::incoming), caller, Some(number)).await })
         })
         .await;
     }
 
-    async fn opaque<T: Captured>(&self, io: T, connection: Connection) {
+    async fn opaque<T: Captured>(&self, io: T, mut connection: Connection) {
+        let pass = match self.guarded(&mut connection).await {
+            Ok(pass) => pass,
+            Err((denial, flag)) => {
+                io.abort();
+                drop(io);
+                return self.refused(connection.record, denial, flag);
+            }
+        };
         match self.dial(&connection.admitted).await {
-            Ok(app) => self.carry(io, app, connection.record).await,
+            Ok(app) => self.carry(io, app, connection.record, pass).await,
             Err(error) => {
                 io.abort();
                 drop(io);
@@ -168,13 +222,34 @@ impl Engine {
         }
     }
 
+    /// Whether policies and the connection pool have room for an opaque connection; the record learns why.
+    async fn guarded(&self, connection: &mut Connection) -> Result<Option<Pass>, (Denial, &'static str)> {
+        let Some(workload) = &connection.view.workload else { return Err((Denial::Draining, flag::DENIED)) };
+        let policy = &workload.config.inbound;
+        let facts = connection.caller.facts(connection.admitted.port.number);
+        let record = &mut connection.record;
+        match self.config.guard.admit_connection(policy, &facts).await {
+            Ok(admission) => {
+                record.reasons.extend(admission.reasons);
+                record.audit = admission.audit;
+            }
+            Err(refusal) => {
+                record.reasons.extend(refusal.reasons);
+                record.audit = refusal.audit;
+                return Err((refusal.denial, refusal.flag));
+            }
+        }
+        let pass = policy.pool.as_ref().map(|pool| self.gate.connection(pool)).transpose();
+        pass.map_err(|_| (Denial::Overloaded, gate::OVERFLOW))
+    }
+
     pub(super) async fn dial(&self, admitted: &Admitted) -> std::io::Result<TcpStream> {
         let stream = tokio::time::timeout(APP_TIMEOUT, TcpStream::connect(admitted.app)).await??;
         let _ = stream.set_nodelay(true);
         Ok(stream)
     }
 
-    async fn carry<A: Captured, B: Captured>(&self, mut io: A, mut app: B, mut record: Record) {
+    async fn carry<A: Captured, B: Captured>(&self, mut io: A, mut app: B, mut record: Record, pass: Option<Pass>) {
         self.config.recorder.opened(&record);
         let report = |moved| self.config.recorder.progressed(&mut record, moved);
         let outcome = copy_reporting(&mut io, &mut app, IDLE, report).await;
@@ -182,13 +257,13 @@ impl Engine {
             io.abort();
             app.abort();
         }
-        drop((io, app));
+        drop((io, app, pass));
         note_copy(&mut record, &outcome);
         self.config.recorder.closed(record);
     }
 
-    fn refused(&self, mut record: Record, denial: Denial) {
-        record.flags = flag::DENIED;
+    fn refused(&self, mut record: Record, denial: Denial, flag: &'static str) {
+        record.flags = flag;
         record.error = Some(denial.to_string());
         record.closed_by = ClosedBy::Us;
         record.retriable = denial.is_retriable();

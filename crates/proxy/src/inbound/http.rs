@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{Request, Response, StatusCode, Version};
-use mesh::{Denial, Failure, Protocol};
+use mesh::{Denial, Failure, InboundPolicy, Protocol, Reason, View};
 
-use super::{Admitted, Engine, Peer};
+use super::gate::{self, Pass};
+use super::{Admitted, Caller, Engine, Peer};
 use crate::access::{ClosedBy, OpenRecord};
 use crate::body::{self, Body, Tracked};
 use crate::fault::{Fault, flag};
+use crate::guard::{Admission, Facts, Refusal, ResponseHeaders};
 use crate::pool::plain::Speaks;
 use crate::upgrade::{self, Upgrade};
 use crate::{headers, reply};
@@ -17,7 +19,13 @@ use crate::{headers, reply};
 impl Engine {
     /// Carries a request to the application. `arrived` is the port that it arrived on; on the mTLS port, which serves
     /// all ports, the peer's sidecar names it.
-    pub(super) async fn request(&self, mut request: Request<Body>, peer: Peer, arrived: Option<u16>) -> Response<Body> {
+    pub(super) async fn request(
+        &self,
+        mut request: Request<Body>,
+        caller: Caller,
+        arrived: Option<u16>,
+    ) -> Response<Body> {
+        let peer = &caller.peer;
         let named = request.headers().get(headers::PORT).and_then(|value| value.to_str().ok()?.parse().ok());
         let authority = headers::authority(&request);
         let port = arrived.or(named).or(authority.as_ref().and_then(http::uri::Authority::port_u16));
@@ -25,8 +33,8 @@ impl Engine {
             return reply::text(StatusCode::BAD_REQUEST, "the request names no host or no port");
         };
         let view = self.config.directory.view();
-        let (decision, admitted) = self.admit(&view, &peer, port);
-        let mut record = self.begin("http", authority.to_string(), &view, &peer);
+        let (decision, admitted) = self.admit(&view, peer, port);
+        let mut record = self.begin("http", authority.to_string(), &view, peer);
         record.request(&request);
         record.revision = decision.revision;
         record.reasons = decision.reasons;
@@ -36,12 +44,12 @@ impl Engine {
         headers::strip_claims(request.headers_mut());
         headers::forwarded_proto(request.headers_mut());
         record.request_id = headers::request_id(request.headers_mut());
-        if let Peer::Mutual(peer) = &peer {
+        if let Peer::Mutual(peer) = peer {
             let svid = self.config.credentials.svid();
             headers::rewrite_xfcc(request.headers_mut(), svid.as_ref().map(|svid| svid.id()), peer);
         }
         let grpc = reply::is_grpc(request.headers());
-        let speaks = admitted.as_ref().map_or(Speaks::Http1, |admitted| speaks(admitted, &request, &peer));
+        let speaks = admitted.as_ref().map_or(Speaks::Http1, |admitted| speaks(admitted, &request, peer));
         let received = Arc::new(AtomicU64::new(0));
         let (counted, count) = (received.clone(), received);
         let request =
@@ -52,9 +60,19 @@ impl Engine {
             Ok(admitted) => admitted,
             Err(denial) => return deny(denial, record, grpc),
         };
-        record.note(|record| record.upstream = admitted.app.to_string());
+        let facts = caller.facts(admitted.port.number);
+        let guarded = Box::pin(self.guarded_request(&view, &facts, request, speaks)).await;
+        let Guarded { request, response_headers, reasons, audit, pass } = match guarded {
+            Ok(guarded) => guarded,
+            Err(refusal) => return refused(*refusal, record),
+        };
+        record.note(|record| {
+            record.upstream = admitted.app.to_string();
+            record.reasons.extend(reasons);
+            record.audit = audit;
+        });
         if let Some(protocol) = protocol {
-            let upgrade = Upgrade { request, protocol, authority, record, hold: Box::new(()) };
+            let upgrade = Upgrade { request, protocol, authority, record, hold: Box::new(pass) };
             return self.upgrade(&admitted, upgrade, grpc).await;
         }
         match self.plain.send(request, admitted.app, &authority, speaks).await {
@@ -63,6 +81,7 @@ impl Engine {
                 let (mut head, incoming) = answer.response.into_parts();
                 headers::strip_hop(&mut head.headers);
                 headers::strip_claims(&mut head.headers);
+                response_headers.apply(&mut head.headers);
                 record.note(|record| {
                     record.status = head.status.as_u16();
                     record.grpc_status = body::grpc_status(&head.headers);
@@ -70,7 +89,7 @@ impl Engine {
                 let lease = answer.lease;
                 let body = Tracked::wrap(body::incoming(incoming), move |ending| {
                     record.finish(&ending);
-                    drop(lease);
+                    drop((lease, pass));
                 });
                 Response::from_parts(head, body)
             }
@@ -78,7 +97,38 @@ impl Engine {
     }
 }
 
+/// A request that policies let through and that there is room for.
+struct Guarded {
+    request: Request<Body>,
+    response_headers: ResponseHeaders,
+    reasons: Vec<Reason>,
+    audit: bool,
+    pass: Option<Pass>,
+}
+
 impl Engine {
+    async fn guarded_request(
+        &self,
+        view: &View,
+        facts: &Facts,
+        request: Request<Body>,
+        speaks: Speaks,
+    ) -> Result<Guarded, Box<Refusal>> {
+        let grpc = reply::is_grpc(request.headers());
+        let nothing = InboundPolicy::default();
+        let policy = view.workload.as_ref().map_or(&nothing, |workload| &workload.config.inbound);
+        let admission = self.config.guard.admit(policy, facts, request).await?;
+        let Admission { request, response_headers, reasons, audit } = admission;
+        let pass = match &policy.pool {
+            None => None,
+            Some(pool) => match self.gate.request(pool, speaks == Speaks::Http1).await {
+                Ok(pass) => Some(pass),
+                Err(_) => return Err(Box::new(overflow(reasons, audit, grpc))),
+            },
+        };
+        Ok(Guarded { request, response_headers, reasons, audit, pass })
+    }
+
     /// Asks the application for an upgrade, on a connection of its own.
     async fn upgrade(&self, admitted: &Admitted, upgrade: Upgrade, grpc: bool) -> Response<Body> {
         match self.dial(admitted).await {
@@ -99,6 +149,29 @@ fn speaks(admitted: &Admitted, request: &Request<Body>, peer: &Peer) -> Speaks {
         (_, Peer::Plain) if request.version() == Version::HTTP_2 => Speaks::Http2,
         _ => Speaks::Http1,
     }
+}
+
+/// There is no room at the application.
+fn overflow(reasons: Vec<Reason>, audit: bool, grpc: bool) -> Refusal {
+    let denial = Denial::Overloaded;
+    let response = reply::denied(StatusCode::SERVICE_UNAVAILABLE, denial, "upstream connect error or overflow", grpc);
+    Refusal { response, denial, flag: gate::OVERFLOW, reasons, audit }
+}
+
+/// The guard's answer goes to the client.
+fn refused(refusal: Refusal, mut record: OpenRecord) -> Response<Body> {
+    let Refusal { response, denial, flag, reasons, audit } = refusal;
+    record.note(|record| {
+        record.status = response.status().as_u16();
+        record.grpc_status = body::grpc_status(response.headers());
+        record.flags = flag;
+        record.error = Some(denial.to_string());
+        record.closed_by = ClosedBy::Us;
+        record.retriable = denial.is_retriable();
+        record.reasons.extend(reasons);
+        record.audit = audit;
+    });
+    response.map(|body| Tracked::wrap(body, move |ending| record.finish(&ending)))
 }
 
 fn deny(denial: Denial, mut record: OpenRecord, grpc: bool) -> Response<Body> {

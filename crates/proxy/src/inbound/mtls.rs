@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Method;
 use identity::PeerPolicy;
 
-use super::{Engine, Peer};
+use super::{Caller, Engine, Peer};
 use crate::body::chain;
 use crate::h2body::{self, H2Body};
 use crate::hbone::{self, Incoming, Settings};
@@ -17,6 +17,7 @@ impl Engine {
     /// Ends TLS and serves the peer until it goes, or until its identity runs out.
     pub(super) async fn mtls(self: Arc<Self>, accepted: Accepted) {
         let limits = &self.config.limits;
+        let (source, dialled) = (accepted.peer, accepted.stream.local_addr().ok().map(|address| address.ip()));
         let handshake = async {
             let _turn = self.handshakes.acquire().await.ok()?;
             let config = self.config.credentials.server_config(PeerPolicy::AnyKnown, &[b"h2"]);
@@ -39,10 +40,11 @@ impl Engine {
             ..Settings::default()
         };
         let drain = self.config.life.draining.child_token();
-        let (engine, proven) = (self.clone(), Peer::Mutual(peer.clone()));
+        let caller = Caller { peer: Peer::Mutual(peer.clone()), source, dialled };
+        let engine = self.clone();
         let serve = hbone::serve(stream, &settings, drain.clone(), move |incoming| {
-            let (engine, proven) = (engine.clone(), proven.clone());
-            async move { engine.incoming(incoming, proven).await }
+            let (engine, caller) = (engine.clone(), caller.clone());
+            async move { engine.incoming(incoming, caller).await }
         });
         tokio::pin!(serve);
         let result = tokio::select! {
@@ -60,13 +62,13 @@ impl Engine {
         drop(accepted.permit);
     }
 
-    async fn incoming(self: Arc<Self>, incoming: Incoming, peer: Peer) {
+    async fn incoming(self: Arc<Self>, incoming: Incoming, caller: Caller) {
         if incoming.request.method() == Method::CONNECT {
-            return Box::pin(self.flow(incoming, peer)).await;
+            return Box::pin(self.flow(incoming, caller)).await;
         }
         let Incoming { request, body, mut respond, .. } = incoming;
         let body = H2Body::wrap(body, request.headers());
-        let answer = Box::pin(self.request(request.map(|()| body), peer, None));
+        let answer = Box::pin(self.request(request.map(|()| body), caller, None));
         let response = tokio::select! {
             response = answer => response,
             // The peer gave up: so does the request to the application, and its record says so.

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod inbound;
+#[cfg(test)]
 mod remote;
 #[cfg(test)]
 mod security;

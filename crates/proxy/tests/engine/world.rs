@@ -16,6 +16,7 @@ use identity::{ClusterCa, Credentials, PeerPolicy, Svid, TrustBundles};
 use mesh::*;
 use proxy::access::{Record, Recorder};
 use proxy::body::{self, Body};
+use proxy::guard::Guard;
 use proxy::hbone;
 use proxy::inbound::{AppPort, Inbound, InboundConfig};
 use proxy::listen::{Lifecycle, Limits};
@@ -239,10 +240,19 @@ impl Server {
         let (view, directory) = watch::channel(Arc::new(view.0));
         let (recorder, records) = recorder();
         let life = Lifecycle::default();
+        let outbound = Outbound::start(OutboundConfig {
+            directory: Arc::new(directory.clone()),
+            credentials: credentials.clone(),
+            resolver: Arc::new(SystemResolver),
+            recorder: recorder.clone(),
+            life: life.clone(),
+            namespace: Namespace::new("default").unwrap(),
+        });
         let config = InboundConfig {
             directory: Arc::new(directory),
             credentials,
             recorder,
+            guard: Guard::new(outbound),
             life: life.clone(),
             limits: Limits::default(),
             ports: vec![AppPort { number: PORT, app, protocol: Protocol::Auto }],

@@ -1,0 +1,82 @@
+//! What refused clients get.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, SERVER, WWW_AUTHENTICATE};
+use http::{HeaderMap, Response, StatusCode};
+use mesh::Denial;
+
+use crate::body::{self, Body};
+use crate::headers::DENIAL;
+
+use super::tokens::TokenError;
+
+/// A refusal in the client's words: gRPC wants its status in headers.
+pub(super) fn refusal(status: StatusCode, denial: Denial, message: &str, grpc: bool) -> Response<Body> {
+    let mut response = if grpc {
+        let mut response = Response::new(body::empty());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        response.headers_mut().insert("grpc-status", HeaderValue::from_static(grpc_code(status)));
+        put(response.headers_mut(), HeaderName::from_static("grpc-message"), message);
+        response
+    } else {
+        let mut response = Response::new(body::full(message.to_owned()));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        response
+    };
+    sign(&mut response, denial);
+    response
+}
+
+/// Says who answered and why.
+pub(super) fn sign(response: &mut Response<Body>, denial: Denial) {
+    response.headers_mut().insert(SERVER, HeaderValue::from_static("isthmus"));
+    response.headers_mut().insert(DENIAL, HeaderValue::from_static(denial.as_str()));
+}
+
+/// The answer to a token that is not accepted. `url` is what was asked for.
+pub(super) fn bad_token(error: &TokenError, url: &str, grpc: bool) -> Response<Body> {
+    let mut response = refusal(error.status, Denial::TokenInvalid, &error.text, grpc);
+    let plain: String = url.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).collect();
+    let challenge = format!("Bearer realm=\"{plain}\", error=\"invalid_token\"");
+    put(response.headers_mut(), WWW_AUTHENTICATE, &challenge);
+    response
+}
+
+/// The answer that an authorizer wrote.
+pub(super) fn written(status: StatusCode, headers: HeaderMap, text: Bytes, grpc: bool) -> Response<Body> {
+    if grpc {
+        let mut response = refusal(status, Denial::Policy, &String::from_utf8_lossy(&text), grpc);
+        for (name, value) in headers.iter().filter(|(name, _)| **name != CONTENT_TYPE) {
+            response.headers_mut().append(name.clone(), value.clone());
+        }
+        return response;
+    }
+    let mut response = Response::new(body::full(text));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    sign(&mut response, Denial::Policy);
+    response
+}
+
+/// Sets a header to a text of which only what headers hold is kept.
+pub(super) fn put(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    let plain: String = text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
+    if let Ok(value) = HeaderValue::from_str(&plain) {
+        headers.insert(name, value);
+    }
+}
+
+/// "HTTP to gRPC status code mapping", but for limits: they are RESOURCE_EXHAUSTED, because UNAVAILABLE asks clients to
+/// come back at once.
+fn grpc_code(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::BAD_REQUEST => "13",
+        StatusCode::UNAUTHORIZED => "16",
+        StatusCode::FORBIDDEN => "7",
+        StatusCode::NOT_FOUND => "12",
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYLOAD_TOO_LARGE => "8",
+        StatusCode::GATEWAY_TIMEOUT => "4",
+        _ => "14",
+    }
+}
