@@ -34,11 +34,11 @@ pub struct Draw<'a> {
     /// Grows by one with each pick of the destination, for round robin.
     pub turn: u64,
     /// Tables that are ready, by the number of the tier; without them they are built for each pick.
-    pub tables: Option<&'a Tables>,
+    pub tables: Option<&'a Tables<'a>>,
 }
 
 /// Gives the table of a tier, see [`hash_ring`].
-pub type Tables = dyn Fn(usize, &Tier) -> Option<Arc<HashRing>> + Send + Sync;
+pub type Tables<'a> = dyn Fn(usize, &Tier) -> Option<Arc<HashRing>> + 'a;
 
 impl From<u64> for Draw<'_> {
     fn from(entropy: u64) -> Self {

@@ -120,7 +120,7 @@ fn maglev(size: u64, members: &[HashMember]) -> Vec<u32> {
 
 /// The first prime that is not less.
 fn prime_from(number: u64) -> u64 {
-    let is_prime = |n: u64| n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0);
+    let is_prime = |n: u64| n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d));
     (number..).find(|n| is_prime(*n)).unwrap_or(number)
 }
 

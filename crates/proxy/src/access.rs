@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mesh::{Labels, Reason, RouteDecision, ServiceName, SpiffeId, Workload};
+use mesh::{Labels, Reason, RouteDecision, RouteOutcome, ServiceName, SpiffeId, Workload};
 use serde::Serialize;
 
 use crate::body::{BodyOutcome, Ending};
@@ -183,6 +183,12 @@ pub struct Record {
     /// The service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceName>,
+    /// The rule that matched: object and path.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub route: String,
+    /// The destination in Istio's words: `outbound|9080|v1|reviews.default.svc.cluster.local`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub upstream_cluster: String,
     /// The address or the service port that was dialled.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub upstream: String,
@@ -234,6 +240,8 @@ impl Record {
             source: Party::default(),
             destination: Party::default(),
             service: None,
+            route: String::new(),
+            upstream_cluster: String::new(),
             upstream: String::new(),
             gateways: None,
             attempts: 0,
@@ -254,6 +262,8 @@ impl Record {
         self.revision = decision.revision;
         self.reasons = decision.reasons.clone();
         self.service = decision.service.clone();
+        self.route = decision.rule.as_ref().map(|rule| rule.origin.to_string()).unwrap_or_default();
+        self.upstream_cluster = upstream_cluster(decision);
     }
 
     /// Takes over the head of a request.
@@ -267,6 +277,11 @@ impl Record {
         }
     }
 
+    /// Sets the response flag; that a delay was put in stays.
+    pub fn flag(&mut self, flag: &'static str) {
+        self.flags = if self.flags.split(',').any(|one| one == flag::DELAY) { flag::delayed(flag) } else { flag };
+    }
+
     /// The bytes sent and received since this was asked last.
     pub(crate) fn uncounted(&mut self) -> [u64; 2] {
         let carried = [self.bytes_sent, self.bytes_received];
@@ -277,6 +292,28 @@ impl Record {
     /// How long it has taken so far.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
+    }
+}
+
+/// Istio's name of the cluster that a decision leads to.
+fn upstream_cluster(decision: &RouteDecision) -> String {
+    match (&decision.outcome, &decision.service) {
+        (RouteOutcome::Passthrough, _) => "PassthroughCluster".to_owned(),
+        (RouteOutcome::Refuse, _) if decision.reasons.contains(&Reason::NotInMesh) => "BlackHoleCluster".to_owned(),
+        (RouteOutcome::Forward { .. }, Some(service)) => {
+            let subset = decision.subset.as_deref().unwrap_or_default();
+            format!("outbound|{}|{subset}|{}", decision.port, host_of(service))
+        }
+        _ => String::new(),
+    }
+}
+
+/// The host that metrics and logs name a service by.
+pub(crate) fn host_of(service: &ServiceName) -> String {
+    if service.is_entry() {
+        service.name().to_owned()
+    } else {
+        format!("{}.{}.svc.cluster.local", service.name(), service.namespace())
     }
 }
 
@@ -357,12 +394,12 @@ impl OpenRecord {
             match &ending.outcome {
                 BodyOutcome::Complete => {}
                 BodyOutcome::Broken(error) => {
-                    record.flags = flag::BROKEN;
+                    record.flag(flag::BROKEN);
                     record.error = Some(error.clone());
                     record.closed_by = ClosedBy::Upstream;
                 }
                 BodyOutcome::Abandoned => {
-                    record.flags = flag::CLIENT;
+                    record.flag(flag::CLIENT);
                     record.closed_by = ClosedBy::Downstream;
                 }
             }
@@ -383,7 +420,7 @@ impl OpenRecord {
 impl Drop for OpenRecord {
     fn drop(&mut self) {
         self.note(|record| {
-            record.flags = flag::CLIENT;
+            record.flag(flag::CLIENT);
             record.closed_by = ClosedBy::Downstream;
         });
         self.hand_over();

@@ -5,6 +5,7 @@
 
 mod replay;
 
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -25,6 +26,9 @@ pub enum BodyError {
     /// The peer of an h2 stream broke it off.
     #[error("the peer reset the stream")]
     H2(#[from] h2::Error),
+    /// The request took longer than it may.
+    #[error("the request timed out")]
+    Timeout,
     /// The request is being sent again, so this copy of its body is void.
     #[error("the attempt was superseded")]
     Superseded,
@@ -46,6 +50,44 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 /// What a hyper peer sends.
 pub fn incoming(body: Incoming) -> Body {
     if body.is_end_stream() { empty() } else { body.map_err(BodyError::Hyper).boxed_unsync() }
+}
+
+/// Breaks a body off at a deadline.
+pub struct Timed {
+    inner: Body,
+    deadline: Pin<Box<dyn Future<Output = ()> + Send>>,
+    over: bool,
+}
+
+impl Timed {
+    /// Wraps `inner`, which ends with [`BodyError::Timeout`] when `deadline` comes before its end.
+    pub fn wrap(inner: Body, deadline: impl Future<Output = ()> + Send + 'static) -> Body {
+        Self { inner, deadline: Box::pin(deadline), over: false }.boxed_unsync()
+    }
+}
+
+impl HttpBody for Timed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(polled) = Pin::new(&mut self.inner).poll_frame(cx) {
+            return Poll::Ready(polled);
+        }
+        if self.over || self.deadline.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.over = true;
+        Poll::Ready(Some(Err(BodyError::Timeout)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
 }
 
 /// How a body ended.

@@ -25,8 +25,34 @@ pub mod flag {
     pub const RETRIES: &str = "URX";
     /// The client went away.
     pub const CLIENT: &str = "DC";
+    /// Nothing went wrong that has a flag: a proxy answered as it was told to.
+    pub const NONE: &str = "-";
     /// A policy denies it.
     pub const DENIED: &str = "UAEX";
+    /// A limit of the destination was reached.
+    pub const OVERFLOW: &str = "UO";
+    /// A rule put a delay in.
+    pub const DELAY: &str = "DI";
+    /// A rule put a fault in.
+    pub const ABORT: &str = "FI";
+
+    /// A flag together with [`DELAY`], in Envoy's order.
+    pub fn delayed(flag: &'static str) -> &'static str {
+        match flag {
+            ABORT => "DI,FI",
+            CLIENT => "DI,DC",
+            RETRIES => "DI,URX",
+            DENIED => "DI,UAEX",
+            NO_UPSTREAM => "UH,DI",
+            TIMEOUT => "UT,DI",
+            RESET => "UR,DI",
+            UPSTREAM_FAILURE => "UF,DI",
+            BROKEN => "UC,DI",
+            OVERFLOW => "UO,DI",
+            NO_ROUTE => "NR,DI",
+            _ => DELAY,
+        }
+    }
 }
 
 /// One failed attempt.
@@ -59,12 +85,34 @@ impl Fault {
         let flag = match denial {
             Denial::Policy | Denial::SourceMismatch | Denial::MtlsRequired | Denial::MtlsDisabled => flag::DENIED,
             Denial::NoEndpoint | Denial::ClusterUnreachable => flag::NO_UPSTREAM,
-            Denial::NotExported | Denial::UnknownPort | Denial::ClusterUnknown => flag::NO_ROUTE,
+            Denial::NotExported | Denial::UnknownPort | Denial::ClusterUnknown | Denial::NoRoute => flag::NO_ROUTE,
             _ => flag::UPSTREAM_FAILURE,
         };
         // A denial that nobody else would lift is final; the retry rule knows no such failure but a timeout.
         let failure = if denial.is_retriable() { Failure::Refused } else { Failure::Timeout };
         Self { failure, flag, message: message.into(), denial: Some(denial) }
+    }
+
+    /// The host is not in the registry and nothing else may be reached (Istio: BlackHoleCluster).
+    pub fn black_hole(message: String) -> Self {
+        Self { failure: Failure::Timeout, flag: flag::NONE, message, denial: None }
+    }
+
+    /// A limit of the destination was reached; as with Envoy that is final.
+    pub fn overflow(what: &str) -> Self {
+        let message = format!("upstream overflow: {what}");
+        Self { failure: Failure::Timeout, flag: flag::OVERFLOW, message, denial: None }
+    }
+
+    /// The request took longer than it may.
+    pub fn timeout(timeout: std::time::Duration) -> Self {
+        let message = format!("upstream request timeout: no answer within {} ms", timeout.as_millis());
+        Self { failure: Failure::Timeout, flag: flag::TIMEOUT, message, denial: None }
+    }
+
+    /// One attempt took longer than it may.
+    pub fn tried_too_long(timeout: std::time::Duration) -> Self {
+        Self { failure: Failure::TriedTooLong, ..Self::timeout(timeout) }
     }
 
     /// Reads the denial of an answer that a proxy made itself.
@@ -112,6 +160,8 @@ impl Fault {
             Some(Denial::Policy | Denial::SourceMismatch | Denial::MtlsRequired | Denial::MtlsDisabled) => {
                 StatusCode::FORBIDDEN
             }
+            Some(Denial::NoRoute) => StatusCode::NOT_FOUND,
+            _ if self.flag == flag::NONE => StatusCode::BAD_GATEWAY,
             _ if self.flag == flag::TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }

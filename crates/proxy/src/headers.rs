@@ -83,7 +83,12 @@ pub fn request_id(headers: &mut HeaderMap) -> String {
 
 /// Says how the client came, unless a proxy before us did.
 pub fn forwarded_proto(headers: &mut HeaderMap) {
-    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    forwarded_scheme(headers, "http");
+}
+
+/// Says that the client came by this scheme, unless a proxy before us did.
+pub fn forwarded_scheme(headers: &mut HeaderMap, scheme: &'static str) {
+    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
 }
 
 /// The authority that a request is for: of its URI, else its `host`.

@@ -31,6 +31,8 @@ pub mod peers;
 
 pub mod detect;
 
+pub mod sni;
+
 pub mod body;
 
 mod h2body;

@@ -2,6 +2,8 @@
 //!
 //! The number of series is bounded: once [`SERIES_MAX`] label sets are in use, further ones lose what tells peers apart.
 
+mod policy;
+
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +13,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::access::{Party, Record, Reporter, workload_of};
+use crate::access::{Party, Record, Reporter, host_of, workload_of};
+
+pub use policy::{Happening, PolicyMetrics};
 
 /// The most label sets of one process.
 pub const SERIES_MAX: usize = 1000;
@@ -71,6 +75,8 @@ pub struct Metrics {
     received: Family<ConnectionLabels, Counter>,
     opened: Family<ConnectionLabels, Counter>,
     closed: Family<ConnectionLabels, Counter>,
+    /// What traffic policies did.
+    pub policy: PolicyMetrics,
     seen: Arc<Mutex<HashSet<u64>>>,
     hasher: RandomState,
 }
@@ -87,6 +93,7 @@ impl Default for Metrics {
             received: Family::default(),
             opened: Family::default(),
             closed: Family::default(),
+            policy: PolicyMetrics::default(),
             seen: Arc::default(),
             hasher: RandomState::new(),
         }
@@ -108,6 +115,12 @@ impl Metrics {
         );
         registry.register("istio_tcp_connections_opened", "TCP connections opened", self.opened.clone());
         registry.register("istio_tcp_connections_closed", "TCP connections closed", self.closed.clone());
+        self.policy.register(registry);
+    }
+
+    /// Adds one to what traffic policies did.
+    pub fn happened(&self, happening: Happening, service: &str) {
+        self.policy.count(happening, service);
     }
 
     pub(crate) fn request(&self, record: &Record) {
@@ -175,9 +188,12 @@ fn connection_labels(record: &Record) -> ConnectionLabels {
         (false, Reporter::Source) => UNKNOWN,
     };
     if let Some(service) = &record.service {
-        labels.destination_service = format!("{}.{}.svc.cluster.local", service.name(), service.namespace());
+        labels.destination_service = host_of(service);
         service.name().clone_into(&mut labels.destination_service_name);
         labels.destination_service_namespace = service.namespace().to_string();
+    } else if matches!(record.upstream_cluster.as_str(), "PassthroughCluster" | "BlackHoleCluster") {
+        labels.destination_service.clone_from(&record.upstream_cluster);
+        labels.destination_service_name.clone_from(&record.upstream_cluster);
     }
     labels
 }

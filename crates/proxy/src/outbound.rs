@@ -6,14 +6,22 @@
 
 mod arrival;
 mod attempt;
+mod connect;
 mod decide;
+mod destinations;
+mod edits;
+mod exchange;
+mod forward;
 mod http;
+mod limits;
+mod mirror;
+mod names;
 mod own;
 mod stream;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -27,19 +35,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Party, Recorder};
 use crate::balance::{Aside, LoadTable};
-use crate::fault::Fault;
 use crate::hbone::Outer;
 use crate::listen::{Lifecycle, Limits};
 use crate::pool::dial::{LocalKey, RemoteKey};
+use crate::pool::direct::DirectPool;
 use crate::pool::gateways::Gateways;
 use crate::pool::http::HttpConnection;
-use crate::pool::plain::PlainPool;
 use crate::pool::{Policy, Pool};
 use crate::resolve::Resolve;
+use crate::tls::Originator;
 
 pub use arrival::{Arrival, EndpointRow, Question};
 pub use stream::Captured;
 pub(crate) use stream::{IDLE, note_copy};
+
+use arrival::Way;
+use destinations::Destinations;
+use mirror::Mirrors;
+use names::Names;
 
 /// Where views come from; the sidecar's discovery client, or a fixed view in tests.
 pub trait Directory: Send + Sync + 'static {
@@ -93,13 +106,18 @@ struct Engine {
     /// Opaque flows to sidecars of the own cluster.
     opaque: Pool<LocalKey, Outer>,
     gateways: Gateways,
-    plain: PlainPool,
+    /// Servers without a sidecar.
+    direct: DirectPool,
+    destinations: Destinations,
+    names: Names,
+    mirrors: Mirrors,
 }
 
 /// What load and failures are remembered under.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum TargetKey {
     Local(SocketAddr),
+    Named(String, u16),
     Remote(RemoteKey),
 }
 
@@ -107,7 +125,11 @@ impl std::fmt::Display for TargetKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Local(address) => write!(f, "{address}"),
-            Self::Remote(key) => write!(f, "{}/{}", key.cluster, key.group.service_account),
+            Self::Named(host, port) => write!(f, "{host}:{port}"),
+            Self::Remote(key) => {
+                write!(f, "{}/{}", key.cluster, key.group.service_account)?;
+                key.group.labels.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+            }
         }
     }
 }
@@ -116,7 +138,7 @@ impl TargetKey {
     fn of(decision: &RouteDecision, target: &Target) -> Option<Self> {
         match target {
             Target::Local { address, .. } => Some(Self::Local(*address)),
-            Target::Named { .. } => None,
+            Target::Named { host, port, .. } => Some(Self::Named(host.clone(), *port)),
             Target::Remote { .. } => remote_key(decision, target).map(Self::Remote),
         }
     }
@@ -130,9 +152,6 @@ fn remote_key(decision: &RouteDecision, target: &Target) -> Option<RemoteKey> {
 
 /// How often unused connections are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
-
-/// Of a host outside the mesh no more addresses than these are tried: each may cost a connect timeout.
-const ADDRESSES_MAX: usize = 3;
 
 impl Outbound {
     /// Starts the engine; no connection is made before one is needed.
@@ -150,7 +169,10 @@ impl Outbound {
             paths,
             opaque: Pool::new(Policy::SHARED),
             gateways,
-            plain: PlainPool::new(config.credentials.clone(), mesh::CONNECT_TIMEOUT),
+            direct: DirectPool::new(config.credentials.clone(), Originator::new()),
+            destinations: Destinations::default(),
+            names: Names::default(),
+            mirrors: Mirrors::default(),
             config,
         });
         let (swept, ended) = (Arc::downgrade(&engine), engine.config.life.ended.clone());
@@ -163,17 +185,26 @@ impl Outbound {
         Self(engine)
     }
 
-    /// The endpoints that the proxy has to do with right now, for the debug pages.
+    /// The endpoints that the proxy has to do with right now: those that are busy, ejected or set aside, and those with
+    /// a past.
     pub fn endpoints(&self) -> Vec<EndpointRow> {
-        let row = |(key, active): (TargetKey, u32)| EndpointRow {
-            service: String::new(),
-            aside: self.0.aside.is_aside(&key),
+        let mut busy: BTreeMap<TargetKey, u32> = self.0.load.snapshot().into_iter().collect();
+        let row = |service: String, key: &TargetKey, active, ejected, ejections| EndpointRow {
+            service,
             endpoint: key.to_string(),
             active,
-            ejected: false,
-            ejections: 0,
+            ejected,
+            ejections,
+            aside: self.0.aside.is_aside(key),
         };
-        let mut rows: Vec<EndpointRow> = self.0.load.snapshot().into_iter().map(row).collect();
+        let mut rows = Vec::new();
+        for destination in self.0.destinations.all() {
+            for (key, ejected, ejections) in destination.pasts() {
+                let active = busy.remove(&key).unwrap_or(0);
+                rows.push(row(destination.key.to_string(), &key, active, ejected, ejections));
+            }
+        }
+        rows.extend(busy.iter().map(|(key, active)| row(String::new(), key, *active, false, 0)));
         rows.sort();
         rows
     }
@@ -210,19 +241,12 @@ pub struct PoolEntry {
 }
 
 impl Engine {
-    /// The addresses of a host outside the mesh to try in turn, at least one.
-    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        if let Ok(ip) = host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, port)]);
+    /// Where a request or flow came from, as records name it: the workload, or the client of a gateway.
+    fn source(&self, way: &Way) -> Party {
+        match way {
+            Way::Gateway(_) => way.peer().map(|peer| self.party_of(Some(&peer.id))).unwrap_or_default(),
+            _ => self.own(),
         }
-        let resolved = self.config.resolver.resolve(host, port).await;
-        let mut addresses = resolved.map_err(|error| Fault::connect(format!("{host} cannot be resolved: {error}")))?;
-        if addresses.is_empty() {
-            return Err(Fault::connect(format!("{host} has no address")));
-        }
-        addresses.truncate(ADDRESSES_MAX);
-        Ok(addresses)
     }
 
     /// The workload, as records name it.
@@ -237,7 +261,9 @@ impl Engine {
         self.remote.sweep();
         self.opaque.sweep();
         self.gateways.sweep();
-        self.plain.sweep();
+        self.direct.sweep();
+        self.destinations.sweep();
+        self.names.sweep();
         self.aside.sweep();
     }
 }

@@ -4,8 +4,10 @@
 //! dials when none has, and shares the least busy one when no more may be dialled.
 
 pub mod dial;
+pub mod direct;
 pub mod gateways;
 pub mod http;
+pub mod origin;
 pub mod plain;
 
 use std::collections::HashMap;

@@ -23,9 +23,34 @@ pub fn text(status: StatusCode, message: &str) -> Response<Body> {
     build(status, None, message, false)
 }
 
+/// An answer with a short text, in the form that the client understands.
+pub fn text_or_grpc(status: StatusCode, message: &str, grpc: bool) -> Response<Body> {
+    build(status, None, message, grpc)
+}
+
 /// A refusal of a proxy in front of an application; its peer reads the reason from the header.
 pub fn denied(status: StatusCode, denial: Denial, message: &str, grpc: bool) -> Response<Body> {
     build(status, Some(denial), message, grpc)
+}
+
+/// An answer with these bytes, as a rule says.
+pub fn direct(status: StatusCode, bytes: &[u8]) -> Response<Body> {
+    let mut response = Response::new(body::full(bytes.to_vec()));
+    *response.status_mut() = status;
+    if !bytes.is_empty() {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    response
+}
+
+/// A gRPC status without a message of the server.
+pub fn grpc(code: u32, message: &'static str) -> Response<Body> {
+    let mut response = Response::new(body::empty());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(code));
+    headers.insert("grpc-message", HeaderValue::from_static(message));
+    response
 }
 
 fn build(status: StatusCode, denial: Option<Denial>, message: &str, grpc: bool) -> Response<Body> {
@@ -52,12 +77,18 @@ fn build(status: StatusCode, denial: Option<Denial>, message: &str, grpc: bool) 
     response
 }
 
-/// The mapping of gRPC over HTTP/2, "HTTP to gRPC status code mapping".
+/// The mapping of gRPC over HTTP/2, "HTTP to gRPC status code mapping", which Envoy uses as well.
 fn grpc_code(status: StatusCode) -> HeaderValue {
     HeaderValue::from_static(match status {
-        StatusCode::FORBIDDEN => "7",
-        StatusCode::GATEWAY_TIMEOUT => "4",
         StatusCode::BAD_REQUEST => "13",
-        _ => "14",
+        StatusCode::UNAUTHORIZED => "16",
+        StatusCode::FORBIDDEN => "7",
+        StatusCode::NOT_FOUND => "12",
+        // Also for timeouts: the client's own deadline is what `deadline-exceeded` tells.
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => "14",
+        _ => "2",
     })
 }

@@ -5,10 +5,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::{Body, BodyError};
 
@@ -46,6 +48,10 @@ struct Shared {
     bytes: u64,
     /// The attempt that may read; older ones are void.
     attempt: u64,
+    /// Those who want a copy of the whole body.
+    copies: Vec<oneshot::Sender<Option<Bytes>>>,
+    /// Cancelled when the whole body was read, or can no longer be.
+    over: CancellationToken,
 }
 
 /// The body of one request across its attempts. Bodies longer than [`REPLAY_MAX`] pass, but only once.
@@ -55,7 +61,8 @@ impl Replay {
     /// Takes over the body of a request.
     pub fn new(source: Body) -> Self {
         let ended = source.is_end_stream();
-        Self(Arc::new(Mutex::new(Shared {
+        let over = CancellationToken::new();
+        let replay = Self(Arc::new(Mutex::new(Shared {
             source,
             kept: VecDeque::new(),
             kept_bytes: 0,
@@ -65,7 +72,29 @@ impl Replay {
             ended,
             bytes: 0,
             attempt: 0,
-        })))
+            copies: Vec::new(),
+            over: over.clone(),
+        })));
+        if ended {
+            over.cancel();
+        }
+        replay
+    }
+
+    /// A copy of the whole body once it was read; `None` when it is longer than [`REPLAY_MAX`] or broke off.
+    pub fn copy(&self) -> oneshot::Receiver<Option<Bytes>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut shared = lock(&self.0);
+        shared.copies.push(sender);
+        if shared.ended || shared.lost || !shared.keep {
+            shared.hand_out();
+        }
+        receiver
+    }
+
+    /// Cancelled when the whole body was read: a timeout of the request counts from then on.
+    pub fn over(&self) -> CancellationToken {
+        lock(&self.0).over.clone()
     }
 
     /// The body from its first byte, for the next attempt; `None` when bytes were let go already. Bodies handed out
@@ -103,8 +132,11 @@ impl Replay {
     /// The request is answered: nothing needs to be kept any longer.
     pub fn settle(&self) {
         let mut shared = lock(&self.0);
-        shared.keep = false;
-        shared.let_go();
+        // A copy wants the rest as well; it is bounded all the same.
+        if shared.copies.is_empty() || shared.lost {
+            shared.keep = false;
+            shared.let_go();
+        }
     }
 
     /// A handle that only counts, for the record of the request.
@@ -128,6 +160,33 @@ impl Shared {
         }
     }
 
+    /// The body was read, or no longer can be.
+    fn finish(&mut self) {
+        self.ended = true;
+        self.over.cancel();
+        self.hand_out();
+    }
+
+    fn hand_out(&mut self) {
+        if self.copies.is_empty() {
+            return;
+        }
+        let whole = self.ended && !self.lost && self.keep;
+        let copy = whole.then(|| {
+            let mut bytes = BytesMut::with_capacity(self.kept_bytes);
+            for part in &self.kept {
+                if let Part::Data(data) = part {
+                    bytes.extend_from_slice(data);
+                }
+            }
+            bytes.freeze()
+        });
+        for sender in self.copies.drain(..) {
+            // Who no longer waits needs none.
+            let _gone = sender.send(copy.clone());
+        }
+    }
+
     fn store(&mut self, frame: &Frame<Bytes>) {
         let part = match (frame.data_ref(), frame.trailers_ref()) {
             (Some(data), _) => Part::Data(data.clone()),
@@ -138,6 +197,7 @@ impl Shared {
         self.bytes += length as u64;
         if self.kept_bytes + length > REPLAY_MAX {
             self.keep = false;
+            self.hand_out();
         }
         if self.keep {
             self.kept_bytes += length;
@@ -175,9 +235,19 @@ impl HttpBody for Attempt {
         }
         let polled = std::task::ready!(Pin::new(&mut shared.source).poll_frame(cx));
         match &polled {
-            Some(Ok(frame)) => shared.store(frame),
-            Some(Err(_)) => shared.lost = true,
-            None => shared.ended = true,
+            Some(Ok(frame)) => {
+                shared.store(frame);
+                // A body of known length is over with its last byte; nobody may ask for more.
+                if shared.source.is_end_stream() {
+                    shared.finish();
+                }
+            }
+            Some(Err(_)) => {
+                shared.lost = true;
+                shared.over.cancel();
+                shared.hand_out();
+            }
+            None => shared.finish(),
         }
         Poll::Ready(polled)
     }
@@ -213,6 +283,19 @@ mod tests {
         assert!(replay.is_replayable());
         replay.settle();
         assert!(replay.attempt().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_the_whole_body_even_of_an_answered_request_or_nothing() {
+        for (length, expected) in [(0, Some(0)), (5, Some(5)), (REPLAY_MAX + 1, None)] {
+            let replay = Replay::new(full(vec![7; length]));
+            let copy = replay.copy();
+            let body = replay.attempt().unwrap();
+            replay.settle();
+            body.collect().await.unwrap();
+            assert_eq!(copy.await.unwrap().map(|bytes| bytes.len()), expected, "{length} bytes");
+            assert!(replay.over().is_cancelled());
+        }
     }
 
     #[tokio::test]

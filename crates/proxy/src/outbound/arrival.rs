@@ -111,6 +111,35 @@ impl Way {
         }
     }
 
+    /// The host of a flow, as it was named: dialled, or in the ClientHello, or an address.
+    pub(super) fn named(&self) -> String {
+        match self {
+            Self::Asked => String::new(),
+            Self::Captured(dialled) | Self::Named(dialled, _) => dialled.host.clone(),
+            Self::Gateway(arrival) => {
+                let name = arrival.sni.as_deref().map(str::to_owned);
+                name.or_else(|| arrival.destination_ip.map(|ip| ip.to_string())).unwrap_or_default()
+            }
+        }
+    }
+
+    /// The port of a flow.
+    pub(super) fn port(&self) -> u16 {
+        match self {
+            Self::Asked => 0,
+            Self::Captured(dialled) | Self::Named(dialled, _) => dialled.port,
+            Self::Gateway(arrival) => arrival.port,
+        }
+    }
+
+    /// Who the client proved to be, at a gateway.
+    pub(super) fn peer(&self) -> Option<&PeerIdentity> {
+        match self {
+            Self::Gateway(arrival) => arrival.peer.as_deref(),
+            _ => None,
+        }
+    }
+
     pub(super) fn facts(&self) -> ConnectionFacts<'_> {
         match self {
             Self::Asked => ConnectionFacts::default(),

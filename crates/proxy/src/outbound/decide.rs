@@ -75,7 +75,7 @@ impl Engine {
 
     /// For what the proxy itself sends: rules are not looked at.
     pub(super) async fn decide_to(&self, destination: &Destination, asked: &Asked<'_>) -> RouteDecision {
-        self.decide_by(asked, |view, request| route_to(view, destination, request)).await
+        self.decide_by(asked, |view, request| mesh::route_to(view, destination, request)).await
     }
 
     async fn decide_by(
@@ -127,9 +127,4 @@ pub(super) fn facts<'a>(head: &'a Parts, authority: &'a Authority, way: &Way) ->
         path_and_query: head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
         headers: &head.headers,
     }
-}
-
-fn route_to(view: &View, destination: &Destination, request: &RouteRequest<'_>) -> RouteDecision {
-    let port = destination.port.unwrap_or(request.port);
-    mesh::route(view, &RouteRequest { host: &destination.host, port, ..*request })
 }

@@ -1,65 +1,110 @@
-//! One HTTP request of the workload.
+//! One HTTP request, of the workload or at a gateway: decided, changed, sent, answered.
 
-use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Instant;
 
-use http::{Method, Request, Response, StatusCode};
+use http::uri::Authority;
+use http::{Method, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
-use mesh::{Denial, Failure, RouteDecision, RouteOutcome};
+use mesh::{Denial, Failure, RouteDecision};
 
-use super::arrival::{Arrival, Dialled, Way};
-use super::attempt::{Attempts, Chosen, Exchange, Outgoing, Repeatable, refused, speaks};
-use super::stream::{Established, Upstream, note_server};
-use super::{Engine, Outbound};
-use crate::access::{ClosedBy, OpenRecord, Party, Record, Reporter};
-use crate::body::{self, Body, Replay, Tracked};
+use super::Outbound;
+use super::arrival::{Arrival, Way};
+use super::connect::{Established, note_server};
+use super::decide::facts;
+use super::edits::{self, AnswerEdits};
+use super::exchange::{Exchange, Outgoing};
+use super::forward::{Answered, Failed, expiry};
+use crate::access::{ClosedBy, OpenRecord, Record, Reporter, host_of};
+use crate::body::{self, Body, Replay, Timed, Tracked};
 use crate::fault::{Fault, flag};
+use crate::metrics::Happening;
 use crate::upgrade::{self, Upgrade};
 use crate::{headers, reply};
 
 impl Outbound {
     /// Carries one request that names its host, as clients of a forward proxy do. Failures become answers.
     pub async fn request(&self, request: Request<Incoming>) -> Response<Body> {
-        Box::pin(self.0.request(request.map(body::incoming), &Way::Asked)).await
+        Box::pin(self.carry(request.map(body::incoming), &Way::Asked)).await
     }
 
     /// Carries one request that arrived at a gateway. Failures become answers.
     pub async fn gateway_request(&self, request: Request<Body>, arrival: Arrival) -> Response<Body> {
-        Box::pin(self.0.request(request, &Way::Gateway(Arc::new(arrival)))).await
+        Box::pin(self.carry(request, &Way::Gateway(Arc::new(arrival)))).await
     }
-}
 
-impl Engine {
-    pub(super) async fn request(&self, mut request: Request<Body>, way: &Way) -> Response<Body> {
+    pub(super) async fn carry(&self, mut request: Request<Body>, way: &Way) -> Response<Body> {
         let Some(authority) = headers::authority(&request) else {
             return reply::text(StatusCode::BAD_REQUEST, "the request names no host");
         };
         let mut record = Record::begin(Reporter::Source, "http", authority.to_string());
         record.request(&request);
-        record.source = self.own();
+        record.source = self.0.source(way);
         let protocol = upgrade::wanted(&request);
         headers::strip_hop(request.headers_mut());
         headers::strip_claims(request.headers_mut());
-        headers::forwarded_proto(request.headers_mut());
+        headers::forwarded_scheme(request.headers_mut(), way.scheme());
         record.request_id = headers::request_id(request.headers_mut());
-        let (head, body) = request.into_parts();
-        let decision = self.decide_http(&head, &authority, way).await;
+        let (mut head, body) = request.into_parts();
+        let decision = self.0.decide_http(&head, &authority, way).await;
         record.decided(&decision);
+        let mut answers = AnswerEdits::of(&decision, &facts(&head, &authority, way));
+        let mut record = self.0.config.recorder.open(record);
+        if let Some(response) = answers.preflight() {
+            return answer_here(response, record, flag::NONE);
+        }
+        if let Some(mut response) = self.inject(&decision, &mut record, reply::is_grpc(&head.headers)).await {
+            answers.cross_origin(response.headers_mut());
+            return answer_here(response, record, flag::ABORT);
+        }
+        if let Some(mut response) = edits::own_answer(&decision) {
+            answers.apply(response.headers_mut());
+            return answer_here(response, record, flag::NONE);
+        }
+        let authority = edits::edit(&decision, &mut head, authority, way.scheme());
         if let Some(protocol) = protocol {
-            let record = self.config.recorder.open(record);
             let request = Request::from_parts(head, body);
             let upgrade = Upgrade { request, protocol, authority, record, hold: Box::new(()) };
-            return Box::pin(self.upgrade(&decision, way, upgrade)).await;
+            let mut response = Box::pin(self.upgrade(&decision, way, upgrade)).await;
+            answers.apply(response.headers_mut());
+            return response;
         }
+        let mut response = self.send(&decision, (head, body), &authority, way, record).await;
+        answers.apply(response.headers_mut());
+        response
+    }
+
+    /// Sends a request, and copies of it, and passes the answer on.
+    async fn send(
+        &self,
+        decision: &RouteDecision,
+        (head, body): (request::Parts, Body),
+        authority: &Authority,
+        way: &Way,
+        mut record: OpenRecord,
+    ) -> Response<Body> {
         let body = Replay::new(body);
-        let mut record = self.config.recorder.open(record);
         record.count_received(body.counter());
+        self.mirror(decision, &head, authority, &body);
         let idempotent = is_idempotent(&head.method);
-        let outgoing = Outgoing { head: &head, authority: &authority, body: &body, idempotent };
-        let outcome = self.dispatch(&decision, &outgoing, way).await;
+        let outgoing = Outgoing { head: &head, authority, body: &body, idempotent, way, attempt: AtomicU32::new(1) };
+        let (sent, over) = (Instant::now(), body.over());
+        let outcome = self.0.dispatch(decision, &outgoing).await;
         body.settle();
         match outcome {
-            Ok(answered) => pass_on(answered, record),
+            Ok(answered) => {
+                let mut response = pass_on(answered, record);
+                edits::service_time(response.headers_mut(), sent.elapsed());
+                match decision.timeout {
+                    // The time that was used up counts.
+                    Some(timeout) => {
+                        let left = timeout.saturating_sub(sent.elapsed()).max(std::time::Duration::from_millis(1));
+                        response.map(|body| Timed::wrap(body, expiry(Some(left), over)))
+                    }
+                    None => response,
+                }
+            }
             Err(Failed { fault, attempts, why }) => {
                 record.note(|record| {
                     record.attempts = attempts;
@@ -70,62 +115,24 @@ impl Engine {
         }
     }
 
-    /// Sends a request where its decision says.
-    pub(super) async fn dispatch(
-        &self,
-        decision: &RouteDecision,
-        outgoing: &Outgoing<'_>,
-        way: &Way,
-    ) -> Result<Answered, Failed> {
-        match &decision.outcome {
-            RouteOutcome::Refuse | RouteOutcome::Redirect { .. } | RouteOutcome::Direct => {
-                Err(Failed::from(refused(decision)))
-            }
-            RouteOutcome::Passthrough => {
-                Ok(Answered::from(self.pass_through(decision, outgoing, way.dialled()).await.map_err(Failed::from)?))
-            }
-            RouteOutcome::Forward { .. } => self.forward(decision, outgoing).await,
+    /// Puts the faults in that were drawn: the delay first, then the abort.
+    async fn inject(&self, decision: &RouteDecision, record: &mut OpenRecord, grpc: bool) -> Option<Response<Body>> {
+        let service = || decision.service.as_ref().map(host_of).unwrap_or_default();
+        let metrics = &self.0.config.recorder.metrics;
+        if let Some(delay) = decision.fault.delay {
+            metrics.happened(Happening::Delay, &service());
+            record.note(|record| record.flags = flag::DELAY);
+            tokio::time::sleep(delay).await;
         }
-    }
-
-    /// Attempts until one is answered or no other may be made.
-    async fn forward(&self, decision: &RouteDecision, outgoing: &Outgoing<'_>) -> Result<Answered, Failed> {
-        let mut attempts = Attempts::new(self, decision);
-        loop {
-            let Some(chosen) = attempts.next() else { return Err(Failed::from(refused(decision))) };
-            let (fault, answer) = match self.exchange(decision, &chosen.target, outgoing).await {
-                Ok(exchange) => {
-                    attempts.succeeded(&chosen);
-                    match unavailable(&exchange.response) {
-                        None => {
-                            let attempts = attempts.made;
-                            return Ok(Answered { exchange, chosen: Some(chosen), flag: None, attempts, why: None });
-                        }
-                        Some(fault) => (fault, Some(exchange)),
-                    }
-                }
-                Err(fault) => (fault, None),
-            };
-            tracing::debug!(%fault, attempt = attempts.made, "an attempt failed");
-            let repeatable = Repeatable { idempotent: outgoing.idempotent, replayable: outgoing.body.is_replayable() };
-            if let Err(why) = attempts.again(chosen, &fault, repeatable).await {
-                let (attempts, why) = (attempts.made, Some(why));
-                let flag = (attempts > 1).then_some(flag::RETRIES);
-                return match answer {
-                    Some(exchange) => Ok(Answered { exchange, chosen: None, flag, attempts, why }),
-                    None => Err(Failed { fault, attempts, why }),
-                };
-            }
-        }
+        let with = decision.fault.abort?;
+        metrics.happened(Happening::Abort, &service());
+        Some(edits::abort(with, grpc))
     }
 
     /// A request that wants to go over to another protocol: on an opaque flow of its own.
     async fn upgrade(&self, decision: &RouteDecision, way: &Way, mut upgrade: Upgrade) -> Response<Body> {
-        let to = way
-            .dialled()
-            .cloned()
-            .unwrap_or_else(|| Dialled { host: upgrade.authority.host().to_owned(), port: decision.port });
-        let Established { connected, chosen, attempts } = match self.establish(decision, &to).await {
+        let to = way.dialled().map_or(upgrade.authority.host(), |dialled| &dialled.host).to_owned();
+        let Established { connected, chosen, permit, attempts } = match self.0.establish(decision, &to, way).await {
             Ok(established) => established,
             Err(fault) => return give_up(&fault, upgrade.record, false),
         };
@@ -133,89 +140,30 @@ impl Engine {
             record.attempts = attempts;
             note_server(record, connected.server);
         });
-        upgrade.hold = Box::new((connected.hold, chosen.map(|chosen| chosen.load)));
-        let carried = match connected.upstream {
-            Upstream::Tunnel(io) => upgrade::carry(io, upgrade).await,
-            Upstream::Plain(io) => upgrade::carry(io, upgrade).await,
-        };
+        upgrade.hold = Box::new((connected.hold, chosen.map(|chosen| chosen.load), permit));
+        let carried = connected.upstream.upgrade(upgrade).await;
         carried.unwrap_or_else(|(fault, record)| give_up(&fault, record, false))
-    }
-
-    /// A host outside the mesh: dialled as the client named it, in plain text.
-    async fn pass_through(
-        &self,
-        decision: &RouteDecision,
-        outgoing: &Outgoing<'_>,
-        dialled: Option<&Dialled>,
-    ) -> Result<Exchange, Fault> {
-        let host = dialled.map_or(outgoing.authority.host(), |dialled| &dialled.host);
-        let mut failed = None;
-        for address in self.resolve(host, decision.port).await? {
-            let speaks = speaks(decision.protocol, outgoing.head);
-            match self.plainly(address, speaks, outgoing, Party::default()).await {
-                // Nothing was sent, so the next address may be tried.
-                Err(fault) if fault.failure == Failure::Connect => failed.get_or_insert(fault),
-                exchanged => return exchanged,
-            };
-        }
-        Err(failed.unwrap_or_else(|| Fault::connect(format!("{host} has no address"))))
-    }
-}
-
-/// An answer and what is known of it.
-pub(super) struct Answered {
-    exchange: Exchange,
-    /// Keeps the target counted as busy.
-    chosen: Option<Chosen>,
-    flag: Option<&'static str>,
-    attempts: u32,
-    /// Why a failure that is passed on was not repeated.
-    why: Option<&'static str>,
-}
-
-impl From<Exchange> for Answered {
-    fn from(exchange: Exchange) -> Self {
-        Self { exchange, chosen: None, flag: None, attempts: 1, why: None }
-    }
-}
-
-impl Answered {
-    /// The answer, and what must outlive its body.
-    pub(super) fn into_parts(self) -> (Response<Incoming>, Box<dyn Any + Send>) {
-        let Exchange { response, hold, .. } = self.exchange;
-        (response, Box::new((hold, self.chosen.map(|chosen| chosen.load))))
-    }
-}
-
-/// Nothing that could be passed on.
-pub(super) struct Failed {
-    pub(super) fault: Fault,
-    pub(super) attempts: u32,
-    pub(super) why: Option<&'static str>,
-}
-
-impl From<Fault> for Failed {
-    fn from(fault: Fault) -> Self {
-        Self { fault, attempts: 0, why: None }
     }
 }
 
 /// Passes an answer on; the record is finished when its body has passed.
 fn pass_on(answered: Answered, mut record: OpenRecord) -> Response<Body> {
-    let Exchange { response, server, hold } = answered.exchange;
+    let Answered { flag, attempts, why, exchange: Exchange { server, .. }, .. } = &answered;
+    let (flag, attempts, server) = (*flag, *attempts, server.clone());
+    let error = why.map(|why| format!("the server is not available; not repeated: {why}"));
+    let (response, hold) = answered.into_parts();
     let (mut head, incoming) = response.into_parts();
     headers::strip_hop(&mut head.headers);
     record.note(|record| {
         record.status = head.status.as_u16();
         record.grpc_status = body::grpc_status(&head.headers);
         note_server(record, server);
-        record.attempts = answered.attempts;
-        record.error = answered.why.map(|why| format!("the server is not available; not repeated: {why}"));
-        if let Some(flag) = answered.flag {
-            record.flags = flag;
+        record.attempts = attempts;
+        record.error = error;
+        if let Some(flag) = flag {
+            record.flag(flag);
         }
     });
-    let hold = (hold, answered.chosen.map(|chosen| chosen.load));
     let body = Tracked::wrap(body::incoming(incoming), move |ending| {
         record.finish(&ending);
         drop(hold);
@@ -225,15 +173,27 @@ fn pass_on(answered: Answered, mut record: OpenRecord) -> Response<Body> {
 
 /// Answers in the place of a server that could not.
 fn give_up(fault: &Fault, mut record: OpenRecord, grpc: bool) -> Response<Body> {
-    let response = reply::for_fault(fault, grpc);
+    let mut response = reply::for_fault(fault, grpc);
+    if fault.flag == flag::OVERFLOW {
+        response.headers_mut().insert("x-envoy-overloaded", http::HeaderValue::from_static("true"));
+    }
+    record.note(|record| {
+        record.error.get_or_insert_with(|| fault.message.clone());
+        record.retriable = matches!(fault.failure, Failure::Connect | Failure::Refused)
+            || fault.denial.is_some_and(Denial::is_retriable);
+    });
+    answer_here(response, record, fault.flag)
+}
+
+/// An answer that the engine makes itself.
+fn answer_here(response: Response<Body>, mut record: OpenRecord, flag: &'static str) -> Response<Body> {
     record.note(|record| {
         record.status = response.status().as_u16();
         record.grpc_status = body::grpc_status(response.headers());
-        record.flags = fault.flag;
-        record.error.get_or_insert_with(|| fault.message.clone());
+        if flag != flag::NONE {
+            record.flag(flag);
+        }
         record.closed_by = ClosedBy::Us;
-        record.retriable = matches!(fault.failure, Failure::Connect | Failure::Refused)
-            || fault.denial.is_some_and(Denial::is_retriable);
     });
     response.map(|body| Tracked::wrap(body, move |ending| record.finish(&ending)))
 }
@@ -241,20 +201,4 @@ fn give_up(fault: &Fault, mut record: OpenRecord, grpc: bool) -> Response<Body> 
 /// RFC 9110 §9.2.2.
 pub(super) fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
-}
-
-/// Whether a server said that it is not available: 503, or gRPC `unavailable` or `cancelled` without a body.
-fn unavailable(response: &Response<Incoming>) -> Option<Fault> {
-    let grpc = body::grpc_status(response.headers());
-    let grpc = grpc.as_deref().is_some_and(|status| matches!(status, "1" | "14"));
-    (response.status() == StatusCode::SERVICE_UNAVAILABLE || grpc).then(|| Fault {
-        failure: Failure::Answer(mesh::Answer {
-            status: response.status().as_u16(),
-            grpc: body::grpc_status(response.headers()).and_then(|status| status.parse().ok()),
-            rate_limited: response.headers().contains_key("x-envoy-ratelimited"),
-        }),
-        flag: flag::RETRIES,
-        message: "the server is not available".into(),
-        denial: None,
-    })
 }

@@ -1,19 +1,26 @@
 //! What the proxy sends on its own account: to authorization services, to mirrors, for keys.
 
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, Uri};
+use http::uri::Authority;
+use http::{Request, Response, Uri, request};
 use http_body_util::BodyExt;
-use mesh::{ConnectionFacts, Destination, Entry, Failure, Host};
+use mesh::{
+    ClientTls, ConnectionFacts, Destination, Entry, Failure, Reason, RouteDecision, RouteOutcome, TrafficPolicy,
+};
 
 use super::Outbound;
 use super::arrival::Way;
-use super::attempt::Outgoing;
+
 use super::decide::{Asked, facts};
+use super::exchange::Outgoing;
 use crate::body::{self, Body, Replay, Tracked};
 use crate::fault::{Fault, flag};
 use crate::headers;
+use crate::pool::origin::To;
+use crate::pool::plain::Speaks;
 
 /// A document that is fetched may have this size.
 const FETCH_MAX: usize = 1 << 20;
@@ -42,10 +49,22 @@ impl Outbound {
             entry: Entry::Workload,
         };
         let decision = self.0.decide_to(destination, &asked).await;
+        self.exchange_as(&decision, &head, body, &authority).await
+    }
+
+    /// Sends a request of the proxy itself where a decision says.
+    async fn exchange_as(
+        &self,
+        decision: &RouteDecision,
+        head: &request::Parts,
+        body: Body,
+        authority: &Authority,
+    ) -> Result<Response<Body>, Fault> {
         let body = Replay::new(body);
         let idempotent = super::http::is_idempotent(&head.method);
-        let outgoing = Outgoing { head: &head, authority: &authority, body: &body, idempotent };
-        let answered = self.0.dispatch(&decision, &outgoing, &Way::Asked).await.map_err(|failed| failed.fault)?;
+        let (way, attempt) = (&Way::Asked, AtomicU32::new(1));
+        let outgoing = Outgoing { head, authority, body: &body, idempotent, way, attempt };
+        let answered = self.0.dispatch(decision, &outgoing).await.map_err(|failed| failed.fault)?;
         body.settle();
         let (response, hold) = answered.into_parts();
         Ok(response.map(|incoming| Tracked::wrap(body::incoming(incoming), move |_| drop(hold))))
@@ -63,22 +82,62 @@ impl Outbound {
             return Err(Fault::connect(format!("{url} names no host")));
         };
         let port = authority.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-        let host: Host = self.0.host(authority.host());
         let request = Request::get(uri.clone())
             .header(http::header::ACCEPT, "application/json")
             .body(body::empty())
             .map_err(|_| Fault::connect(format!("{url} cannot be asked for")))?;
         let response = match scheme {
-            "http" => {
-                let destination = Destination { host, subset: None, port: Some(port) };
-                Box::pin(self.call_untimed(&destination, request)).await?
-            }
+            "http" => Box::pin(self.fetch_plain(request, authority, port)).await?,
+            "https" => Box::pin(self.fetch_tls(request, authority, port)).await?,
             _ => return Err(Fault::connect(format!("{url}: this scheme is not supported"))),
         };
         if !response.status().is_success() {
             return Err(Fault::connect(format!("{url} answered {}", response.status().as_u16())));
         }
         collect(response.into_body(), url).await
+    }
+}
+
+impl Outbound {
+    /// One request to a service, or to a host outside the mesh even if workloads may not reach it: what the proxy needs
+    /// to know is not traffic of the workload.
+    async fn fetch_plain(
+        &self,
+        request: Request<Body>,
+        authority: &Authority,
+        port: u16,
+    ) -> Result<Response<Body>, Fault> {
+        let (head, body) = request.into_parts();
+        let asked = Asked {
+            host: self.0.host(authority.host()),
+            port,
+            http: Some(facts(&head, authority, &Way::Asked)),
+            connection: ConnectionFacts::default(),
+            entry: Entry::Workload,
+        };
+        let mut decision = self.0.decide(&asked).await;
+        if decision.reasons.contains(&Reason::NotInMesh) {
+            decision.outcome = RouteOutcome::Passthrough;
+        }
+        self.exchange_as(&decision, &head, body, authority).await
+    }
+
+    /// One request to a server outside the mesh that the machine's roots vouch for.
+    async fn fetch_tls(
+        &self,
+        request: Request<Body>,
+        authority: &Authority,
+        port: u16,
+    ) -> Result<Response<Body>, Fault> {
+        let policy = TrafficPolicy { tls: ClientTls::Originate(Box::default()), ..TrafficPolicy::default() };
+        let host = authority.host();
+        let view = self.0.config.directory.view();
+        let addresses = self.0.names.addresses(&*self.0.config.resolver, host, port, false).await?;
+        let Some(address) = addresses.first() else { return Err(Fault::connect(format!("{host} has no address"))) };
+        let to =
+            To { address: *address, host, policy: &policy, source: None, timeout: mesh::CONNECT_TIMEOUT, alpn: &[] };
+        let (response, lease) = self.0.direct.send(request, authority, Speaks::Http1, &to, &view).await?;
+        Ok(response.map(|incoming| Tracked::wrap(body::incoming(incoming), move |_| drop(lease))))
     }
 }
 

@@ -1,24 +1,24 @@
 //! One captured stream of the workload: HTTP inside is carried by request, everything else as it is.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::{Protocol, RouteDecision, RouteOutcome, Target};
+use bytes::Bytes;
+use mesh::{Protocol, Reason, RouteDecision, RouteOutcome};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::arrival::{Arrival, Dialled, Way};
-use super::attempt::{Attempts, Chosen, Repeatable, Server, refused};
-use super::{Engine, Outbound, remote_key};
+use super::connect::{Connected, Established, note_server};
+use super::{Engine, Outbound};
 use crate::access::{ClosedBy, Record, Reporter};
-use crate::body::{self, chain};
+use crate::body;
 use crate::copy::{CopyOutcome, abort_tcp, copy_reporting};
 use crate::detect::{CLIENT_SILENCE, Rewind, Spoken, sniff};
-use crate::fault::{Fault, flag};
-use crate::hbone::{H2Io, Outer, Settings};
-use crate::pool::dial::{self, LocalKey};
+use crate::fault::flag;
+use crate::hbone::H2Io;
 use crate::serve;
+use crate::sni::{self, Hello};
 
 /// A connection on which nothing moves for this long is closed (Envoy's default for TCP).
 pub(crate) const IDLE: Duration = Duration::from_secs(3600);
@@ -49,8 +49,9 @@ impl Captured for H2Io {
 impl Outbound {
     /// Carries one stream to `host`:`port`, as the port's declared protocol says.
     pub async fn stream<T: Captured>(&self, mut io: T, host: String, port: u16) {
-        let way = Way::Captured(Arc::new(Dialled { host: host.clone(), port }));
-        let decision = self.0.decide_plain(&host, port, &way).await;
+        let dialled = Arc::new(Dialled { host, port });
+        let way = Way::Captured(dialled.clone());
+        let decision = self.0.decide_plain(&dialled.host, port, &way).await;
         let in_mesh = !matches!(decision.outcome, RouteOutcome::Passthrough);
         match decision.protocol {
             protocol if protocol.is_http() => Box::pin(self.http(io, way)).await,
@@ -58,74 +59,81 @@ impl Outbound {
                 Ok(sniffed) if sniffed.spoken != Spoken::Opaque => {
                     Box::pin(self.http(Rewind::new(sniffed.first, io), way)).await;
                 }
-                Ok(sniffed) => Box::pin(self.0.opaque(Rewind::new(sniffed.first, io), &decision, &way)).await,
+                Ok(sniffed) => Box::pin(self.flow(sniffed.first, io, decision, dialled)).await,
                 Err(error) => tracing::debug!(%error, "a captured connection failed"),
             },
-            _ => Box::pin(self.0.opaque(io, &decision, &way)).await,
+            _ => Box::pin(self.flow(Bytes::new(), io, decision, dialled)).await,
         }
+    }
+
+    /// Carries a captured stream that is not HTTP. Where rules look at the name in a ClientHello it is read first.
+    async fn flow<T: Captured>(&self, first: Bytes, io: T, decision: RouteDecision, dialled: Arc<Dialled>) {
+        let way = Way::Captured(dialled.clone());
+        let mut io = Rewind::new(first, io);
+        if !self.0.wants_name(&decision, &dialled) {
+            return Box::pin(self.0.opaque(io, &decision, &way)).await;
+        }
+        let (hello, first) = match sni::read(&mut io, CLIENT_SILENCE).await {
+            Ok(read) => read,
+            Err(error) => return tracing::debug!(%error, "a captured connection failed"),
+        };
+        let io = Rewind::new(first, io);
+        let Hello::Named(name) = hello else { return Box::pin(self.0.opaque(io, &decision, &way)).await };
+        // Who dialled an address that the mesh does not know means the server that the hello names.
+        let unknown = decision.reasons.contains(&Reason::NotInMesh);
+        let host = if unknown { name.clone() } else { dialled.host.clone() };
+        let way = Way::Named(dialled.clone(), name.into());
+        let named = self.0.decide_plain(&host, dialled.port, &way).await;
+        Box::pin(self.0.opaque(io, &named, &way)).await;
     }
 
     /// Carries one opaque stream that arrived at a gateway, by its SNI if it has one.
     pub async fn gateway_stream<T: Captured>(&self, io: T, arrival: Arrival) {
-        let host = arrival.sni.as_deref().map(str::to_owned);
-        let host = host.or_else(|| arrival.destination_ip.map(|ip| ip.to_string())).unwrap_or_default();
-        let port = arrival.port;
         let way = Way::Gateway(Arc::new(arrival));
-        let decision = self.0.decide_plain(&host, port, &way).await;
+        let decision = self.0.decide_plain(&way.named(), way.port(), &way).await;
         Box::pin(self.0.opaque(io, &decision, &way)).await;
     }
 
     async fn http<T: Captured>(&self, io: T, way: Way) {
-        let engine = self.0.clone();
+        let outbound = self.clone();
         serve::serve(io, &self.0.limits, &self.0.config.life, move |request| {
-            let (engine, way) = (engine.clone(), way.clone());
-            Box::pin(async move { engine.request(request.map(body::incoming), &way).await })
+            let (outbound, way) = (outbound.clone(), way.clone());
+            Box::pin(async move { outbound.carry(request.map(body::incoming), &way).await })
         })
         .await;
     }
 }
 
-/// An open connection to a server, over which nothing has gone yet.
-pub(super) enum Upstream {
-    Tunnel(H2Io),
-    Plain(TcpStream),
-}
-
-pub(super) struct Connected {
-    pub(super) upstream: Upstream,
-    pub(super) server: Server,
-    /// Leases of the connections below.
-    pub(super) hold: Box<dyn Any + Send>,
-}
-
-/// A connection that a decision led to.
-pub(super) struct Established {
-    pub(super) connected: Connected,
-    /// Keeps the target counted as busy.
-    pub(super) chosen: Option<Chosen>,
-    pub(super) attempts: u32,
-}
-
 impl Engine {
+    /// Whether a ClientHello may decide where a flow goes: the host has TLS rules, or an address that nobody knows was
+    /// dialled while there are hosts that only names tell apart.
+    fn wants_name(&self, decision: &RouteDecision, dialled: &Dialled) -> bool {
+        let view = self.config.directory.view();
+        let service = decision.service.as_ref();
+        let service = service.and_then(|name| view.services.get(name).or_else(|| view.entries.get(name)));
+        let by_rule = service.is_some_and(|service| {
+            let routes = service.config.routes.iter().chain(service.config.clusterset_routes.iter().flatten());
+            routes.into_iter().any(|routes| !routes.tls.is_empty())
+        });
+        let address = dialled.host.parse::<std::net::IpAddr>().is_ok();
+        by_rule || (address && decision.reasons.contains(&Reason::NotInMesh) && !view.entries.is_empty())
+    }
+
     /// Carries bytes both ways. Another target is tried only before the first byte was delivered.
     async fn opaque<T: Captured>(&self, io: T, decision: &RouteDecision, way: &Way) {
-        let dialled = way
-            .dialled()
-            .cloned()
-            .unwrap_or_else(|| Dialled { host: way.facts().sni.unwrap_or_default().to_owned(), port: decision.port });
-        let authority = format!("{}:{}", dialled.host, dialled.port);
-        let mut record = Record::begin(Reporter::Source, "tcp", authority);
+        let host = way.named();
+        let mut record = Record::begin(Reporter::Source, "tcp", format!("{host}:{}", way.port()));
         record.decided(decision);
-        record.source = self.own();
-        match self.establish(decision, &dialled).await {
-            Ok(Established { connected, chosen, attempts }) => {
+        record.source = self.source(way);
+        match self.establish(decision, &host, way).await {
+            Ok(Established { connected, chosen, permit, attempts }) => {
                 record.attempts = attempts;
-                self.carry(io, connected, record).await;
+                self.carry(io, connected, record, decision).await;
                 // Until here the target counted as busy.
-                drop(chosen);
+                drop((chosen, permit));
             }
             Err(fault) => {
-                record.flags = fault.flag;
+                record.flags = if fault.flag == flag::NONE { flag::NO_UPSTREAM } else { fault.flag };
                 record.error = Some(fault.message.clone());
                 record.closed_by = ClosedBy::Us;
                 record.retriable = true;
@@ -137,141 +145,32 @@ impl Engine {
         }
     }
 
-    /// Connects to what a decision allows, or to what the client named when it is outside the mesh.
-    pub(super) async fn establish(&self, decision: &RouteDecision, dialled: &Dialled) -> Result<Established, Fault> {
-        match &decision.outcome {
-            RouteOutcome::Refuse | RouteOutcome::Redirect { .. } | RouteOutcome::Direct => Err(refused(decision)),
-            RouteOutcome::Passthrough => {
-                let connected = self.plain_to(decision, dialled).await?;
-                Ok(Established { connected, chosen: None, attempts: 1 })
-            }
-            RouteOutcome::Forward { .. } => self.connect(decision).await,
-        }
-    }
-
-    /// Connects to the first address of a host outside the mesh that takes the connection.
-    async fn plain_to(&self, decision: &RouteDecision, dialled: &Dialled) -> Result<Connected, Fault> {
-        let mut failed = None;
-        for address in self.resolve(&dialled.host, dialled.port).await? {
-            match plain(&address.to_string(), decision.connect_timeout).await {
-                Ok(stream) => {
-                    let server = Server { upstream: address.to_string(), ..Server::default() };
-                    return Ok(Connected { upstream: Upstream::Plain(stream), server, hold: Box::new(()) });
-                }
-                Err(fault) => failed.get_or_insert(fault),
-            };
-        }
-        Err(failed.unwrap_or_else(|| Fault::connect(format!("{} has no address", dialled.host))))
-    }
-
-    async fn connect(&self, decision: &RouteDecision) -> Result<Established, Fault> {
-        let mut attempts = Attempts::new(self, decision);
-        loop {
-            let Some(chosen) = attempts.next() else { return Err(refused(decision)) };
-            match self.connect_to(decision, &chosen.target).await {
-                Ok(connected) => {
-                    attempts.succeeded(&chosen);
-                    return Ok(Established { connected, chosen: Some(chosen), attempts: attempts.made });
-                }
-                Err(fault) => {
-                    tracing::debug!(%fault, attempt = attempts.made, "an attempt to connect failed");
-                    // Nothing was sent, so everything can be sent again.
-                    let repeatable = Repeatable { idempotent: true, replayable: true };
-                    if attempts.again(chosen, &fault, repeatable).await.is_err() {
-                        return Err(fault);
-                    }
-                }
-            }
-        }
-    }
-
-    async fn connect_to(&self, decision: &RouteDecision, target: &Target) -> Result<Connected, Fault> {
-        match target {
-            Target::Local { endpoint, address, expected: Some(expected), .. } => {
-                let key = LocalKey::of(*address, expected);
-                let lease = self.opaque.get(&key, || self.dial_opaque(decision, &key)).await?;
-                let io = open_flow(&lease, &address.to_string(), decision.connect_timeout).await?;
-                let party = self.server(decision, target, endpoint, Some(expected));
-                let server = Server { party, upstream: key.address.to_string(), via: None, mutual_tls: true };
-                Ok(Connected { upstream: Upstream::Tunnel(io), server, hold: Box::new(lease) })
-            }
-            Target::Local { endpoint, address, expected: None, .. } => {
-                let stream = plain(&address.to_string(), decision.connect_timeout).await?;
-                let party = self.server(decision, target, endpoint, None);
-                let server = Server { party, upstream: address.to_string(), ..Server::default() };
-                Ok(Connected { upstream: Upstream::Plain(stream), server, hold: Box::new(()) })
-            }
-            Target::Named { host, .. } => Err(Fault::connect(format!("{host} cannot be reached yet"))),
-            Target::Remote { expected, .. } => {
-                let key = remote_key(decision, target).ok_or_else(|| Fault::connect("no service"))?;
-                let remote = self.open_remote(decision, &key, expected).await?;
-                let outer = Outer::handshake(remote.io, &flow_settings())
-                    .await
-                    .map_err(|error| Fault::connect(chain(&error)))?;
-                let authority = format!("{}:{}", key.service.clusterset_host(), key.port);
-                let io = open_flow(&outer, &authority, decision.connect_timeout).await?;
-                let expiry = end_with_identity(self, &outer, remote.peer.clone());
-                let party = self.server(decision, target, &remote.endpoint, Some(&remote.peer.id));
-                let server = Server { party, upstream: authority, via: Some(remote.via), mutual_tls: true };
-                Ok(Connected { upstream: Upstream::Tunnel(io), server, hold: Box::new((outer, remote.hold, expiry)) })
-            }
-        }
-    }
-
-    async fn dial_opaque(&self, decision: &RouteDecision, key: &LocalKey) -> Result<Outer, Fault> {
-        let (io, peer) = dial::local(&self.config.credentials, key, decision.connect_timeout).await?;
-        let outer = Outer::handshake(io, &flow_settings()).await.map_err(|error| Fault::connect(chain(&error)))?;
-        let (credentials, watched) = (self.config.credentials.clone(), outer.clone());
-        let ended = self.config.life.ended.clone();
-        tokio::spawn(async move {
-            // Looks now and then whether the connection is still there, so that neither outlives the other.
-            let gone = async {
-                while watched.is_usable() || watched.active_streams() > 0 {
-                    tokio::time::sleep(super::SWEEP).await;
-                }
-            };
-            tokio::select! {
-                () = gone => {}
-                () = ended.cancelled() => {}
-                _ = credentials.expiry(&peer) => {
-                    tokio::time::sleep(crate::pool::http::END_GRACE).await;
-                    watched.abort();
-                }
-            }
-        });
-        Ok(outer)
-    }
-
-    async fn carry<T: Captured>(&self, mut io: T, connected: Connected, mut record: Record) {
-        let Connected { upstream, server, hold } = connected;
+    async fn carry<T: Captured>(&self, mut io: T, connected: Connected, mut record: Record, decision: &RouteDecision) {
+        let Connected { mut upstream, server, hold } = connected;
         note_server(&mut record, server);
         self.config.recorder.opened(&record);
         let report = |moved| self.config.recorder.progressed(&mut record, moved);
-        let outcome = match upstream {
-            Upstream::Tunnel(mut tunnel) => copy_reporting(&mut io, &mut tunnel, IDLE, report).await,
-            Upstream::Plain(mut stream) => {
-                let outcome = copy_reporting(&mut io, &mut stream, IDLE, report).await;
-                if outcome.error.is_some() {
-                    stream.abort();
-                }
-                outcome
-            }
+        let pool = &decision.policy.pool;
+        let idle = pool.tcp_idle_timeout.filter(|idle| !idle.is_zero()).unwrap_or(IDLE);
+        let copy = copy_reporting(&mut io, &mut upstream, idle, report);
+        let outcome = match pool.max_connection_duration {
+            None => Some(copy.await),
+            Some(most) => tokio::time::timeout(most, copy).await.ok(),
         };
-        if outcome.error.is_some() {
+        if outcome.as_ref().is_none_or(|outcome| outcome.error.is_some()) {
+            upstream.abort();
             io.abort();
         }
-        drop((io, hold));
-        note_copy(&mut record, &outcome);
+        drop((io, upstream, hold));
+        match &outcome {
+            Some(outcome) => note_copy(&mut record, outcome),
+            None => {
+                record.closed_by = ClosedBy::Us;
+                record.error = Some("the connection was open for as long as its policy allows".to_owned());
+            }
+        }
         self.config.recorder.closed(record);
     }
-}
-
-/// Takes over who the server is.
-pub(super) fn note_server(record: &mut Record, server: Server) {
-    record.destination = server.party;
-    record.upstream = server.upstream;
-    record.gateways = server.via;
-    record.mutual_tls = server.mutual_tls;
 }
 
 /// Takes over how a copy between client (first) and server (second) ended.
@@ -287,43 +186,4 @@ pub(crate) fn note_copy(record: &mut Record, outcome: &CopyOutcome) {
             ClosedBy::Us => flag::TIMEOUT,
         };
     }
-}
-
-/// Opens a flow and waits until the server's side is connected: only then may bytes of the client be lost to a retry.
-async fn open_flow(outer: &Outer, authority: &str, timeout: Duration) -> Result<H2Io, Fault> {
-    let connecting =
-        outer.connect(authority, Vec::new()).await.map_err(|error| Fault::from_request(&error, authority))?;
-    match tokio::time::timeout(timeout, connecting.answer).await {
-        Ok(Ok(_)) => Ok(connecting.io),
-        Ok(Err(error)) => Err(Fault::from_connect(&error, authority)),
-        Err(_) => Err(Fault::connect_timeout(authority)),
-    }
-}
-
-/// Aborts a connection that carries one flow when its peer's identity runs out.
-fn end_with_identity(
-    engine: &Engine,
-    outer: &Outer,
-    peer: identity::PeerIdentity,
-) -> tokio_util::task::AbortOnDropHandle<()> {
-    let (credentials, outer) = (engine.config.credentials.clone(), outer.clone());
-    tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
-        credentials.expiry(&peer).await;
-        tokio::time::sleep(crate::pool::http::END_GRACE).await;
-        outer.abort();
-    }))
-}
-
-async fn plain(address: &str, timeout: Duration) -> Result<TcpStream, Fault> {
-    let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
-        .await
-        .map_err(|_| Fault::connect_timeout(address))?
-        .map_err(|error| Fault::connect(format!("{address}: {error}")))?;
-    let _ = stream.set_nodelay(true);
-    Ok(stream)
-}
-
-/// Opaque flows share a connection, so one slow reader must not stall the others.
-fn flow_settings() -> Settings {
-    Settings { stream_window: 256 * 1024, connection_window: 4 << 20, ..Settings::default() }
 }

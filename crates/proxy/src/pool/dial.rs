@@ -39,7 +39,7 @@ impl LocalKey {
 }
 
 /// A group of servers in another cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RemoteKey {
     /// The cluster.
     pub cluster: ClusterName,

@@ -120,6 +120,11 @@ impl ViewOf {
         self
     }
 
+    /// The same view with other routes or destination rules of a service.
+    pub(crate) fn configure(self, name: &str, change: impl FnOnce(&mut ServiceConfig)) -> Self {
+        self.service(name, |service| change(Arc::make_mut(&mut service.config)))
+    }
+
     /// A local service that speaks `protocol`, with endpoints at these addresses.
     pub(crate) fn local(self, name: &str, protocol: Protocol, endpoints: &[IpAddr]) -> Self {
         let account = name.to_owned();

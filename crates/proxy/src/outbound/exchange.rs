@@ -1,0 +1,301 @@
+//! One exchange with one target: a request goes out, the head of an answer comes back.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Request, Response, request};
+use hyper::body::Incoming;
+use mesh::{Failure, Labels, Protocol, RouteDecision, SpiffeId, Target, TrafficPolicy};
+
+use super::arrival::Way;
+use super::{Engine, remote_key};
+use crate::access::{Party, Via};
+use crate::body::{Body, Replay};
+use crate::fault::Fault;
+use crate::headers;
+use crate::pool::Lease;
+use crate::pool::dial::{self, LocalKey, RemoteKey, RemoteRequest};
+use crate::pool::http::{HttpConnection, Parts};
+use crate::pool::origin::To;
+use crate::pool::plain::Speaks;
+
+/// Which attempt at a request this is, the first being 1.
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+
+/// The head of an answer, and everything that must outlive its body.
+pub(super) struct Exchange {
+    pub(super) response: Response<Incoming>,
+    pub(super) server: Server,
+    /// Leases and load guards.
+    pub(super) hold: Box<dyn Any + Send>,
+}
+
+/// Who answered.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Server {
+    pub(super) party: Party,
+    pub(super) upstream: String,
+    pub(super) via: Option<Via>,
+    pub(super) mutual_tls: bool,
+}
+
+/// One request that may be sent more than once.
+pub(super) struct Outgoing<'a> {
+    pub(super) head: &'a request::Parts,
+    pub(super) authority: &'a Authority,
+    pub(super) body: &'a Replay,
+    pub(super) idempotent: bool,
+    /// How it came in.
+    pub(super) way: &'a Way,
+    /// The number of the attempt.
+    pub(super) attempt: AtomicU32,
+}
+
+impl Outgoing<'_> {
+    fn request(&self, port: Option<u16>) -> Result<Request<Body>, Fault> {
+        let body = self.body.attempt().ok_or_else(|| Fault::connect("the request body cannot be sent again"))?;
+        let mut request = Request::from_parts(self.head.clone(), body);
+        let attempt = self.attempt.load(Ordering::Relaxed).max(1);
+        request.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(attempt));
+        if let Some(port) = port {
+            request.headers_mut().insert(headers::PORT, HeaderValue::from(port));
+        }
+        Ok(request)
+    }
+}
+
+impl Engine {
+    /// Sends a request to one target and waits for the head of the answer.
+    pub(super) async fn exchange(
+        &self,
+        decision: &RouteDecision,
+        target: &Target,
+        outgoing: &Outgoing<'_>,
+    ) -> Result<Exchange, Fault> {
+        match target {
+            Target::Local { endpoint, address, expected: Some(expected), .. } => {
+                let key = LocalKey::of(*address, expected);
+                let lease = self.local.get(&key, || self.dial_local(decision, &key, endpoint)).await?;
+                let server = Server { upstream: key.address.to_string(), ..self.server_over(decision, target, &lease) };
+                self.over(lease, address.port(), outgoing, server).await
+            }
+            Target::Local { endpoint, address, expected: None, .. } => {
+                let party = self.server(decision, target, endpoint, None);
+                let host = outgoing.authority.host();
+                let origin = Origin { host, addresses: vec![*address], party };
+                self.plainly(decision, origin, outgoing).await
+            }
+            Target::Named { host, port, one_address, .. } => {
+                let addresses = self.names.addresses(&*self.config.resolver, host, *port, *one_address).await?;
+                let origin = Origin { host, addresses, party: self.server(decision, target, host, None) };
+                self.plainly(decision, origin, outgoing).await
+            }
+            Target::Remote { expected, cluster, .. } => {
+                let key = remote_key(decision, target).ok_or_else(|| Fault::connect("no service"))?;
+                let lease = self.remote.get(&key, || self.dial_remote(decision, &key, expected)).await?;
+                let upstream = format!("{} in {cluster}", key.service);
+                let server = Server { upstream, ..self.server_over(decision, target, &lease) };
+                self.over(lease, key.port, outgoing, server).await
+            }
+        }
+    }
+
+    /// One exchange on a connection to a sidecar.
+    async fn over(
+        &self,
+        lease: Lease<HttpConnection>,
+        port: u16,
+        outgoing: &Outgoing<'_>,
+        server: Server,
+    ) -> Result<Exchange, Fault> {
+        let whom = server.upstream.as_str();
+        let mut request = outgoing.request(Some(port))?;
+        headers::to_http2(&mut request, outgoing.authority);
+        let response = answer_of(&lease, request, outgoing, whom).await?;
+        if let Some(fault) = Fault::from_answer(response.status(), response.headers(), whom) {
+            return Err(fault);
+        }
+        Ok(Exchange { response, server, hold: Box::new(lease) })
+    }
+
+    /// One exchange with a server that has no sidecar, at the first of its addresses that takes a connection.
+    pub(super) async fn plainly(
+        &self,
+        decision: &RouteDecision,
+        origin: Origin<'_>,
+        outgoing: &Outgoing<'_>,
+    ) -> Result<Exchange, Fault> {
+        let Origin { host, addresses, party } = origin;
+        let speaks = speaks(decision.protocol, &decision.policy, outgoing.head);
+        let view = self.config.directory.view();
+        let mut failed = None;
+        for address in addresses {
+            let to = To {
+                address,
+                host,
+                policy: &decision.policy,
+                source: outgoing.way.source(),
+                timeout: decision.connect_timeout,
+                alpn: &[],
+            };
+            let request = outgoing.request(None)?;
+            match self.direct.send(request, outgoing.authority, speaks, &to, &view).await {
+                Ok((response, lease)) => {
+                    let server = Server { party, upstream: address.to_string(), ..Server::default() };
+                    return Ok(Exchange { response, server, hold: Box::new(lease) });
+                }
+                // Nothing was sent, so the next address may be tried.
+                Err(fault) if fault.failure == Failure::Connect => failed.get_or_insert(fault),
+                Err(fault) => return Err(fault),
+            };
+        }
+        Err(failed.unwrap_or_else(|| Fault::connect(format!("{host} has no address"))))
+    }
+
+    async fn dial_local(
+        &self,
+        decision: &RouteDecision,
+        key: &LocalKey,
+        endpoint: &str,
+    ) -> Result<HttpConnection, Fault> {
+        let (io, peer) = dial::local(&self.config.credentials, key, decision.connect_timeout).await?;
+        let parts = Parts {
+            io,
+            peer: Some(peer),
+            via: None,
+            endpoint: endpoint.to_owned(),
+            lost: Arc::default(),
+            hold: None,
+            pings: true,
+        };
+        HttpConnection::handshake(parts, &self.config.credentials).await
+    }
+
+    async fn dial_remote(
+        &self,
+        decision: &RouteDecision,
+        key: &RemoteKey,
+        expected: &BTreeSet<SpiffeId>,
+    ) -> Result<HttpConnection, Fault> {
+        let remote = self.open_remote(decision, key, expected).await?;
+        let parts = Parts {
+            lost: self.paths.ride(&remote.via.source_gateway, &remote.via.path),
+            io: remote.io,
+            peer: Some(remote.peer),
+            via: Some(remote.via),
+            endpoint: remote.endpoint,
+            hold: Some(remote.hold),
+            pings: false,
+        };
+        HttpConnection::handshake(parts, &self.config.credentials).await
+    }
+
+    pub(super) async fn open_remote(
+        &self,
+        decision: &RouteDecision,
+        key: &RemoteKey,
+        expected: &BTreeSet<SpiffeId>,
+    ) -> Result<dial::Remote, Fault> {
+        let request = RemoteRequest { key, expected, timeout: decision.connect_timeout };
+        let view = self.config.directory.view();
+        dial::remote(&self.config.credentials, &self.gateways, &view, &request).await
+    }
+
+    /// What is known of the server at the other end of a connection to a sidecar.
+    fn server_over(&self, decision: &RouteDecision, target: &Target, lease: &HttpConnection) -> Server {
+        let identity = lease.peer.as_ref().map(|peer| &peer.id);
+        let party = self.server(decision, target, &lease.endpoint, identity);
+        Server { party, upstream: String::new(), via: lease.via.clone(), mutual_tls: identity.is_some() }
+    }
+
+    /// What the labels of a target and a proven identity say about a server.
+    pub(super) fn server(
+        &self,
+        decision: &RouteDecision,
+        target: &Target,
+        pod: &str,
+        identity: Option<&SpiffeId>,
+    ) -> Party {
+        let view = self.config.directory.view();
+        let service = decision.service.as_ref().and_then(|name| view.services.get(name));
+        let labels = match target {
+            Target::Local { endpoint, .. } => service
+                .and_then(|service| service.endpoints.iter().find(|known| known.name == *endpoint))
+                .map(|known| &known.labels),
+            Target::Named { .. } => None,
+            Target::Remote { group, .. } => Some(&group.labels),
+        };
+        let described = match labels {
+            Some(labels) => Party::of_pod(pod, labels),
+            None => Party::of_pod(pod, &Labels::new()),
+        };
+        let Party { namespace, identity, cluster, .. } = self.party_of(identity);
+        let of_service = || decision.service.as_ref().map(|service| service.namespace().to_string());
+        let namespace = Some(namespace).filter(|known| !known.is_empty()).or_else(of_service).unwrap_or_default();
+        Party { namespace, identity, cluster, ..described }
+    }
+
+    /// What a proven identity says about a server.
+    pub(super) fn party_of(&self, identity: Option<&SpiffeId>) -> Party {
+        let Some(identity) = identity else { return self.own_cluster() };
+        let view = self.config.directory.view();
+        let own = view.mesh.as_deref().filter(|mesh| mesh.trust_domain == *identity.trust_domain());
+        let cluster = own.map(|mesh| mesh.cluster.to_string());
+        let remote = || view.cluster_of(identity.trust_domain()).map(|cluster| cluster.name.to_string());
+        Party { cluster: cluster.or_else(remote).unwrap_or_default(), ..Party::of_identity(identity) }
+    }
+
+    fn own_cluster(&self) -> Party {
+        let view = self.config.directory.view();
+        Party { cluster: view.cluster().map(ToString::to_string).unwrap_or_default(), ..Party::default() }
+    }
+}
+
+/// Waits for the head of an answer; a repeatable request gives up when the path below its connection dies.
+async fn answer_of(
+    lease: &HttpConnection,
+    request: Request<Body>,
+    outgoing: &Outgoing<'_>,
+    whom: &str,
+) -> Result<Response<Incoming>, Fault> {
+    let send = lease.send(request, whom);
+    tokio::pin!(send);
+    tokio::select! {
+        biased;
+        response = send.as_mut() => return response,
+        () = lease.lost(), if outgoing.idempotent => {
+            if outgoing.body.is_replayable() {
+                let path = lease.via.as_ref().map(|via| via.path.as_str()).unwrap_or_default();
+                return Err(Fault::path_down(path));
+            }
+        }
+    }
+    send.await
+}
+
+/// A server without a sidecar.
+pub(super) struct Origin<'a> {
+    pub(super) host: &'a str,
+    /// To be tried in turn.
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) party: Party,
+}
+
+/// Which HTTP a server without a sidecar gets: what its policy says, else what its port declares, else what the client
+/// spoke.
+pub(super) fn speaks(protocol: Protocol, policy: &TrafficPolicy, head: &request::Parts) -> Speaks {
+    let of_client = if head.version == http::Version::HTTP_2 { Speaks::Http2 } else { Speaks::Http1 };
+    if policy.pool.use_client_protocol {
+        return of_client;
+    }
+    match protocol {
+        Protocol::Http2 | Protocol::Grpc => Speaks::Http2,
+        Protocol::Http if policy.pool.upgrade_to_http2 == Some(true) => Speaks::Http2,
+        Protocol::Http => Speaks::Http1,
+        _ => of_client,
+    }
+}
