@@ -44,12 +44,17 @@ fn walk(schema: &Value, path: &str, fields: &mut BTreeSet<String>) {
     let members = schema.get("properties").and_then(Value::as_object);
     match members.filter(|members| !compares(members)) {
         Some(members) => members.iter().for_each(|(name, member)| walk(member, &format!("{path}.{name}"), fields)),
-        None if path != "spec" && schema.get("type").is_some_and(|kind| kind != "null") => {
-            drop(fields.insert(path.to_owned()))
+        None if path != "spec" && has_value(schema) => {
+            fields.insert(path.to_owned());
         }
-        None if path != "spec" && schema.get("enum").is_some() => drop(fields.insert(path.to_owned())),
         None => {}
     }
+}
+
+/// Of a type of its own, one of some words, or read by code alone.
+fn has_value(schema: &Value) -> bool {
+    let words = ["enum", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-string"];
+    schema.get("type").is_some_and(|kind| kind != "null") || words.iter().any(|word| schema.get(*word).is_some())
 }
 
 fn compares(members: &serde_json::Map<String, Value>) -> bool {

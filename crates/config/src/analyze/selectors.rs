@@ -53,6 +53,7 @@ fn selector(manifest: &Manifest) -> Option<Selector<'_>> {
         Manifest::PeerAuthentication(object) => policy(&object.spec.selector.as_ref()?.match_labels),
         Manifest::RequestAuthentication(object) => policy(&object.spec.selector.as_ref()?.match_labels),
         Manifest::AuthorizationPolicy(object) => policy(&object.spec.selector.as_ref()?.match_labels),
+        Manifest::RateLimitPolicy(object) => policy(&object.spec.selector.as_ref()?.match_labels),
         Manifest::Gateway(object) => {
             Selector { path: "spec.selector", labels: &object.spec.selector, root_is_everywhere: true }
         }
