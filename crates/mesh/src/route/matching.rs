@@ -80,8 +80,12 @@ fn header_matches(request: &HttpRequest<'_>, name: &str, wanted: &StringMatch) -
     }
 }
 
-/// A header that is missing counts as empty, unless its presence is what is unwanted.
+/// A header that is missing counts as empty, unless its presence is what is unwanted. Claims (`@request.auth.claims…`)
+/// are not known here: without them a rule must not be met by those whom it leaves out.
 fn header_is_unwanted(request: &HttpRequest<'_>, name: &str, unwanted: &StringMatch) -> bool {
+    if name.starts_with('@') {
+        return true;
+    }
     let value = header(request, name);
     match unwanted {
         StringMatch::Present => value.is_some(),

@@ -11,8 +11,9 @@ use crate::reason::{Denial, Reason};
 /// Whether the client's Sidecar lists the host. Without a list everything that is visible can be reached.
 pub(super) fn reaches(context: &Context<'_>, place: &Place<'_>) -> bool {
     let Some(hosts) = egress_hosts(context) else { return true };
-    let name = &place.service.name;
-    lists(hosts, name.namespace(), &host_of(place), Some(context.request.port))
+    let (name, port) = (&place.service.name, Some(context.request.port));
+    let by_clusterset_name = || place.clusterset && lists(hosts, name.namespace(), &name.clusterset_host(), port);
+    lists(hosts, name.namespace(), &host_of(place), port) || by_clusterset_name()
 }
 
 /// Whether the client's Sidecar brings in the routes: those of the namespaces that it lists the host under.

@@ -214,6 +214,13 @@ fn a_sidecar_lists_what_can_be_reached() {
         "*/theirs.shop.svc.cluster.local",
         &[("any namespace", "GET theirs.shop/", "theirs:80 v1-1"), ("one host", "GET mine/", "refuse unknown-host")],
     );
+    cases(
+        "*/*.clusterset.local",
+        &[
+            ("clusterset names", "GET theirs.shop.svc.clusterset.local/", "theirs:80 v1-1 > west/v1"),
+            ("and only those", "GET theirs.shop/", "refuse unknown-host"),
+        ],
+    );
     let allow = format!("sidecar hosts=./*\n{services}");
     table(&allow, &[("what is left out is unknown", "GET theirs.shop/", "pass")]);
 }
