@@ -290,7 +290,7 @@ pub(crate) struct Proxy {
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// `<cluster>/<workload>`, `<cluster>/<pod>` or `<cluster>/<ingress gateway>`
+    /// `<cluster>/<workload>` or `<cluster>/<pod>`
     #[arg(long)]
     pub(crate) from: String,
     /// `<service>:<port>`, `<service>.<namespace>:<port>` or any `<host>:<port>`

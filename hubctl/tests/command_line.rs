@@ -68,3 +68,32 @@ fn an_operator_credential_that_is_missing_is_told_with_a_way_out() {
     assert!(stderr.starts_with("error: the operator's credential"), "{stderr}");
     assert!(stderr.contains("/nonexistent.json") && stderr.contains("\nhint: "), "{stderr}");
 }
+
+#[test]
+fn analysis_names_what_is_wrong_and_ends_with_one_for_errors_only() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let routes = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews}\n\
+                  spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v3}}]}]}\n";
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews}\nspec: {ports: [{port: 80, name: x}]}\n";
+    let (routes, service) = (write("routes.yaml", routes), write("service.yaml", service));
+    let (code, stdout, stderr) = hubctl(&["analyze", &routes, &service]);
+    assert_eq!(code, Some(1), "{stderr}");
+    let subset = "Error [IST0101] (VirtualService default/reviews) spec.http[0].route[0].destination.subset: \
+                  no DestinationRule of reviews has a subset \"v3\"\n  hint: ";
+    assert!(stdout.contains(subset), "{stdout}");
+    assert!(stdout.contains("Info [IST0118] (Service default/reviews) spec.ports: "), "{stdout}");
+    let (code, stdout, _) = hubctl(&["analyze", &service, "-o", "json"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("\"code\": \"IST0118\"") && stdout.contains("\"severity\": \"info\""), "{stdout}");
+    let refused = write("refused.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspce: {}\n");
+    let (code, stdout, stderr) = hubctl(&["analyze", &refused]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.starts_with("error: refused, with one mistake; nothing was changed:\n"), "{stderr}");
+    assert!(stderr.contains("refused.yaml:1 (document 1): Service default/x: spce: unknown field"), "{stderr}");
+    assert_eq!(hubctl(&["analyze"]).0, Some(1));
+}

@@ -2,7 +2,7 @@
 
 use discovery::Client;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use mesh::{AccessRequest, Claims, HttpRequest, InboundPeer, Reason, SpiffeId, View};
+use mesh::{AccessRequest, Claims, HttpRequest, InboundPeer, Protocol, Reason, SpiffeId, View};
 use proxy::outbound::{Outbound, Question};
 use serde_json::{Value, json};
 use telemetry::{Admin, Query, Readiness, Registry};
@@ -60,14 +60,15 @@ async fn explain(client: &Client, outbound: &Outbound, query: &Query) -> Value {
     let described = ["method", "path", "headers"].iter().any(|name| query.get(name).is_some());
     let plain = outbound.decide(host, port).await;
     let speaks_http = plain.protocol.is_http() || plain.service.is_none();
-    let decision = if described || speaks_http {
+    let request = (described || speaks_http).then(|| format!("{} {}", method(query), path(query)));
+    let decision = if request.is_some() {
         let question = Question { host: host.to_owned(), port, method: method(query), path: path(query), headers };
         outbound.explain(&question).await
     } else {
         plain
     };
     let because = sentences(&decision.reasons);
-    json!({"host": host, "port": port, "age_ms": age(client), "decision": to_json(&decision), "because": because})
+    json!({"host": host, "port": port, "age_ms": age(client), "request": request, "decision": to_json(&decision), "because": because})
 }
 
 fn sentences(reasons: &[Reason]) -> Vec<String> {
@@ -99,7 +100,8 @@ fn authorize(view: &View, query: &Query) -> Value {
     let transport = mesh::authorize_inbound(view, peer.as_ref().map_or(InboundPeer::Plain, InboundPeer::Mutual), port);
     let Some(workload) = view.workload.as_deref() else { return refused("there is no view yet".to_owned()) };
     let own_port = transport.outcome.as_ref().map_or(port, |port| port.number);
-    let speaks_http = transport.outcome.as_ref().map_or(true, |port| port.protocol != mesh::Protocol::Tcp);
+    let opaque = |port: &mesh::WorkloadPort| matches!(port.protocol, Protocol::Tcp | Protocol::TcpServerFirst);
+    let speaks_http = !transport.outcome.as_ref().is_ok_and(opaque);
     let request = AccessRequest {
         peer: peer.as_ref(),
         port: own_port,
@@ -109,8 +111,12 @@ fn authorize(view: &View, query: &Query) -> Value {
     };
     let inbound = &workload.config.inbound;
     let access = mesh::authorize(inbound, &request);
-    let mut because = sentences(&transport.reasons);
-    because.extend(sentences(&access.reasons));
+    // That no policy forbids the transport says nothing beside what the policies say of the request.
+    let of_transport = transport.reasons.iter().filter(|reason| **reason != Reason::AllowedByDefault).cloned();
+    let mut because = sentences(&of_transport.collect::<Vec<_>>());
+    if transport.outcome.is_ok() {
+        because.extend(sentences(&access.reasons));
+    }
     let counted = mesh::limits(inbound, &request);
     let counted = counted.iter().map(|applied| {
         let limit = applied.limit;

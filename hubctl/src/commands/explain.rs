@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use fleet::Fleet;
 use fleet::forward::parse_target;
 use fleet::http::get_json;
 use fleet::plan::{ClusterPlan, PodPlan, at, port};
+use fleet::{Fleet, Hint};
 use serde_json::{Value, json};
 
 use super::proxy::{Proxy, find};
@@ -27,6 +27,10 @@ const SERVERS_MAX: usize = 4;
 pub(super) async fn run(context: &Context, options: Explain) -> Result<u8> {
     let fleet = context.fleet()?;
     let from = find(&fleet, &options.from)?;
+    if from.edge {
+        let hint = format!("see what it runs with `hubctl routes {}`, or ask a sidecar", options.from);
+        return Err(Hint::error("ingress and egress gateways do not explain single requests yet", hint));
+    }
     let (host, number) = parse_target(&options.to)?;
     let mut path = format!("/debug/explain?host={}&port={number}", escape(&host));
     path.push_str(&request(&options));

@@ -23,6 +23,8 @@ pub(super) struct Proxy<'a> {
     pub(super) cluster: &'a ClusterPlan,
     /// Its admin listener.
     pub(super) admin: SocketAddr,
+    /// It is an ingress or egress gateway.
+    pub(super) edge: bool,
     /// The SPIFFE id that it proves.
     pub(super) identity: String,
 }
@@ -34,11 +36,11 @@ pub(super) fn find<'a>(fleet: &'a Fleet, name: &str) -> Result<Proxy<'a>> {
     };
     if let Some((cluster, edge)) = edge(fleet, name) {
         let identity = identity(cluster, EDGE_NAMESPACE, &edge.service_account);
-        return Ok(Proxy { cluster, admin: at(edge.ip, port::ADMIN), identity });
+        return Ok(Proxy { cluster, admin: at(edge.ip, port::ADMIN), edge: true, identity });
     }
     let (cluster, pod) = fleet.meshed_pod(name)?;
     let identity = identity(cluster, pod.namespace.as_str(), &pod.service_account);
-    Ok(Proxy { cluster, admin: pod.admin(), identity })
+    Ok(Proxy { cluster, admin: pod.admin(), edge: false, identity })
 }
 
 fn edge<'a>(fleet: &'a Fleet, name: &str) -> Option<(&'a ClusterPlan, &'a EdgePlan)> {

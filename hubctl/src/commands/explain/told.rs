@@ -21,6 +21,8 @@ struct Explained {
     /// Time since the last contact with the agent; absent while connected.
     age_ms: Option<u64>,
     decision: Decision,
+    /// Method and path, if it is an HTTP request.
+    request: Option<String>,
     /// The reasons in the words of the proxy that has them.
     #[serde(default)]
     because: Vec<String>,
@@ -69,10 +71,13 @@ struct Group {
 
 /// The whole answer as text.
 pub(super) fn tell(from: &str, explained: &Value, servers: &[Server], gateways: &Map<String, Value>) -> Result<String> {
-    let Explained { host, port, age_ms, decision, because } =
+    let Explained { host, port, age_ms, decision, request, because } =
         Explained::deserialize(explained).context("the sidecar's answer is not understood; see it with -o json")?;
     let mut text = format!("from      {from}\nto        {host}:{port}\n");
     let mut line = |label: &str, value: &str| text.push_str(&format!("{label:<9} {value}\n"));
+    if let Some(request) = &request {
+        line("request", request);
+    }
     if let Some(service) = &decision.service {
         line("service", &format!("{service}, protocol {}", decision.protocol));
     }
@@ -203,6 +208,7 @@ mod tests {
         let expected = "\
 from      east/web
 to        ratings.default.svc.clusterset.local:9080
+request   GET /
 service   default/ratings, protocol http
 view      revision 7, live
 decision  forward to the first tier with a target that can be used
@@ -221,6 +227,7 @@ paths to west
 ";
         let mut answer = explained(&outcome, &json!([]));
         answer["because"] = json!(because);
+        answer["request"] = json!("GET /");
         assert_eq!(tell("east/web", &answer, &[], &gateways).expect("understood"), expected);
     }
 

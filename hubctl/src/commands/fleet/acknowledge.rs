@@ -46,7 +46,7 @@ pub(super) async fn wait(cluster: &ClusterPlan, expected: &BTreeMap<String, Expe
             Err(lacking) => lacking,
         };
         if Instant::now() >= deadline {
-            let message = format!("applied, but not in force after {} s: {lacking}", WITHIN.as_secs());
+            let message = format!("written, but not in force after {} s: {lacking}", WITHIN.as_secs());
             let hint = format!("see `hubctl fleet status` and `hubctl fleet logs {}/agent`", cluster.name);
             return Err(Hint::error(message, hint));
         }

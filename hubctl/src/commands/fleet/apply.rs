@@ -26,7 +26,9 @@ pub(super) async fn apply(context: &Context, options: &Apply) -> Result<u8> {
     let parsed = manifests::parse(&texts)?;
     let objects = objects(&texts)?;
     let found = found(&fleet, cluster, &parsed);
-    note(findings::tell(found.iter().map(|finding| (&cluster.name, finding)), false).trim_end());
+    if !found.is_empty() {
+        note(findings::tell(found.iter().map(|finding| (&cluster.name, finding)), false).trim_end());
+    }
     if options.strict && findings::has_error(&found) {
         return Err(Hint::error("nothing was applied: analysis found errors", "mend them, or leave out --strict"));
     }
