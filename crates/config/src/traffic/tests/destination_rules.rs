@@ -107,6 +107,7 @@ fn rules_of_one_namespace_and_host_are_one() {
     assert_eq!((rules.origin.name.as_str(), &rules.policy.any.balancer), ("old", &Balancer::Random));
     assert_eq!(rules.subsets.keys().collect::<Vec<_>>(), ["v1", "v2"]);
     assert_eq!(rules.subsets["v1"].labels["version"], "v1");
+    assert_eq!(rules.subsets["v2"].policy.any.balancer, Balancer::Random, "it inherits the policy that counts");
     assert_eq!(found(&compiled), [("ISM0002", "spec.subsets[0].name"), ("ISM0002", "spec.trafficPolicy")]);
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use federation_crds::Manifest;
 use federation_crds::istio::destination_rule as crd;
-use mesh::{ClientTls, Labels, Namespace, OriginateTls, TlsMaterial};
+use mesh::{ClientTls, Namespace, OriginateTls, TlsMaterial};
 
 use crate::analyze::codes;
 use crate::mesh_config::MeshConfig;
@@ -16,8 +16,6 @@ pub(in crate::traffic) struct Secrets<'a> {
     /// Of the object.
     pub(in crate::traffic) namespace: &'a Namespace,
     pub(in crate::traffic) mesh_config: &'a MeshConfig,
-    /// Clients that the object is for; empty = all.
-    pub(in crate::traffic) selector: &'a Labels,
     /// Those that were named, with the namespace that they stand in.
     pub(in crate::traffic) named: BTreeSet<(String, String)>,
 }
