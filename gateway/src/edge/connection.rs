@@ -135,7 +135,10 @@ impl Edge {
         let stream = match tokio::time::timeout(self.limits.handshake_timeout, handshake).await {
             Ok(Ok(stream)) => stream,
             outcome => {
-                let error = outcome.err().map_or_else(|| "it failed".to_owned(), |late| late.to_string());
+                let error = match outcome {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => "the handshake took too long".to_owned(),
+                };
                 tracing::info!(port = link.port, client = %link.source, gateway = server.gateway, error, "no TLS");
                 self.refuse_tls(link.port, "handshake");
                 return None;
