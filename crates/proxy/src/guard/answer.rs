@@ -3,15 +3,13 @@
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, SERVER, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response, StatusCode};
-use mesh::Denial;
 
 use crate::body::{self, Body};
-use crate::headers::DENIAL;
 
 use super::tokens::TokenError;
 
 /// A refusal in the client's words: gRPC wants its status in headers.
-pub(super) fn refusal(status: StatusCode, denial: Denial, message: &str, grpc: bool) -> Response<Body> {
+pub(super) fn refusal(status: StatusCode, message: &str, grpc: bool) -> Response<Body> {
     let mut response = if grpc {
         let mut response = Response::new(body::empty());
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -24,19 +22,19 @@ pub(super) fn refusal(status: StatusCode, denial: Denial, message: &str, grpc: b
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         response
     };
-    sign(&mut response, denial);
+    sign(&mut response);
     response
 }
 
-/// Says who answered and why.
-pub(super) fn sign(response: &mut Response<Body>, denial: Denial) {
+/// Says who answered. The header of denials is missing on purpose: these words are for the client, and a peer's proxy
+/// would put its own in their place.
+fn sign(response: &mut Response<Body>) {
     response.headers_mut().insert(SERVER, HeaderValue::from_static("isthmus"));
-    response.headers_mut().insert(DENIAL, HeaderValue::from_static(denial.as_str()));
 }
 
 /// The answer to a token that is not accepted. `url` is what was asked for.
 pub(super) fn bad_token(error: &TokenError, url: &str, grpc: bool) -> Response<Body> {
-    let mut response = refusal(error.status, Denial::TokenInvalid, &error.text, grpc);
+    let mut response = refusal(error.status, &error.text, grpc);
     let plain: String = url.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).collect();
     let challenge = format!("Bearer realm=\"{plain}\", error=\"invalid_token\"");
     put(response.headers_mut(), WWW_AUTHENTICATE, &challenge);
@@ -46,7 +44,7 @@ pub(super) fn bad_token(error: &TokenError, url: &str, grpc: bool) -> Response<B
 /// The answer that an authorizer wrote.
 pub(super) fn written(status: StatusCode, headers: HeaderMap, text: Bytes, grpc: bool) -> Response<Body> {
     if grpc {
-        let mut response = refusal(status, Denial::Policy, &String::from_utf8_lossy(&text), grpc);
+        let mut response = refusal(status, &String::from_utf8_lossy(&text), grpc);
         for (name, value) in headers.iter().filter(|(name, _)| **name != CONTENT_TYPE) {
             response.headers_mut().append(name.clone(), value.clone());
         }
@@ -55,7 +53,7 @@ pub(super) fn written(status: StatusCode, headers: HeaderMap, text: Bytes, grpc:
     let mut response = Response::new(body::full(text));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    sign(&mut response, Denial::Policy);
+    sign(&mut response);
     response
 }
 

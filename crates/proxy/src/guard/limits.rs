@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::header::{HeaderName, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
-use mesh::{Allowance, Applied, Buckets, Denial, Origin, RateLimit};
+use mesh::{Allowance, Applied, Buckets, Origin, RateLimit};
 use tokio::time::Instant;
 
 use super::answer::{put, refusal};
@@ -124,7 +124,7 @@ fn seconds(duration: Duration) -> u64 {
 
 /// The answer to a request that is too many, as Envoy words it.
 pub(super) fn too_many(limited: &Limited, grpc: bool) -> Response<Body> {
-    let mut response = refusal(StatusCode::TOO_MANY_REQUESTS, Denial::RateLimited, "local_rate_limited", grpc);
+    let mut response = refusal(StatusCode::TOO_MANY_REQUESTS, "local_rate_limited", grpc);
     response.headers_mut().extend(limited.headers.clone());
     response
 }

@@ -36,7 +36,7 @@ pub(super) enum Refused {
 
 impl Refused {
     pub(super) fn answer<B>(self, mut progress: Progress, request: &Request<B>, facts: &Facts, grpc: bool) -> Refusal {
-        let plain = |status, denial, text: &str| (refusal(status, denial, text, grpc), denial, flag::DENIED);
+        let plain = |status, denial, text: &str| (refusal(status, text, grpc), denial, flag::DENIED);
         let mut note = |text: String| progress.reasons.push(Reason::Note { text });
         let (response, denial, flag) = match self {
             Self::Token(error) => {
@@ -61,7 +61,7 @@ impl Refused {
             }
             Self::Peek(PeekError::Broken(why)) => {
                 note(format!("the body broke off: {why}"));
-                let response = refusal(StatusCode::BAD_REQUEST, Denial::Policy, "the body broke off", grpc);
+                let response = refusal(StatusCode::BAD_REQUEST, "the body broke off", grpc);
                 (response, Denial::Policy, CLIENT)
             }
             Self::Limited(limited) => (too_many(&limited, grpc), Denial::RateLimited, RATE_LIMITED),

@@ -149,3 +149,6 @@ fn with_lists(token: &Token, rule: &TokenRule) -> Claims {
     }
     Claims { all }
 }
+
+#[cfg(test)]
+mod tests;
