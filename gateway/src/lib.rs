@@ -44,4 +44,4 @@ pub use config::{Config, ConfigError, Role};
 pub use run::{Parts, RunError, Running, run, start};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

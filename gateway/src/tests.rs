@@ -4,4 +4,4 @@ mod drain;
 mod flows;
 mod health;
 mod refusals;
-mod world;
+pub(crate) mod world;

@@ -24,33 +24,33 @@ use tokio::sync::watch;
 
 use crate::{Parts, Running};
 
-pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 /// Where the view says that the one endpoint of reviews is; dialling goes to the backend instead.
 const POD: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 21));
 
-pub(super) fn id(text: &str) -> SpiffeId {
+pub(crate) fn id(text: &str) -> SpiffeId {
     text.parse().unwrap()
 }
 
-pub(super) fn cluster(name: &str) -> ClusterName {
+pub(crate) fn cluster(name: &str) -> ClusterName {
     ClusterName::new(name).unwrap()
 }
 
-pub(super) fn service(name: &str) -> ServiceName {
+pub(crate) fn service(name: &str) -> ServiceName {
     ServiceName::new(Namespace::new("default").unwrap(), name).unwrap()
 }
 
 /// The certificate authorities.
-pub(super) struct Trust {
-    pub(super) east: ClusterCa,
-    pub(super) west: ClusterCa,
+pub(crate) struct Trust {
+    pub(crate) east: ClusterCa,
+    pub(crate) west: ClusterCa,
     /// Claims to be `east` but is not.
-    pub(super) impostor: ClusterCa,
+    pub(crate) impostor: ClusterCa,
     _directories: Vec<TempDir>,
 }
 
 impl Trust {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         identity::install_crypto();
         let mut directories = Vec::new();
         let mut ca = |trust_domain: &str| {
@@ -63,30 +63,30 @@ impl Trust {
         Self { east, west, impostor, _directories: directories }
     }
 
-    pub(super) fn bundles(&self) -> TrustBundles {
+    pub(crate) fn bundles(&self) -> TrustBundles {
         [&self.east, &self.west].into_iter().map(|ca| ca.bundle(1).unwrap()).collect()
     }
 
     /// Credentials of `name` from `ca`, valid now.
-    pub(super) fn credentials(&self, ca: &ClusterCa, name: &str) -> Credentials {
+    pub(crate) fn credentials(&self, ca: &ClusterCa, name: &str) -> Credentials {
         let now = SystemTime::now();
         self.with_validity(ca, name, now - HOUR, now + HOUR)
     }
 
-    pub(super) fn with_validity(&self, ca: &ClusterCa, name: &str, from: SystemTime, to: SystemTime) -> Credentials {
+    pub(crate) fn with_validity(&self, ca: &ClusterCa, name: &str, from: SystemTime, to: SystemTime) -> Credentials {
         let svid: Svid = ca.issue_with_validity(&id(name), from, to).unwrap();
         Credentials::fixed(svid, self.bundles())
     }
 
-    pub(super) fn web(&self) -> Credentials {
+    pub(crate) fn web(&self) -> Credentials {
         self.credentials(&self.east, "spiffe://east.demo/ns/default/sa/web")
     }
 
-    pub(super) fn east_gateway(&self) -> Credentials {
+    pub(crate) fn east_gateway(&self) -> Credentials {
         self.credentials(&self.east, "spiffe://east.demo/ns/isthmus-system/sa/gateway")
     }
 
-    pub(super) fn west_gateway(&self) -> Credentials {
+    pub(crate) fn west_gateway(&self) -> Credentials {
         self.credentials(&self.west, "spiffe://west.demo/ns/isthmus-system/sa/gateway")
     }
 }
@@ -134,7 +134,7 @@ fn reviews(name: &str) -> Service {
 }
 
 /// `east` imports `reviews`, and `secret` by an outdated view, from `west` behind these gateways.
-pub(super) fn east_view(gateways: &[SocketAddr]) -> View {
+pub(crate) fn east_view(gateways: &[SocketAddr]) -> View {
     let import = |name: &str| {
         let mut service = reviews(name);
         let key = GroupKey { service_account: name.into(), labels: Labels::new(), locality: String::new() };
@@ -147,7 +147,7 @@ pub(super) fn east_view(gateways: &[SocketAddr]) -> View {
 }
 
 /// `west` exports `reviews`, and runs `secret` without exporting it.
-pub(super) fn west_view() -> View {
+pub(crate) fn west_view() -> View {
     let local = |name: &str, export| {
         let mut service = reviews(name);
         service.export = export;
@@ -169,25 +169,25 @@ pub(super) fn west_view() -> View {
 }
 
 /// A gateway with the handles that tests turn.
-pub(super) struct Gateway {
-    pub(super) running: Running,
-    pub(super) view: watch::Sender<Arc<View>>,
-    pub(super) shutdown: Shutdown,
-    pub(super) registry: Registry,
+pub(crate) struct Gateway {
+    pub(crate) running: Running,
+    pub(crate) view: watch::Sender<Arc<View>>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) registry: Registry,
 }
 
 impl Gateway {
-    pub(super) fn hbone(&self) -> SocketAddr {
+    pub(crate) fn hbone(&self) -> SocketAddr {
         self.running.hbone_address()
     }
 
-    pub(super) fn quic(&self) -> SocketAddr {
+    pub(crate) fn quic(&self) -> SocketAddr {
         self.running.quic_address().unwrap()
     }
 }
 
 /// Starts a gateway whose endpoints are all at `backend`.
-pub(super) async fn gateway(trust_domain: &str, credentials: Credentials, view: View, backend: SocketAddr) -> Gateway {
+pub(crate) async fn gateway(trust_domain: &str, credentials: Credentials, view: View, backend: SocketAddr) -> Gateway {
     let (view_tx, view) = watch::channel(Arc::new(view));
     let (shutdown, registry) = (Shutdown::manual(), Registry::new("gateway"));
     let parts = Parts {
@@ -209,15 +209,15 @@ pub(super) async fn gateway(trust_domain: &str, credentials: Credentials, view: 
 }
 
 /// Both clusters, with one gateway each.
-pub(super) struct World {
-    pub(super) trust: Trust,
-    pub(super) east: Gateway,
-    pub(super) west: Gateway,
+pub(crate) struct World {
+    pub(crate) trust: Trust,
+    pub(crate) east: Gateway,
+    pub(crate) west: Gateway,
 }
 
 impl World {
     /// `backend` is what answers in `west`.
-    pub(super) async fn new(backend: SocketAddr) -> Self {
+    pub(crate) async fn new(backend: SocketAddr) -> Self {
         let trust = Trust::new();
         let west = gateway("west.demo", trust.west_gateway(), west_view(), backend).await;
         let east = gateway("east.demo", trust.east_gateway(), east_view(&[west.quic()]), backend).await;
@@ -225,13 +225,13 @@ impl World {
     }
 
     /// The workload's connection to its gateway.
-    pub(super) async fn web(&self) -> Outer {
+    pub(crate) async fn web(&self) -> Outer {
         outer(self.east.hbone(), &self.trust.web()).await.unwrap()
     }
 }
 
 /// Connects to an HBONE listener.
-pub(super) async fn outer(address: SocketAddr, credentials: &Credentials) -> Result<Outer, String> {
+pub(crate) async fn outer(address: SocketAddr, credentials: &Credentials) -> Result<Outer, String> {
     let config = credentials.client_config(PeerPolicy::AnyKnown, &[b"h2"]).map_err(|error| error.to_string())?;
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let connected = connect_tls(config, stream, Duration::from_secs(5)).await;
@@ -240,7 +240,7 @@ pub(super) async fn outer(address: SocketAddr, credentials: &Credentials) -> Res
 }
 
 /// What the workload `web` asks for.
-pub(super) fn request(name: &str) -> TunnelRequest {
+pub(crate) fn request(name: &str) -> TunnelRequest {
     TunnelRequest {
         service: service(name),
         port: 9080,
@@ -252,14 +252,14 @@ pub(super) fn request(name: &str) -> TunnelRequest {
     }
 }
 
-pub(super) async fn open(outer: &Outer, request: &TunnelRequest) -> Connecting {
+pub(crate) async fn open(outer: &Outer, request: &TunnelRequest) -> Connecting {
     let value = tunnel::to_header_value(&Header::from(request)).unwrap();
     let headers: Vec<(HeaderName, HeaderValue)> = vec![(HeaderName::from_static(api::TUNNEL_HEADER), value)];
     outer.connect("reviews.default.svc.clusterset.local:9080", headers).await.unwrap()
 }
 
 /// The denial of a flow that must be denied.
-pub(super) async fn denial(outer: &Outer, request: &TunnelRequest) -> Denied {
+pub(crate) async fn denial(outer: &Outer, request: &TunnelRequest) -> Denied {
     match open(outer, request).await.answer.await {
         Err(AnswerError::Refused(parts)) => match tunnel::reply_of(&parts.headers) {
             Some(Reply { reply: Some(reply::Reply::Denied(denied)) }) => denied,
@@ -270,7 +270,7 @@ pub(super) async fn denial(outer: &Outer, request: &TunnelRequest) -> Denied {
 }
 
 /// Sends `question`, ends, and reads the whole answer.
-pub(super) async fn ask(outer: &Outer, question: &[u8]) -> Result<Vec<u8>, String> {
+pub(crate) async fn ask(outer: &Outer, question: &[u8]) -> Result<Vec<u8>, String> {
     let Connecting { io, answer } = open(outer, &request("reviews")).await;
     let (mut reader, mut writer): (_, _) = H2Io::split(io);
     let asking = async {
@@ -286,7 +286,7 @@ pub(super) async fn ask(outer: &Outer, question: &[u8]) -> Result<Vec<u8>, Strin
 }
 
 /// A server that answers everything with itself, after a greeting, and ends when the client has ended.
-pub(super) async fn echo() -> SocketAddr {
+pub(crate) async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
