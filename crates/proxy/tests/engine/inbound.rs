@@ -142,12 +142,12 @@ async fn a_limit_counts_by_identity_and_tells_what_is_left() {
     assert!(server.records.lock().unwrap().iter().any(|record| record.flags == "RL"));
 }
 
-/// An authorizer on 127.0.0.1 that is asked by HTTP.
-fn authorizer(port: u16, fail_open: bool) -> Arc<ExternalAuthorizer> {
+/// The service `opa`, asked by HTTP.
+fn authorizer(fail_open: bool) -> Arc<ExternalAuthorizer> {
     let exact = |text: &str| vec![StringMatch::Exact(text.into())];
     Arc::new(ExternalAuthorizer {
         name: "opa".into(),
-        destination: Destination { host: Host::Address("127.0.0.1".parse().unwrap()), subset: None, port: Some(port) },
+        destination: Destination { host: Host::Cluster(service("opa")), subset: None, port: Some(PORT) },
         timeout: Duration::from_secs(5),
         fail_open,
         status_on_error: 403,
@@ -163,10 +163,16 @@ fn authorizer(port: u16, fail_open: bool) -> Arc<ExternalAuthorizer> {
     })
 }
 
+/// A server whose view knows the service `opa`.
+async fn asking(world: &World, inbound: InboundPolicy, opa: std::net::SocketAddr) -> Server {
+    let view = governed(Protocol::Http, inbound).endpoints("opa", Protocol::Http, &[opa.ip()], opa.port(), None);
+    Server::start(world.credentials("east", &id("east", "reviews")), view, http_app("reviews").await, address()).await
+}
+
 #[tokio::test]
 async fn an_authorizer_is_asked_and_its_words_are_passed_on() {
     let world = World::new();
-    let service = app_with(|request| async move {
+    let opa = app_with(|request| async move {
         let allowed = request.headers().get("x-ext-authz").is_some_and(|value| value == "allow");
         assert!(request.uri().path().starts_with("/check/"), "{}", request.uri());
         let status = if allowed { 200 } else { 418 };
@@ -178,17 +184,21 @@ async fn an_authorizer_is_asked_and_its_words_are_passed_on() {
         authorization: vec![rules(AuthorizationAction::Custom(authorizer), Vec::new(), Vec::new())],
         ..InboundPolicy::default()
     };
-    let server_one = server(&world, Protocol::Http, custom(authorizer(service.port(), false))).await;
+    let server_one = asking(&world, custom(authorizer(false)), opa).await;
     let one = client(&world, &server_one);
     let asked = |value: &str| Request::get("/a").header("x-ext-authz", value).body(body::empty()).unwrap();
     let allowed = one.http1("reviews", asked("allow")).await;
+    let told: Vec<String> =
+        server_one.records.lock().unwrap().iter().flat_map(|record| &record.reasons).map(ToString::to_string).collect();
+    assert_eq!(allowed.status(), 200, "{told:?}");
     assert_eq!((allowed.status().as_u16(), json(&allowed)["headers"]["x-checked"].as_str()), (200, Some("yes")));
     let denied = one.http1("reviews", asked("deny")).await;
     assert_eq!((denied.status().as_u16(), denied.body().as_ref()), (418, &b"no tea"[..]));
     assert_eq!(denied.headers()["x-why"], "because");
     for (fail_open, expected) in [(true, 200), (false, 403)] {
         // Nobody listens on port 1.
-        let server = server(&world, Protocol::Http, custom(authorizer(1, fail_open))).await;
+        let nobody = "127.0.0.1:1".parse().unwrap();
+        let server = asking(&world, custom(authorizer(fail_open)), nobody).await;
         assert_eq!(client(&world, &server).http1("reviews", asked("allow")).await.status(), expected, "{fail_open}");
     }
 }
