@@ -65,14 +65,10 @@ fn conflict(listener: &Listener, bind: Option<std::net::IpAddr>, server: &Server
     }
     match (&other.tls, &server.tls) {
         (None, None) if both_http(other, server) => None,
-        (Some(_), Some(_)) => {
-            let taken = server.hosts.iter().find_map(|host| {
-                let owner =
-                    listener.servers.iter().find(|other| other.hosts.iter().any(|own| own.host == host.host))?;
-                Some(format!("{} serves {} on this port", owner.origin, host.host))
-            });
-            taken
-        }
+        (Some(_), Some(_)) => server.hosts.iter().find_map(|host| {
+            let owner = listener.servers.iter().find(|other| other.hosts.iter().any(|own| own.host == host.host))?;
+            Some(format!("{} serves {} on this port", owner.origin, host.host))
+        }),
         _ => Some(format!("{} speaks another protocol on this port", other.origin)),
     }
 }

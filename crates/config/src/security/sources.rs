@@ -47,9 +47,9 @@ impl<'a> Reader<'a> {
                 any: self.domains(&source.trust_domains),
                 not: self.domains(&source.not_trust_domains),
             },
-            ip_blocks: both(&source.ip_blocks, &source.not_ip_blocks, |value| block(value))
+            ip_blocks: both(&source.ip_blocks, &source.not_ip_blocks, block)
                 .map_err(|why| (format!("{path}.ipBlocks"), why))?,
-            remote_ip_blocks: both(&source.remote_ip_blocks, &source.not_remote_ip_blocks, |value| block(value))
+            remote_ip_blocks: both(&source.remote_ip_blocks, &source.not_remote_ip_blocks, block)
                 .map_err(|why| (format!("{path}.remoteIpBlocks"), why))?,
         })
     }
@@ -59,8 +59,7 @@ impl<'a> Reader<'a> {
         let Some(operation) = operation else { return Err((path.to_owned(), "is required".to_owned())) };
         Ok(OperationMatch {
             hosts: texts(&operation.hosts, &operation.not_hosts),
-            ports: both(&operation.ports, &operation.not_ports, |value| port(value))
-                .map_err(|why| (format!("{path}.ports"), why))?,
+            ports: both(&operation.ports, &operation.not_ports, port).map_err(|why| (format!("{path}.ports"), why))?,
             methods: texts(&operation.methods, &operation.not_methods),
             paths: both(&operation.paths, &operation.not_paths, |value| Ok(path_match(value)))
                 .map_err(|why| (format!("{path}.paths"), why))?,

@@ -1,0 +1,52 @@
+//! What the validator says about Secrets and about kinds that are not implemented.
+
+use federation_crds::parse_manifests;
+
+/// The errors of one object, as `path: message`.
+fn errors(text: &str) -> Vec<String> {
+    match parse_manifests(text, "test.yaml") {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.0.into_iter().map(|error| format!("{}: {}", error.path, error.message)).collect(),
+    }
+}
+
+#[test]
+fn secrets_of_users_are_their_own_and_those_for_tls_have_their_form() {
+    let secret = |kind: &str, data: &str| {
+        format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: a}}\ntype: {kind}\nstringData: {{{data}}}\n")
+    };
+    let pem = |label: &str| format!("\"-----BEGIN {label}-----\\nMIIB\\n-----END {label}-----\\n\"");
+    let (certificate, key) = (pem("CERTIFICATE"), pem("PRIVATE KEY"));
+    assert_eq!(errors(&secret("Opaque", "key: anything, password: x")), Vec::<String>::new());
+    assert_eq!(
+        errors(&secret("kubernetes.io/tls", &format!("tls.crt: {certificate}, tls.key: {key}"))),
+        Vec::<String>::new()
+    );
+    let swapped = errors(&secret("kubernetes.io/tls", &format!("tls.crt: {key}, tls.key: {certificate}")));
+    assert_eq!(swapped.len(), 2, "{swapped:?}");
+    assert_eq!(errors(&secret("kubernetes.io/tls", &format!("tls.crt: {certificate}"))).len(), 1);
+}
+
+#[test]
+fn kinds_that_are_not_implemented_say_what_to_use() {
+    let cases = [
+        ("networking.istio.io/v1alpha3", "EnvoyFilter", "RateLimitPolicy"),
+        ("extensions.istio.io/v1alpha1", "WasmPlugin", "CUSTOM"),
+        ("extensions.istio.io/v1alpha1", "TrafficExtension", "CUSTOM"),
+        ("telemetry.istio.io/v1", "Telemetry", "/metrics"),
+        ("networking.istio.io/v1beta1", "ProxyConfig", "MeshConfig"),
+        ("networking.istio.io/v1", "WorkloadGroup", "WorkloadEntry"),
+        ("install.istio.io/v1alpha1", "IstioOperator", "ConfigMap"),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute", "VirtualService"),
+        ("gateway.networking.k8s.io/v1", "Gateway", "networking.istio.io/v1"),
+        ("networking.k8s.io/v1", "Ingress", "VirtualService"),
+        ("networking.k8s.io/v1", "NetworkPolicy", "AuthorizationPolicy"),
+    ];
+    for (api_version, kind, advice) in cases {
+        let text = format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: a}}\n");
+        let errors = parse_manifests(&text, "test.yaml").unwrap_err();
+        let [error] = errors.0.as_slice() else { panic!("{kind}: {errors}") };
+        assert!(error.path == "kind" && error.message.starts_with(kind), "{kind}: {error}");
+        assert!(error.hint.contains(advice), "{kind}: {error}");
+    }
+}
