@@ -191,7 +191,7 @@ impl Guard {
         let Some(limited) = applied else { return Ok(()) };
         if let Some(origin) = limited.exceeded.clone() {
             progress.reasons.push(Reason::Rule { origin });
-            return Err(Refused::Limited(limited));
+            return Err(Refused::Limited(Box::new(limited)));
         }
         progress.response.set_all(limited.headers);
         Ok(())

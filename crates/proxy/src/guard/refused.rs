@@ -31,7 +31,7 @@ pub(super) enum Refused {
     /// The body cannot be put before an authorizer.
     Peek(PeekError),
     /// It is too many.
-    Limited(Limited),
+    Limited(Box<Limited>),
 }
 
 impl Refused {
