@@ -116,7 +116,9 @@ impl Engine {
         let mut request = outgoing.request(Some(port))?;
         headers::to_http2(&mut request, outgoing.authority);
         let response = answer_of(&lease, request, outgoing, whom).await?;
-        if let Some(fault) = Fault::from_answer(response.status(), response.headers(), whom) {
+        // A refusal that nobody else would lift is the answer: its words are the server's sidecar's.
+        let refusal = Fault::from_answer(response.status(), response.headers(), whom);
+        if let Some(fault) = refusal.filter(|fault| fault.denial.is_some_and(mesh::Denial::is_retriable)) {
             return Err(fault);
         }
         Ok(Exchange { response, server, hold: Box::new(lease) })

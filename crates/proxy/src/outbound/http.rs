@@ -163,6 +163,10 @@ fn pass_on(answered: Answered, mut record: OpenRecord) -> Response<Body> {
         if let Some(flag) = flag {
             record.flag(flag);
         }
+        if let Some(refusal) = Fault::from_answer(head.status, &head.headers, &record.upstream) {
+            record.flag(refusal.flag);
+            record.error = Some(refusal.message);
+        }
     });
     let body = Tracked::wrap(body::incoming(incoming), move |ending| {
         record.finish(&ending);

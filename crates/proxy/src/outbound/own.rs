@@ -8,7 +8,7 @@ use http::uri::Authority;
 use http::{Request, Response, Uri, request};
 use http_body_util::BodyExt;
 use mesh::{
-    ClientTls, ConnectionFacts, Destination, Entry, Failure, Reason, RouteDecision, RouteOutcome, TrafficPolicy,
+    ClientTls, ConnectionFacts, Destination, Entry, Failure, Host, Reason, RouteDecision, RouteOutcome, TrafficPolicy,
 };
 
 use super::Outbound;
@@ -48,7 +48,13 @@ impl Outbound {
             connection: ConnectionFacts::default(),
             entry: Entry::Workload,
         };
-        let decision = self.0.decide_to(destination, &asked).await;
+        let mut decision = self.0.decide_to(destination, &asked).await;
+        // An address that no service has is dialled as it is: whoever configured it for the proxy means it.
+        let unknown = decision.outcome == RouteOutcome::Refuse && decision.service.is_none();
+        if unknown && matches!(destination.host, Host::Address(_)) {
+            decision.outcome = RouteOutcome::Passthrough;
+            decision.port = asked.port;
+        }
         self.exchange_as(&decision, &head, body, &authority).await
     }
 
