@@ -160,7 +160,7 @@ spec:
   selector: {istio: ingressgateway}
   servers:
     - {port: {number: 80, name: http, protocol: HTTP}, hosts: [plain.example]}
-    - {port: {number: 80, name: http, protocol: HTTP}, hosts: [moved.example], tls: {httpsRedirect: true}}
+    - {port: {number: 80, name: http-moved, protocol: HTTP}, hosts: [moved.example], tls: {httpsRedirect: true}}
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -168,7 +168,7 @@ metadata: {name: plain}
 spec:
   hosts: [plain.example, moved.example]
   gateways: [default/plain]
-  http: [{rewrite: {uri: /rewritten}, route: [{destination: {host: near, port: {number: 9080}}}]}]
+  http: [{match: [{uri: {prefix: /x}}], rewrite: {uri: /rewritten}, route: [{destination: {host: near, port: {number: 9080}}}]}]
 ";
     scenario.apply("east", gateway).await;
     let get = async |host: &str| -> Shot {

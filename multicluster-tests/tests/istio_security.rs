@@ -260,17 +260,14 @@ async fn authorizers(scenario: &Scenario) {
     scenario.delete("east", &CUSTOM.replace("PROVIDER", "by-grpc")).await;
 }
 
-/// Ten requests at once, then none for an hour, for each identity and path.
+/// Ten requests at once and ten an hour, for each identity.
 const LIMIT: &str = "
 apiVersion: isthmus.dev/v1alpha1
 kind: RateLimitPolicy
 metadata: {name: api}
 spec:
   selector: {matchLabels: {app: api}}
-  limits:
-    - tokens: 10
-      interval: 1h
-      key: [{identity: {}}]
+  limits: [{by: [identity], requests: 10, per: 1h}]
 ";
 
 async fn limits(scenario: &Scenario) {
