@@ -83,6 +83,8 @@ struct Member<C> {
     /// Takes nothing new from then on.
     until: Option<Instant>,
     last_used: Mutex<Instant>,
+    /// Closed when it is unused for this long.
+    idle: Duration,
 }
 
 impl<C: Pooled> Member<C> {
@@ -152,13 +154,22 @@ impl<K: Eq + Hash + Clone, C: Pooled> Pool<K, C> {
         D: FnOnce() -> F,
         F: Future<Output = Result<C, Fault>>,
     {
+        self.get_as(key, self.policy, dial).await
+    }
+
+    /// The same under the policy of this destination.
+    pub async fn get_as<D, F>(&self, key: &K, policy: Policy, dial: D) -> Result<Lease<C>, Fault>
+    where
+        D: FnOnce() -> F,
+        F: Future<Output = Result<C, Fault>>,
+    {
         let slot = lock(&self.slots).entry(key.clone()).or_insert_with(Slot::empty).clone();
         let began = Instant::now();
         let guard = loop {
             let changed = slot.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.step(&slot, began) {
+            match step(&policy, &slot, began) {
                 Step::Use(lease) => return Ok(lease),
                 Step::Dial(guard) => break guard,
                 Step::Fail(fault) => return Err(fault),
@@ -166,50 +177,12 @@ impl<K: Eq + Hash + Clone, C: Pooled> Pool<K, C> {
             }
         };
         match dial().await {
-            Ok(connection) => Ok(self.admit(guard, connection)),
+            Ok(connection) => Ok(admit(&policy, guard, connection)),
             Err(fault) => {
                 lock(&slot.state).failed = Some((Instant::now(), fault.clone()));
                 Err(fault)
             }
         }
-    }
-
-    fn step(&self, slot: &Arc<Slot<C>>, began: Instant) -> Step<C> {
-        let now = Instant::now();
-        let mut state = lock(&slot.state);
-        // Connections in use live on through their leases.
-        state.connections.retain(|member| member.is_usable(now));
-        let best = state.connections.iter().min_by_key(|member| member.active());
-        if let Some(best) = best.filter(|best| best.active() < self.policy.per_connection) {
-            return Step::Use(slot.lease(best));
-        }
-        if let Some((at, fault)) = &state.failed
-            && *at >= began
-            && state.connections.is_empty()
-        {
-            return Step::Fail(fault.clone());
-        }
-        let room = state.connections.len() + state.dialling < self.policy.connections;
-        if room && state.dialling < self.policy.dials {
-            state.dialling += 1;
-            return Step::Dial(DialGuard { slot: slot.clone() });
-        }
-        match state.connections.iter().min_by_key(|member| member.active()) {
-            Some(best) => Step::Use(slot.lease(best)),
-            None => Step::Wait,
-        }
-    }
-
-    fn admit(&self, guard: DialGuard<C>, connection: C) -> Lease<C> {
-        let now = Instant::now();
-        let until = self.policy.lifetime.map(|lifetime| now + lifetime.mul_f64(1.0 - rand::random::<f64>() / 3.0));
-        let member = Arc::new(Member { connection, active: AtomicUsize::new(0), until, last_used: Mutex::new(now) });
-        let lease = guard.slot.lease(&member);
-        let mut state = lock(&guard.slot.state);
-        state.failed = None;
-        state.connections.push(member);
-        drop(state);
-        lease
     }
 
     /// Closes what is no longer used; called every few seconds.
@@ -219,7 +192,7 @@ impl<K: Eq + Hash + Clone, C: Pooled> Pool<K, C> {
         slots.retain(|_, slot| {
             let mut state = lock(&slot.state);
             state.connections.retain(|member| {
-                let idle = member.active() == 0 && now.duration_since(*lock(&member.last_used)) >= self.policy.idle;
+                let idle = member.active() == 0 && now.duration_since(*lock(&member.last_used)) >= member.idle;
                 member.is_usable(now) && !idle
             });
             // A caller that waits or dials holds the slot.
@@ -235,6 +208,44 @@ impl<K: Eq + Hash + Clone, C: Pooled> Pool<K, C> {
             }
         }
     }
+}
+
+fn step<C: Pooled>(policy: &Policy, slot: &Arc<Slot<C>>, began: Instant) -> Step<C> {
+    let now = Instant::now();
+    let mut state = lock(&slot.state);
+    // Connections in use live on through their leases.
+    state.connections.retain(|member| member.is_usable(now));
+    let best = state.connections.iter().min_by_key(|member| member.active());
+    if let Some(best) = best.filter(|best| best.active() < policy.per_connection) {
+        return Step::Use(slot.lease(best));
+    }
+    if let Some((at, fault)) = &state.failed
+        && *at >= began
+        && state.connections.is_empty()
+    {
+        return Step::Fail(fault.clone());
+    }
+    let room = state.connections.len() + state.dialling < policy.connections;
+    if room && state.dialling < policy.dials {
+        state.dialling += 1;
+        return Step::Dial(DialGuard { slot: slot.clone() });
+    }
+    match state.connections.iter().min_by_key(|member| member.active()) {
+        Some(best) => Step::Use(slot.lease(best)),
+        None => Step::Wait,
+    }
+}
+
+fn admit<C: Pooled>(policy: &Policy, guard: DialGuard<C>, connection: C) -> Lease<C> {
+    let now = Instant::now();
+    let until = policy.lifetime.map(|lifetime| now + lifetime.mul_f64(1.0 - rand::random::<f64>() / 3.0));
+    let member = Arc::new(Member { connection, active: AtomicUsize::new(0), until, last_used: Mutex::new(now), idle: policy.idle });
+    let lease = guard.slot.lease(&member);
+    let mut state = lock(&guard.slot.state);
+    state.failed = None;
+    state.connections.push(member);
+    drop(state);
+    lease
 }
 
 impl<C: Pooled> Slot<C> {

@@ -19,7 +19,7 @@ use crate::fault::Fault;
 use crate::headers;
 use crate::pool::Lease;
 use crate::pool::dial::{self, LocalKey, RemoteKey, RemoteRequest};
-use crate::pool::http::{HttpConnection, Parts};
+use crate::pool::http::{HttpConnection, Parts, Pings};
 use crate::pool::origin::To;
 use crate::pool::plain::Speaks;
 
@@ -172,7 +172,7 @@ impl Engine {
             endpoint: endpoint.to_owned(),
             lost: Arc::default(),
             hold: None,
-            pings: true,
+            pings: Some(Pings::SIDECAR),
         };
         HttpConnection::handshake(parts, &self.config.credentials).await
     }
@@ -191,7 +191,7 @@ impl Engine {
             via: Some(remote.via),
             endpoint: remote.endpoint,
             hold: Some(remote.hold),
-            pings: false,
+            pings: None,
         };
         HttpConnection::handshake(parts, &self.config.credentials).await
     }
@@ -288,8 +288,8 @@ pub(super) struct Origin<'a> {
 }
 
 /// Which HTTP a server without a sidecar gets: what its policy says, else what its port declares, else what the client
-/// spoke. Behind TLS that starts here, a port that declares no HTTP/2 gets HTTP/1.1, which every server knows, as with
-/// Envoy: a client's HTTP/2 up to here says nothing about the server.
+/// spoke. Behind TLS that starts here, a port that declares nothing gets what the server chooses: a client's HTTP/2 up to
+/// here says nothing about the server.
 pub(super) fn speaks(protocol: Protocol, policy: &TrafficPolicy, head: &request::Parts) -> Speaks {
     let of_client = if head.version == http::Version::HTTP_2 { Speaks::Http2 } else { Speaks::Http1 };
     if policy.pool.use_client_protocol {
@@ -299,7 +299,7 @@ pub(super) fn speaks(protocol: Protocol, policy: &TrafficPolicy, head: &request:
         Protocol::Http2 | Protocol::Grpc => Speaks::Http2,
         Protocol::Http if policy.pool.upgrade_to_http2 == Some(true) => Speaks::Http2,
         Protocol::Http => Speaks::Http1,
-        _ if matches!(policy.tls, mesh::ClientTls::Originate(_)) => Speaks::Http1,
+        _ if matches!(policy.tls, mesh::ClientTls::Originate(_)) => Speaks::Negotiated,
         _ => of_client,
     }
 }

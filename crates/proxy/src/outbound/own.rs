@@ -139,11 +139,20 @@ impl Outbound {
         let host = authority.host();
         let view = self.0.config.directory.view();
         let addresses = self.0.names.addresses(&*self.0.config.resolver, host, port, false).await?;
-        let Some(address) = addresses.first() else { return Err(Fault::connect(format!("{host} has no address"))) };
-        let to =
-            To { address: *address, host, policy: &policy, source: None, timeout: mesh::CONNECT_TIMEOUT, alpn: &[] };
-        let (response, lease) = self.0.direct.send(request, authority, Speaks::Http1, &to, &view).await?;
-        Ok(response.map(|incoming| Tracked::wrap(body::incoming(incoming), move |_| drop(lease))))
+        let (head, _) = request.into_parts();
+        let mut failed = None;
+        for address in addresses {
+            let timeout = mesh::CONNECT_TIMEOUT;
+            let to = To { address, host, policy: &policy, source: None, timeout, alpn: &[] };
+            let request = Request::from_parts(head.clone(), body::empty());
+            match self.0.direct.send(request, authority, Speaks::Negotiated, &to, &view).await {
+                Ok((response, lease)) => {
+                    return Ok(response.map(|incoming| Tracked::wrap(body::incoming(incoming), move |_| drop(lease))));
+                }
+                Err(fault) => failed.get_or_insert(fault),
+            };
+        }
+        Err(failed.unwrap_or_else(|| Fault::connect(format!("{host} has no address"))))
     }
 }
 

@@ -1,6 +1,7 @@
 //! HTTP to servers without a sidecar, in plain text or in TLS that the proxy originates.
 //!
-//! An HTTP/1.1 connection carries one request at a time and waits here in between; HTTP/2 connections are shared.
+//! An HTTP/1.1 connection carries one request at a time and waits here in between; HTTP/2 connections are shared. Which of
+//! them a server speaks behind TLS is found out by the first handshake, and remembered for a while.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,9 +14,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use identity::Credentials;
-use mesh::{ClientTls, View};
+use mesh::{ClientTls, ConnectionPool, View};
 
-use super::http::{HttpConnection, Parts};
+use super::http::{HttpConnection, Parts, Pings};
 use super::origin::{self, OriginIo, To};
 use super::plain::Speaks;
 use super::{Lease, Policy, Pool};
@@ -25,12 +26,20 @@ use crate::headers;
 use crate::tls::Originator;
 
 /// Unused connections are closed sooner than common servers do (Node: 5 s), which avoids the race between a request and
-/// the server's close; a policy may only shorten it.
+/// the server's close. A policy that knows its server better may say otherwise.
 const IDLE: Duration = Duration::from_secs(4);
+/// No connection is kept unused for longer, whatever a policy says.
+const IDLE_LONGEST: Duration = Duration::from_secs(3600);
+/// What a server was found to speak is asked again after this time: it may have been replaced.
+const NEGOTIATED_FRESH: Duration = Duration::from_secs(300);
 /// Unused connections to one server.
 const IDLE_MAX: usize = 128;
 /// How long a connection may take to be ready for the next request after a body has ended.
 const SETTLE: Duration = Duration::from_millis(5);
+
+const HTTP1: &[&[u8]] = &[b"http/1.1"];
+const HTTP2: &[&[u8]] = &[b"h2"];
+const EITHER: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// What tells connections apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,13 +53,16 @@ struct DirectKey {
 pub struct DirectPool {
     idle: Arc<Mutex<HashMap<DirectKey, Vec<Unused>>>>,
     http2: Pool<DirectKey, HttpConnection>,
+    /// Servers that were found to speak HTTP/2 behind TLS (or not), and when.
+    negotiated: Mutex<HashMap<DirectKey, (Speaks, Instant)>>,
     originator: Originator,
     credentials: Credentials,
 }
 
 struct Unused {
     connection: Connection,
-    since: Instant,
+    /// It is closed then.
+    until: Instant,
 }
 
 struct Connection {
@@ -72,6 +84,8 @@ pub struct Returning {
     pool: Arc<Mutex<HashMap<DirectKey, Vec<Unused>>>>,
     key: DirectKey,
     connection: Option<Connection>,
+    /// How long it may be unused.
+    idle: Duration,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -86,7 +100,7 @@ impl Drop for Returning {
         let mut pool = lock(&self.pool);
         let unused = pool.entry(self.key.clone()).or_default();
         if unused.len() < IDLE_MAX {
-            unused.push(Unused { connection, since: Instant::now() });
+            unused.push(Unused { connection, until: Instant::now() + self.idle });
         }
     }
 }
@@ -94,7 +108,8 @@ impl Drop for Returning {
 impl DirectPool {
     /// An empty pool.
     pub fn new(credentials: Credentials, originator: Originator) -> Self {
-        Self { idle: Arc::default(), http2: Pool::new(Policy::SHARED), originator, credentials }
+        let (http2, negotiated) = (Pool::new(Policy::SHARED), Mutex::default());
+        Self { idle: Arc::default(), http2, negotiated, originator, credentials }
     }
 
     /// Who opens TLS.
@@ -112,22 +127,56 @@ impl DirectPool {
         view: &View,
     ) -> Result<(Response<Incoming>, DirectLease), Fault> {
         match speaks {
-            Speaks::Http1 => self.send_http1(request, authority, to, view).await,
-            Speaks::Http2 => self.send_http2(request, authority, to, view).await,
+            Speaks::Http1 => self.send_http1(request, authority, &To { alpn: HTTP1, ..*to }, view, None).await,
+            Speaks::Http2 => self.send_http2(request, authority, &To { alpn: HTTP2, ..*to }, view, None).await,
+            Speaks::Negotiated => self.send_negotiated(request, authority, to, view).await,
         }
     }
 
+    /// Speaks what the server chose in its last handshake, or lets it choose now.
+    async fn send_negotiated(
+        &self,
+        request: Request<Body>,
+        authority: &Authority,
+        to: &To<'_>,
+        view: &View,
+    ) -> Result<(Response<Incoming>, DirectLease), Fault> {
+        let key = key_of(to);
+        let known = lock(&self.negotiated).get(&key).copied();
+        let known = known.filter(|(_, since)| since.elapsed() < NEGOTIATED_FRESH);
+        let (speaks, ready) = match known {
+            Some((speaks, _)) => (speaks, None),
+            None => {
+                let io = origin::connect(&self.originator, view, &To { alpn: EITHER, ..*to }).await?;
+                let speaks = if io.negotiated() == Some(b"h2") { Speaks::Http2 } else { Speaks::Http1 };
+                lock(&self.negotiated).insert(key.clone(), (speaks, Instant::now()));
+                (speaks, Some(io))
+            }
+        };
+        let sent = match speaks {
+            Speaks::Http2 => self.send_http2(request, authority, &To { alpn: HTTP2, ..*to }, view, ready).await,
+            _ => self.send_http1(request, authority, &To { alpn: HTTP1, ..*to }, view, ready).await,
+        };
+        sent.inspect_err(|_| {
+            lock(&self.negotiated).remove(&key);
+        })
+    }
+
+    /// On a shared connection, or a new one over `ready` when it was opened already.
     async fn send_http2(
         &self,
         mut request: Request<Body>,
         authority: &Authority,
         to: &To<'_>,
         view: &View,
+        ready: Option<OriginIo>,
     ) -> Result<(Response<Incoming>, DirectLease), Fault> {
-        let to = To { alpn: &[b"h2"], ..*to };
         headers::to_http2(&mut request, authority);
-        let dial = || async {
-            let io = origin::connect(&self.originator, view, &to).await?;
+        let dial = || async move {
+            let io = match ready {
+                Some(io) => io,
+                None => origin::connect(&self.originator, view, to).await?,
+            };
             let parts = Parts {
                 io,
                 peer: None,
@@ -135,39 +184,48 @@ impl DirectPool {
                 endpoint: String::new(),
                 lost: Arc::default(),
                 hold: None,
-                pings: to.policy.pool.http2_keep_alive.is_some(),
+                pings: to.policy.pool.http2_keep_alive.map(Pings::from),
             };
             HttpConnection::handshake(parts, &self.credentials).await
         };
-        let lease = self.http2.get(&key_of(&to), dial).await?;
+        let lease = self.http2.get_as(&key_of(to), policy_of(&to.policy.pool), dial).await?;
         let response = lease.send(request, &to.address.to_string()).await?;
         Ok((response, DirectLease::Http2(lease)))
     }
 
+    /// On an unused connection or a new one, over `ready` when it was opened already.
     async fn send_http1(
         &self,
         mut request: Request<Body>,
         authority: &Authority,
         to: &To<'_>,
         view: &View,
+        ready: Option<OriginIo>,
     ) -> Result<(Response<Incoming>, DirectLease), Fault> {
-        let to = To { alpn: &[b"http/1.1"], ..*to };
         headers::to_http1(&mut request, authority);
-        let (key, whom) = (key_of(&to), to.address.to_string());
+        let (key, whom) = (key_of(to), to.address.to_string());
+        let mut ready = match ready {
+            Some(io) => Some(handshake(io, to).await?),
+            None => None,
+        };
         loop {
-            let unused = self.take(&key, &to).await;
+            let (unused, new) = match ready.take() {
+                Some(connection) => (None, Some(connection)),
+                None => (self.take(&key, to).await, None),
+            };
             let reused = unused.is_some();
-            let mut connection = match unused {
+            let mut connection = match unused.or(new) {
                 Some(connection) => connection,
-                None => self.dial(&to, view).await?,
+                None => handshake(origin::connect(&self.originator, view, to).await?, to).await?,
             };
             connection.carried += 1;
             match connection.requests.try_send_request(request).await {
                 Ok(response) => {
-                    let last =
-                        to.policy.pool.max_requests_per_connection.is_some_and(|most| connection.carried >= most);
+                    let pool = &to.policy.pool;
+                    let last = pool.max_requests_per_connection.is_some_and(|most| connection.carried >= most);
                     let connection = (!last).then_some(connection);
-                    let returning = Returning { pool: self.idle.clone(), key, connection };
+                    let idle = pool.http_idle_timeout.unwrap_or(IDLE).min(IDLE_LONGEST);
+                    let returning = Returning { pool: self.idle.clone(), key, connection, idle };
                     return Ok((response, DirectLease::Http1(returning)));
                 }
                 Err(mut error) => match error.take_message() {
@@ -183,10 +241,9 @@ impl DirectPool {
     async fn take(&self, key: &DirectKey, to: &To<'_>) -> Option<Connection> {
         loop {
             let mut unused = lock(&self.idle).get_mut(key)?.pop()?;
-            let idle = to.policy.pool.http_idle_timeout.map_or(IDLE, |idle| idle.min(IDLE));
             let old =
                 to.policy.pool.max_connection_duration.is_some_and(|most| unused.connection.born.elapsed() >= most);
-            if unused.since.elapsed() >= idle || old {
+            if unused.until <= Instant::now() || old {
                 continue;
             }
             let ready = tokio::time::timeout(SETTLE, unused.connection.requests.ready()).await;
@@ -196,26 +253,39 @@ impl DirectPool {
         }
     }
 
-    async fn dial(&self, to: &To<'_>, view: &View) -> Result<Connection, Fault> {
-        let io: OriginIo = origin::connect(&self.originator, view, to).await?;
-        let (requests, connection) = http1::handshake(TokioIo::new(io))
-            .await
-            .map_err(|error| Fault::connect(format!("{}: {}", to.address, chain(&error))))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error = chain(&error), "a connection to a server failed");
-            }
-        });
-        Ok(Connection { requests, born: Instant::now(), carried: 0 })
-    }
-
     /// Closes what is no longer used.
     pub fn sweep(&self) {
         self.http2.sweep();
+        lock(&self.negotiated).retain(|_, (_, since)| since.elapsed() < NEGOTIATED_FRESH);
+        let now = Instant::now();
         lock(&self.idle).retain(|_, unused| {
-            unused.retain(|one| one.since.elapsed() < IDLE && !one.connection.requests.is_closed());
+            unused.retain(|one| now < one.until && !one.connection.requests.is_closed());
             !unused.is_empty()
         });
+    }
+}
+
+async fn handshake(io: OriginIo, to: &To<'_>) -> Result<Connection, Fault> {
+    let (requests, connection) = http1::handshake(TokioIo::new(io))
+        .await
+        .map_err(|error| Fault::connect(format!("{}: {}", to.address, chain(&error))))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = chain(&error), "a connection to a server failed");
+        }
+    });
+    Ok(Connection { requests, born: Instant::now(), carried: 0 })
+}
+
+/// How HTTP/2 connections are shared: a limit of streams is kept by further connections, as Envoy does.
+fn policy_of(pool: &ConnectionPool) -> Policy {
+    let idle = pool.http_idle_timeout.map_or(Policy::SHARED.idle, |idle| idle.min(IDLE_LONGEST));
+    let policy = Policy { idle, ..Policy::SHARED };
+    match pool.max_concurrent_streams.and_then(|most| usize::try_from(most).ok()) {
+        Some(most) if most < policy.per_connection => {
+            Policy { per_connection: most.max(1), connections: usize::MAX, ..policy }
+        }
+        _ => policy,
     }
 }
 

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use identity::{Credentials, PeerIdentity};
+use mesh::Http2KeepAlive;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -68,7 +69,27 @@ pub struct Parts<T> {
     /// Kept as long as the connection.
     pub hold: Option<Hold>,
     /// Ping the peer; not across clusters, where flows outlive short holes and the gateways watch the path.
-    pub pings: bool,
+    pub pings: Option<Pings>,
+}
+
+/// How a peer is pinged.
+#[derive(Debug, Clone, Copy)]
+pub struct Pings {
+    /// Time between pings.
+    pub interval: Duration,
+    /// The connection is dead when an answer takes longer.
+    pub timeout: Duration,
+}
+
+impl Pings {
+    /// To sidecars of the own cluster.
+    pub const SIDECAR: Self = Self { interval: Duration::from_secs(15), timeout: Duration::from_secs(10) };
+}
+
+impl From<Http2KeepAlive> for Pings {
+    fn from(policy: Http2KeepAlive) -> Self {
+        Self { interval: policy.interval, timeout: policy.timeout }
+    }
 }
 
 impl HttpConnection {
@@ -83,8 +104,9 @@ impl HttpConnection {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(64 * 1024);
-        if parts.pings {
-            builder.keep_alive_interval(Duration::from_secs(15)).keep_alive_timeout(Duration::from_secs(10));
+        if let Some(Pings { interval, timeout }) = parts.pings {
+            // An idle connection is watched too: whoever finds it dead should not be the next request.
+            builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
         }
         let handshake = builder.handshake(TokioIo::new(parts.io)).await;
         let (requests, connection) =

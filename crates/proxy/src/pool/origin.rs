@@ -46,6 +46,14 @@ pub enum OriginIo {
 }
 
 impl OriginIo {
+    /// The protocol that the server chose of those that were offered.
+    pub fn negotiated(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
     /// Dropping it from now on resets it.
     pub fn abort(&self) {
         match self {

@@ -31,6 +31,8 @@ pub enum Speaks {
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
+    /// What the server chooses in a TLS handshake; without TLS HTTP/1.1.
+    Negotiated,
 }
 
 /// Connections in plain text.
@@ -73,7 +75,7 @@ impl PlainPool {
     ) -> Result<Answer, Fault> {
         let whom = address.to_string();
         match speaks {
-            Speaks::Http1 => {
+            Speaks::Http1 | Speaks::Negotiated => {
                 headers::to_http1(&mut request, authority);
                 let dialled: Authority = whom.parse().map_err(|_| Fault::connect("no address"))?;
                 *request.uri_mut() = headers::absolute(&dialled, request.uri());
@@ -95,15 +97,8 @@ impl PlainPool {
             .map_err(|_| Fault::connect_timeout(&address.to_string()))?
             .map_err(|error| Fault::connect(format!("{address}: {error}")))?;
         let _ = io.set_nodelay(true);
-        let parts = Parts {
-            io,
-            peer: None,
-            via: None,
-            endpoint: String::new(),
-            lost: Arc::default(),
-            hold: None,
-            pings: false,
-        };
+        let parts =
+            Parts { io, peer: None, via: None, endpoint: String::new(), lost: Arc::default(), hold: None, pings: None };
         HttpConnection::handshake(parts, &self.credentials).await
     }
 

@@ -5,6 +5,8 @@ mod http;
 #[cfg(test)]
 mod inbound;
 #[cfg(test)]
+mod origin;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod remote;

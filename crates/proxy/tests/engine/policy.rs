@@ -22,7 +22,7 @@ fn object(kind: &str) -> ObjectRef {
 }
 
 /// A rule that sends everything to `reviews`.
-fn rule() -> HttpRule {
+pub(crate) fn rule() -> HttpRule {
     HttpRule {
         origin: Origin { object: Arc::new(object("VirtualService")), path: "spec.http[0]".into(), name: None },
         matches: Vec::new(),
@@ -37,7 +37,7 @@ fn rule() -> HttpRule {
     }
 }
 
-fn destination(name: &str) -> Destination {
+pub(crate) fn destination(name: &str) -> Destination {
     Destination { host: Host::Cluster(service(name)), subset: None, port: Some(PORT) }
 }
 
@@ -51,12 +51,12 @@ fn edits(set: &[(&str, &str)]) -> HeaderEdits {
 }
 
 /// The service `reviews` at these addresses, without sidecars.
-fn plain(at: &[SocketAddr]) -> ViewOf {
+pub(crate) fn plain(at: &[SocketAddr]) -> ViewOf {
     let addresses: Vec<_> = at.iter().map(SocketAddr::ip).collect();
     ViewOf::cluster("east").endpoints("reviews", Protocol::Http, &addresses, at[0].port(), None)
 }
 
-fn routed(view: ViewOf, rule: HttpRule) -> ViewOf {
+pub(crate) fn routed(view: ViewOf, rule: HttpRule) -> ViewOf {
     view.configure("reviews", |config| {
         config.routes.push(Arc::new(HostRoutes {
             origin: object("VirtualService"),
@@ -69,7 +69,7 @@ fn routed(view: ViewOf, rule: HttpRule) -> ViewOf {
     })
 }
 
-fn with_policy(view: ViewOf, policy: TrafficPolicy) -> ViewOf {
+pub(crate) fn with_policy(view: ViewOf, policy: TrafficPolicy) -> ViewOf {
     view.configure("reviews", |config| {
         config.destinations.push(Arc::new(DestinationRules {
             origin: object("DestinationRule"),
