@@ -16,8 +16,8 @@ use documents::Document;
 /// below this.
 const TEXT_MAX: usize = 16 * 1024 * 1024;
 
-/// Reads all manifests of a YAML text; `origin` (a file name) goes into the errors. Empty documents are skipped. With any
-/// error there is no manifest.
+/// Reads all manifests of a YAML text; `origin` (a file name) goes into the errors. Empty documents are skipped, and a list
+/// stands for its items. With any error there is no manifest.
 pub fn parse_manifests(text: &str, origin: &str) -> Result<Vec<Manifest>, ManifestErrors> {
     if text.len() > TEXT_MAX {
         let message = format!("is longer than {TEXT_MAX} bytes");
@@ -66,9 +66,16 @@ impl Reading<'_> {
         if value.is_null() {
             return;
         }
+        match items(&value) {
+            Some(items) => items.iter().for_each(|item| self.object(document, item)),
+            None => self.object(document, &value),
+        }
+    }
+
+    fn object(&mut self, document: &Document<'_>, value: &Value) {
         let mut errors = FieldErrors::default();
-        let manifest = read(&value, &mut errors);
-        let object = describe(&value);
+        let manifest = read(value, &mut errors);
+        let object = describe(value);
         if let Some(manifest) = manifest.filter(|_| errors.is_empty()) {
             match self.seen.insert(manifest.key(), document.number) {
                 None => self.manifests.push(manifest),
@@ -95,6 +102,12 @@ impl Reading<'_> {
             hint: hint.to_owned(),
         });
     }
+}
+
+/// The objects of a list, as `kubectl get -o yaml` writes several: `List`, or `VirtualServiceList` and its like.
+fn items(value: &Value) -> Option<&Vec<Value>> {
+    value.get("kind")?.as_str()?.strip_suffix("List")?;
+    value.get("items")?.as_array()
 }
 
 /// Reads one object. Errors stop at the first stage that has any: what does not fit the schema cannot be validated.

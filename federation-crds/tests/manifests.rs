@@ -72,6 +72,27 @@ fn empty_documents_and_nulls_are_nothing() {
     assert_eq!(parse_manifests(text, "x").unwrap().len(), 1);
 }
 
+#[test]
+fn a_list_as_kubectl_prints_it_stands_for_its_items() {
+    let item = |name: &str, port: &str| {
+        format!(
+            "- apiVersion: v1\n  kind: Service\n  metadata: {{name: {name}, uid: x, resourceVersion: \"1\"}}\n  spec: {{ports: [{{port: {port}}}]}}\n"
+        )
+    };
+    let list =
+        |items: &str| format!("apiVersion: v1\nkind: List\nmetadata: {{resourceVersion: \"\"}}\nitems:\n{items}");
+    let both = parse_manifests(&list(&(item("a", "1") + &item("b", "2"))), "x").unwrap();
+    assert_eq!(
+        both.iter().map(|found| found.key().to_string()).collect::<Vec<_>>(),
+        ["Service default/a", "Service default/b"]
+    );
+    let errors = parse_manifests(&list(&(item("a", "1") + &item("b", "0") + &item("a", "1"))), "x").unwrap_err();
+    let objects: Vec<(&str, &str)> =
+        errors.0.iter().map(|error| (error.object.as_str(), error.path.as_str())).collect();
+    assert_eq!(objects, [("Service default/b", "spec.ports[0].port"), ("Service default/a", "metadata.name")]);
+    assert_eq!(parse_manifests(&list("[]").replace("items:\n[]", "items: []"), "x").unwrap(), []);
+}
+
 /// Each case: a document, and the errors that it must give as `path: message`.
 #[test]
 fn every_mistake_is_named_with_its_field() {
