@@ -3,6 +3,7 @@
 //! One listener speaks SOCKS5 (with names: `socks5h`) and HTTP forward proxying, told apart by the first byte.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -13,11 +14,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use proxy::body::{self, Body};
 use proxy::detect::Rewind;
 use proxy::listen::{self, Accepted, Lifecycle, Limits};
-use proxy::outbound::Outbound;
+use proxy::outbound::{Dialled, Outbound};
 use proxy::reply;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::socks;
+use crate::socks::{self, Destination};
 
 /// The listener's handler; clones share the engine.
 #[derive(Clone)]
@@ -25,12 +26,19 @@ pub struct Explicit {
     outbound: Outbound,
     life: Lifecycle,
     limits: Limits,
+    own: IpAddr,
 }
 
 impl Explicit {
-    /// Hands what is captured to `outbound`.
-    pub fn new(outbound: Outbound, life: Lifecycle) -> Self {
-        Self { outbound, life, limits: Limits::for_own_workload() }
+    /// Hands what is captured to `outbound`. `own` is the workload's address.
+    pub fn new(outbound: Outbound, life: Lifecycle, own: IpAddr) -> Self {
+        Self { outbound, life, limits: Limits::for_own_workload(), own }
+    }
+
+    /// Who a connection comes from, as others see the workload: it dials this listener over loopback, as all do.
+    fn source(&self, peer: SocketAddr) -> SocketAddr {
+        let hidden = peer.ip().is_loopback() && !self.own.is_unspecified();
+        if hidden { SocketAddr::new(self.own, peer.port()) } else { peer }
     }
 
     /// Serves until draining.
@@ -43,26 +51,29 @@ impl Explicit {
     }
 
     async fn connection(self, accepted: Accepted) {
-        let Accepted { stream, permit, .. } = accepted;
+        let Accepted { stream, permit, peer } = accepted;
+        let source = self.source(peer);
         let mut first = [0];
         match tokio::time::timeout(self.limits.header_timeout, stream.peek(&mut first)).await {
-            Ok(Ok(1)) if first[0] == socks::VERSION => self.socks(stream).await,
-            Ok(Ok(1)) => self.http(stream).await,
+            Ok(Ok(1)) if first[0] == socks::VERSION => self.socks(stream, source).await,
+            Ok(Ok(1)) => self.http(stream, source).await,
             // The client went away, or said nothing.
             _ => {}
         }
         drop(permit);
     }
 
-    async fn socks(self, mut stream: TcpStream) {
+    async fn socks(self, mut stream: TcpStream, source: SocketAddr) {
         match tokio::time::timeout(self.limits.header_timeout, socks::accept(&mut stream)).await {
-            Ok(Ok(destination)) => self.outbound.stream(stream, destination.host, destination.port).await,
+            Ok(Ok(Destination { host, port })) => {
+                self.outbound.stream(stream, Dialled { host, port, source: Some(source) }).await;
+            }
             Ok(Err(error)) => tracing::debug!(%error, "a SOCKS5 client was refused"),
             Err(_) => tracing::debug!("a SOCKS5 client took too long"),
         }
     }
 
-    async fn http(self, stream: TcpStream) {
+    async fn http(self, stream: TcpStream, source: SocketAddr) {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
@@ -72,7 +83,7 @@ impl Explicit {
         let draining = self.life.draining.clone();
         let service = service_fn(move |request| {
             let explicit = self.clone();
-            async move { Ok::<_, Infallible>(explicit.request(request).await) }
+            async move { Ok::<_, Infallible>(explicit.request(request, source).await) }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
         tokio::pin!(connection);
@@ -88,19 +99,19 @@ impl Explicit {
         }
     }
 
-    async fn request(self, request: Request<Incoming>) -> Response<Body> {
+    async fn request(self, request: Request<Incoming>, source: SocketAddr) -> Response<Body> {
         if request.method() == Method::CONNECT {
-            return self.connect(request);
+            return self.connect(request, source);
         }
         // Without a host in the request line this listener would be asked for itself.
         if request.uri().authority().is_none() {
             return reply::text(StatusCode::BAD_REQUEST, "this is a forward proxy; hint: set http_proxy to it");
         }
-        self.outbound.request(request).await
+        self.outbound.request(request, source).await
     }
 
     /// Answers at once; whether the server can be reached shows in the flow.
-    fn connect(self, request: Request<Incoming>) -> Response<Body> {
+    fn connect(self, request: Request<Incoming>, source: SocketAddr) -> Response<Body> {
         let authority = request.uri().authority();
         let Some((host, port)) =
             authority.and_then(|authority| Some((authority.host().to_owned(), authority.port_u16()?)))
@@ -111,7 +122,8 @@ impl Explicit {
         self.life.spawn(async move {
             match hyper::upgrade::on(request).await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
                 Ok(Ok(parts)) => {
-                    outbound.stream(Rewind::new(parts.read_buf, parts.io.into_inner()), host, port).await;
+                    let io = Rewind::new(parts.read_buf, parts.io.into_inner());
+                    outbound.stream(io, Dialled { host, port, source: Some(source) }).await;
                 }
                 Ok(Err(_)) => tracing::error!("a captured connection is of an unexpected type"),
                 Err(error) => tracing::debug!(error = body::chain(&error), "a CONNECT broke off"),

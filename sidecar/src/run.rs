@@ -97,7 +97,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         guard: Guard::new(outbound.clone()),
     });
     let admin = admin_api(&client, &outbound, registry, readiness);
-    serve(listeners, &inbound, Explicit::new(outbound, life.clone()), admin, &shutdown);
+    serve(listeners, &inbound, Explicit::new(outbound, life.clone(), config.bind), admin, &shutdown);
     tracing::info!(workload = %workload, outbound = %config.listen_outbound, mtls = %config.listen_mtls, "serving");
     tokio::spawn(async move {
         client.ready().await;

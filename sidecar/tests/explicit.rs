@@ -87,7 +87,7 @@ async fn explicit_with(protocol: Protocol, resolver: Arc<dyn Resolve>) -> (Socke
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
-    tokio::spawn(async move { Explicit::new(outbound, life).serve(listener).await });
+    tokio::spawn(async move { Explicit::new(outbound, life, [127, 0, 0, 1].into()).serve(listener).await });
     (at, keep)
 }
 

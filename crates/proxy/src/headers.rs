@@ -52,6 +52,11 @@ pub fn strip_hop(headers: &mut HeaderMap) {
 /// Removes what only the mesh itself may say; a workload that sends it is not believed.
 pub fn strip_claims(headers: &mut HeaderMap) {
     headers.remove(XFCC);
+    strip_internal(headers);
+}
+
+/// Removes what only the proxies of the mesh say to each other.
+pub fn strip_internal(headers: &mut HeaderMap) {
     let ours: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with("x-isthmus-")).cloned().collect();
     for name in ours {
@@ -144,6 +149,16 @@ pub fn rewrite_xfcc(headers: &mut HeaderMap, own: Option<&SpiffeId>, peer: &Peer
     let value = format!("{by}Hash={};Subject=\"\";URI={}", hex(&peer.fingerprint), peer.id);
     if let Ok(value) = HeaderValue::from_str(&value) {
         headers.insert(XFCC, value);
+    }
+}
+
+/// Adds what the TLS connection proved behind what the peer's proxy says of its own client (Istio's `APPEND_FORWARD`).
+pub fn append_xfcc(headers: &mut HeaderMap, own: Option<&SpiffeId>, peer: &PeerIdentity) {
+    let before: Vec<HeaderValue> = headers.get_all(XFCC).iter().cloned().collect();
+    rewrite_xfcc(headers, own, peer);
+    let elements: Vec<&[u8]> = before.iter().chain(headers.get(XFCC)).map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&elements.join(&b","[..])) {
+        headers.insert(XFCC, joined);
     }
 }
 

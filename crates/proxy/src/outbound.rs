@@ -45,7 +45,7 @@ use crate::pool::{Policy, Pool};
 use crate::resolve::Resolve;
 use crate::tls::Originator;
 
-pub use arrival::{Arrival, EndpointRow, Question};
+pub use arrival::{Arrival, Dialled, EndpointRow, Question};
 pub use stream::Captured;
 pub(crate) use stream::{IDLE, note_copy};
 

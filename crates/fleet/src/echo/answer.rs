@@ -69,10 +69,10 @@ impl Answer {
     }
 }
 
-/// The `URI=` of the first element of `x-forwarded-client-cert`.
+/// The `URI=` of the last element, which is the own sidecar's, of `x-forwarded-client-cert`.
 pub fn client_identity(headers: &HeaderMap) -> Option<String> {
     let value = headers.get("x-forwarded-client-cert")?.to_str().ok()?;
-    let element = value.split(',').next()?;
+    let element = value.rsplit(',').next()?;
     let uri = element.split(';').find_map(|pair| pair.trim().strip_prefix("URI="))?;
     Some(uri.trim_matches('"').to_owned())
 }

@@ -41,12 +41,17 @@ impl Engine {
         record.attempts = 1;
         let protocol = upgrade::wanted(&request);
         headers::strip_hop(request.headers_mut());
-        headers::strip_claims(request.headers_mut());
+        // A proxy speaks for its client when it sends the request itself: sidecars never pass on what workloads claim. The
+        // bytes of a flow may be the workload's own words.
+        match (peer, arrived) {
+            (Peer::Mutual(_), None) => headers::strip_internal(request.headers_mut()),
+            _ => headers::strip_claims(request.headers_mut()),
+        }
         headers::forwarded_proto(request.headers_mut());
         record.request_id = headers::request_id(request.headers_mut());
         if let Peer::Mutual(peer) = peer {
             let svid = self.config.credentials.svid();
-            headers::rewrite_xfcc(request.headers_mut(), svid.as_ref().map(|svid| svid.id()), peer);
+            headers::append_xfcc(request.headers_mut(), svid.as_ref().map(|svid| svid.id()), peer);
         }
         let grpc = reply::is_grpc(request.headers());
         let speaks = admitted.as_ref().map_or(Speaks::Http1, |admitted| speaks(admitted, &request, peer));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::uri::Authority;
 use identity::PeerIdentity;
-use mesh::{ConnectionFacts, Entry};
+use mesh::{ConnectionFacts, Entry, HttpRequest};
 use serde::Serialize;
 
 /// What a gateway knows of a connection that it accepted.
@@ -43,6 +43,19 @@ pub struct Question {
     pub headers: HeaderMap,
 }
 
+impl Question {
+    /// As decisions see it.
+    pub(crate) fn http<'a>(&'a self, scheme: &'a str) -> HttpRequest<'a> {
+        HttpRequest {
+            method: &self.method,
+            scheme,
+            authority: &self.host,
+            path_and_query: &self.path,
+            headers: &self.headers,
+        }
+    }
+}
+
 /// One endpoint (or remote group) that the proxy has to do with, for the debug pages.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct EndpointRow {
@@ -60,20 +73,34 @@ pub struct EndpointRow {
     pub aside: bool,
 }
 
-/// Where a captured connection was going; requests on it go there, whatever host they name.
+/// Where a captured connection was going, and who opened it.
 #[derive(Debug, Clone)]
-pub(super) struct Dialled {
-    pub(super) host: String,
-    pub(super) port: u16,
+pub struct Dialled {
+    /// A name or an address. Requests go there, whatever host they name, unless it is an address that nobody knows.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The workload.
+    pub source: Option<SocketAddr>,
+}
+
+impl Dialled {
+    fn facts<'a>(&self, sni: Option<&'a str>) -> ConnectionFacts<'a> {
+        let (source_ip, destination_ip) = (self.source.map(|source| source.ip()), self.host.parse().ok());
+        ConnectionFacts { source_ip, remote_ip: None, destination_ip, sni }
+    }
 }
 
 /// The way by which something came in.
 #[derive(Debug, Clone)]
 pub(super) enum Way {
-    /// A request of the workload, which names its host itself.
-    Asked,
+    /// A request that names its host itself: of the workload that dialled, or of the proxy.
+    Asked(Option<SocketAddr>),
     /// On a captured connection.
     Captured(Arc<Dialled>),
+    /// Captured on the way to an address that the mesh does not know: what a request names goes before it, as with
+    /// Istio's listeners for HTTP, which look at nothing but the port.
+    Addressed(Arc<Dialled>),
     /// Captured, with TLS inside that names its server.
     Named(Arc<Dialled>, Arc<str>),
     /// At a gateway.
@@ -97,7 +124,7 @@ impl Way {
 
     pub(super) fn dialled(&self) -> Option<&Dialled> {
         match self {
-            Self::Captured(dialled) | Self::Named(dialled, _) => Some(dialled),
+            Self::Captured(dialled) | Self::Addressed(dialled) | Self::Named(dialled, _) => Some(dialled),
             _ => None,
         }
     }
@@ -105,7 +132,8 @@ impl Way {
     /// The host and the port that a request with this authority is for.
     pub(super) fn target<'a>(&'a self, authority: &'a Authority) -> (&'a str, u16) {
         match self {
-            Self::Asked => (authority.host(), authority.port_u16().unwrap_or(80)),
+            Self::Asked(_) => (authority.host(), authority.port_u16().unwrap_or(80)),
+            Self::Addressed(dialled) => (authority.host(), dialled.port),
             Self::Captured(dialled) | Self::Named(dialled, _) => (&dialled.host, dialled.port),
             Self::Gateway(arrival) => (authority.host(), arrival.port),
         }
@@ -114,8 +142,8 @@ impl Way {
     /// The host of a flow, as it was named: dialled, or in the ClientHello, or an address.
     pub(super) fn named(&self) -> String {
         match self {
-            Self::Asked => String::new(),
-            Self::Captured(dialled) | Self::Named(dialled, _) => dialled.host.clone(),
+            Self::Asked(_) => String::new(),
+            Self::Captured(dialled) | Self::Addressed(dialled) | Self::Named(dialled, _) => dialled.host.clone(),
             Self::Gateway(arrival) => {
                 let name = arrival.sni.as_deref().map(str::to_owned);
                 name.or_else(|| arrival.destination_ip.map(|ip| ip.to_string())).unwrap_or_default()
@@ -126,8 +154,8 @@ impl Way {
     /// The port of a flow.
     pub(super) fn port(&self) -> u16 {
         match self {
-            Self::Asked => 0,
-            Self::Captured(dialled) | Self::Named(dialled, _) => dialled.port,
+            Self::Asked(_) => 0,
+            Self::Captured(dialled) | Self::Addressed(dialled) | Self::Named(dialled, _) => dialled.port,
             Self::Gateway(arrival) => arrival.port,
         }
     }
@@ -142,15 +170,11 @@ impl Way {
 
     pub(super) fn facts(&self) -> ConnectionFacts<'_> {
         match self {
-            Self::Asked => ConnectionFacts::default(),
-            Self::Captured(dialled) => {
-                ConnectionFacts { destination_ip: dialled.host.parse().ok(), ..ConnectionFacts::default() }
+            Self::Asked(source) => {
+                ConnectionFacts { source_ip: source.map(|source| source.ip()), ..ConnectionFacts::default() }
             }
-            Self::Named(dialled, sni) => ConnectionFacts {
-                destination_ip: dialled.host.parse().ok(),
-                sni: Some(sni),
-                ..ConnectionFacts::default()
-            },
+            Self::Captured(dialled) | Self::Addressed(dialled) => dialled.facts(None),
+            Self::Named(dialled, sni) => dialled.facts(Some(sni)),
             Self::Gateway(arrival) => ConnectionFacts {
                 source_ip: Some(arrival.source.ip()),
                 remote_ip: arrival.remote_ip.or(Some(arrival.source.ip())),
@@ -163,8 +187,9 @@ impl Way {
     /// Who dialled, for the PROXY protocol.
     pub(super) fn source(&self) -> Option<SocketAddr> {
         match self {
+            Self::Asked(source) => *source,
+            Self::Captured(dialled) | Self::Addressed(dialled) | Self::Named(dialled, _) => dialled.source,
             Self::Gateway(arrival) => Some(arrival.source),
-            _ => None,
         }
     }
 }

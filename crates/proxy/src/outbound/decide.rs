@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::uri::Authority;
-use mesh::{ConnectionFacts, Destination, Entry, Host, HttpRequest, RouteDecision, RouteRequest, View};
+use mesh::{ConnectionFacts, Destination, Entry, Host, HttpRequest, Reason, RouteDecision, RouteRequest, View};
 
-use super::arrival::{Question, Way};
+use super::arrival::{Arrival, Question, Way};
 use super::{Engine, Outbound};
 
 /// A decision may ask for one service after another (host, destination, mirrors), but not for ever.
@@ -24,21 +24,24 @@ pub(super) struct Asked<'a> {
 impl Outbound {
     /// The decision for a host and a port on the newest view, after asking for the service; what `explain` prints.
     pub async fn decide(&self, host: &str, port: u16) -> RouteDecision {
-        self.0.decide_plain(host, port, &Way::Asked).await
+        self.0.decide_plain(host, port, &Way::Asked(None)).await
     }
 
     /// The decision for a request, made as for a real one; nothing is sent.
     pub async fn explain(&self, question: &Question) -> RouteDecision {
-        let http = HttpRequest {
-            method: &question.method,
-            scheme: "http",
-            authority: &question.host,
-            path_and_query: &question.path,
-            headers: &question.headers,
-        };
+        let http = question.http("http");
         let (connection, entry) = (ConnectionFacts::default(), Entry::Workload);
         let host = self.0.host(&question.host);
         self.0.decide(&Asked { host, port: question.port, http: Some(http), connection, entry }).await
+    }
+
+    /// The same at a port of a gateway; `http` tells whether it reads requests there or carries bytes.
+    pub async fn explain_arrival(&self, question: &Question, arrival: Arrival, http: bool) -> RouteDecision {
+        let way = Way::Gateway(Arc::new(arrival));
+        let http = http.then(|| question.http(way.scheme()));
+        let (connection, entry) = (way.facts(), way.entry());
+        let host = self.0.host(&question.host);
+        self.0.decide(&Asked { host, port: way.port(), http, connection, entry }).await
     }
 }
 
@@ -66,7 +69,13 @@ impl Engine {
             connection: way.facts(),
             entry: way.entry(),
         };
-        self.decide(&asked).await
+        let decision = self.decide(&asked).await;
+        match way {
+            Way::Addressed(dialled) if !is_known(&decision) => {
+                self.decide(&Asked { host: self.host(&dialled.host), ..asked }).await
+            }
+            _ => decision,
+        }
     }
 
     pub(super) async fn decide(&self, asked: &Asked<'_>) -> RouteDecision {
@@ -116,6 +125,12 @@ impl Engine {
         }
         decision
     }
+}
+
+/// Whether the mesh knows what the decision is about, and serves it on this port.
+fn is_known(decision: &RouteDecision) -> bool {
+    let unknown = |reason: &Reason| matches!(reason, Reason::NotInMesh | Reason::UnknownPort { .. });
+    decision.service.is_some() && !decision.reasons.iter().any(unknown)
 }
 
 /// The facts of a request, as decisions see them.

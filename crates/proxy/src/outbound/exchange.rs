@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Request, Response, request};
 use hyper::body::Incoming;
-use mesh::{Failure, Labels, Protocol, RouteDecision, SpiffeId, Target, TrafficPolicy};
+use mesh::{Failure, Labels, Protocol, RouteDecision, ServiceName, SpiffeId, Target, TrafficPolicy};
 
 use super::arrival::Way;
 use super::{Engine, remote_key};
@@ -61,6 +61,11 @@ impl Outgoing<'_> {
         let mut request = Request::from_parts(self.head.clone(), body);
         let attempt = self.attempt.load(Ordering::Relaxed).max(1);
         request.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(attempt));
+        match self.way {
+            // Operators' header rules may not speak for the mesh either.
+            Way::Gateway(_) => {}
+            _ => drop(request.headers_mut().remove(headers::XFCC)),
+        }
         if let Some(port) = port {
             request.headers_mut().insert(headers::PORT, HeaderValue::from(port));
         }
@@ -144,7 +149,10 @@ impl Engine {
                 timeout: decision.connect_timeout,
                 alpn: &[],
             };
-            let request = outgoing.request(None)?;
+            let mut request = outgoing.request(None)?;
+            if is_outside(decision) {
+                request.headers_mut().remove(headers::XFCC);
+            }
             match self.direct.send(request, outgoing.authority, speaks, &to, &view).await {
                 Ok((response, lease)) => {
                     let server = Server { party, upstream: address.to_string(), ..Server::default() };
@@ -277,6 +285,11 @@ async fn answer_of(
         }
     }
     send.await
+}
+
+/// Whether the server is a host outside the mesh, which learns nothing of who is inside.
+fn is_outside(decision: &RouteDecision) -> bool {
+    decision.service.as_ref().is_none_or(ServiceName::is_entry)
 }
 
 /// A server without a sidecar.

@@ -1,5 +1,6 @@
 //! One HTTP request, of the workload or at a gateway: decided, changed, sent, answered.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
@@ -25,8 +26,8 @@ use crate::{headers, reply};
 
 impl Outbound {
     /// Carries one request that names its host, as clients of a forward proxy do. Failures become answers.
-    pub async fn request(&self, request: Request<Incoming>) -> Response<Body> {
-        Box::pin(self.carry(request.map(body::incoming), &Way::Asked)).await
+    pub async fn request(&self, request: Request<Incoming>, source: SocketAddr) -> Response<Body> {
+        Box::pin(self.carry(request.map(body::incoming), &Way::Asked(Some(source)))).await
     }
 
     /// Carries one request that arrived at a gateway. Failures become answers.
@@ -43,7 +44,11 @@ impl Outbound {
         record.source = self.0.source(way);
         let protocol = upgrade::wanted(&request);
         headers::strip_hop(request.headers_mut());
-        headers::strip_claims(request.headers_mut());
+        match way {
+            // What the edge found out about its client, after it had removed what the client claimed.
+            Way::Gateway(_) => headers::strip_internal(request.headers_mut()),
+            _ => headers::strip_claims(request.headers_mut()),
+        }
         headers::forwarded_scheme(request.headers_mut(), way.scheme());
         record.request_id = headers::request_id(request.headers_mut());
         let (mut head, body) = request.into_parts();
@@ -64,6 +69,8 @@ impl Outbound {
         }
         let authority = edits::edit(&decision, &mut head, authority, way.scheme());
         if let Some(protocol) = protocol {
+            // What follows rides a flow, on which nobody would believe it.
+            head.headers.remove(headers::XFCC);
             let request = Request::from_parts(head, body);
             let upgrade = Upgrade { request, protocol, authority, record, hold: Box::new(()) };
             let mut response = Box::pin(self.upgrade(&decision, way, upgrade)).await;

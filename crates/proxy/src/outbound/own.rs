@@ -44,7 +44,7 @@ impl Outbound {
         let asked = Asked {
             host: destination.host.clone(),
             port: destination.port.or(authority.port_u16()).unwrap_or(80),
-            http: Some(facts(&head, &authority, &Way::Asked)),
+            http: Some(facts(&head, &authority, &Way::Asked(None))),
             connection: ConnectionFacts::default(),
             entry: Entry::Workload,
         };
@@ -68,7 +68,7 @@ impl Outbound {
     ) -> Result<Response<Body>, Fault> {
         let body = Replay::new(body);
         let idempotent = super::http::is_idempotent(&head.method);
-        let (way, attempt) = (&Way::Asked, AtomicU32::new(1));
+        let (way, attempt) = (&Way::Asked(None), AtomicU32::new(1));
         let outgoing = Outgoing { head, authority, body: &body, idempotent, way, attempt };
         let answered = self.0.dispatch(decision, &outgoing).await.map_err(|failed| failed.fault)?;
         body.settle();
@@ -117,7 +117,7 @@ impl Outbound {
         let asked = Asked {
             host: self.0.host(authority.host()),
             port,
-            http: Some(facts(&head, authority, &Way::Asked)),
+            http: Some(facts(&head, authority, &Way::Asked(None))),
             connection: ConnectionFacts::default(),
             entry: Entry::Workload,
         };

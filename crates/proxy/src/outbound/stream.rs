@@ -47,15 +47,17 @@ impl Captured for H2Io {
 }
 
 impl Outbound {
-    /// Carries one stream to `host`:`port`, as the port's declared protocol says.
-    pub async fn stream<T: Captured>(&self, mut io: T, host: String, port: u16) {
-        let dialled = Arc::new(Dialled { host, port });
+    /// Carries one stream to where it was going, as the port's declared protocol says.
+    pub async fn stream<T: Captured>(&self, mut io: T, dialled: Dialled) {
+        let dialled = Arc::new(dialled);
         let way = Way::Captured(dialled.clone());
-        let decision = self.0.decide_plain(&dialled.host, port, &way).await;
+        let decision = self.0.decide_plain(&dialled.host, dialled.port, &way).await;
         let in_mesh = !matches!(decision.outcome, RouteOutcome::Passthrough);
+        let by_host = is_nobodys(&decision, &dialled) && self.0.has_http(dialled.port);
+        let way = if by_host { Way::Addressed(dialled.clone()) } else { way };
         match decision.protocol {
             protocol if protocol.is_http() => Box::pin(self.http(io, way)).await,
-            Protocol::Auto if in_mesh => match sniff(&mut io, CLIENT_SILENCE).await {
+            Protocol::Auto if in_mesh || by_host => match sniff(&mut io, CLIENT_SILENCE).await {
                 Ok(sniffed) if sniffed.spoken != Spoken::Opaque => {
                     Box::pin(self.http(Rewind::new(sniffed.first, io), way)).await;
                 }
@@ -115,8 +117,16 @@ impl Engine {
             let routes = service.config.routes.iter().chain(service.config.clusterset_routes.iter().flatten());
             routes.into_iter().any(|routes| !routes.tls.is_empty())
         });
-        let address = dialled.host.parse::<std::net::IpAddr>().is_ok();
-        by_rule || (address && decision.reasons.contains(&Reason::NotInMesh) && !view.entries.is_empty())
+        by_rule || (is_nobodys(decision, dialled) && !view.entries.is_empty())
+    }
+
+    /// Whether a service or an entry that is known here may speak HTTP on this port. Elsewhere an address that the mesh
+    /// does not know may belong to a server that speaks first, and bytes are carried as they are.
+    fn has_http(&self, port: u16) -> bool {
+        let view = self.config.directory.view();
+        let may_speak = |protocol: Protocol| protocol.is_http() || protocol == Protocol::Auto;
+        let mut known = view.services.values().chain(view.entries.values());
+        known.any(|service| service.port(port).is_some_and(|port| may_speak(port.protocol)))
     }
 
     /// Carries bytes both ways. Another target is tried only before the first byte was delivered.
@@ -171,6 +181,11 @@ impl Engine {
         }
         self.config.recorder.closed(record);
     }
+}
+
+/// Whether an address was dialled that the mesh does not know.
+fn is_nobodys(decision: &RouteDecision, dialled: &Dialled) -> bool {
+    dialled.host.parse::<std::net::IpAddr>().is_ok() && decision.reasons.contains(&Reason::NotInMesh)
 }
 
 /// Takes over how a copy between client (first) and server (second) ended.

@@ -202,3 +202,81 @@ async fn an_authorizer_is_asked_and_its_words_are_passed_on() {
         assert_eq!(client(&world, &server).http1("reviews", asked("allow")).await.status(), expected, "{fail_open}");
     }
 }
+
+/// Sends bytes in plain text and reads what comes until the end.
+async fn say(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect((server.ip, PORT)).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    // A reset is an answer, too.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_host_is_nothing_but_a_host() {
+    let world = World::new();
+    let hosts = AnyNot { any: vec![StringMatch::Exact("internal.example".into())], not: Vec::new() };
+    let to = OperationMatch { hosts, ..OperationMatch::default() };
+    let authorization = vec![rules(AuthorizationAction::Deny, Vec::new(), vec![to])];
+    let server = server(&world, Protocol::Http, InboundPolicy { authorization, ..InboundPolicy::default() }).await;
+    let cases = [
+        ("public.example", "200"),
+        ("internal.example", "403"),
+        ("INTERNAL.example.:80", "403"),
+        ("me@internal.example", "400"),
+    ];
+    for (host, expected) in cases {
+        let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let answer = say(&server, request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{host}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_of_a_path_counts_all_its_spellings() {
+    let world = World::new();
+    let uri = Some(StringMatch::Exact("/api".into()));
+    let limit = RateLimit {
+        origin: origin("RateLimitPolicy"),
+        matches: vec![HttpMatch { uri, ..HttpMatch::default() }],
+        by: Vec::new(),
+        requests: 1,
+        per: Duration::from_secs(3600),
+        burst: 1,
+    };
+    let policy = InboundPolicy { limits: vec![Arc::new(limit)], ..InboundPolicy::default() };
+    let server = server(&world, Protocol::Http, policy).await;
+    for (path, expected) in [("/api", 200), ("/%61pi", 429), ("/x/../api", 429), ("/other", 200)] {
+        assert_eq!(http1((server.ip, PORT).into(), get(path)).await.status(), expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_look_like_a_request_does_not_pass_an_authorizer_of_requests() {
+    let world = World::new();
+    let authorizer = ExternalAuthorizer {
+        name: "opa".into(),
+        destination: Destination { host: Host::External("opa.example".into()), subset: None, port: Some(80) },
+        timeout: Duration::from_secs(1),
+        fail_open: false,
+        status_on_error: 403,
+        body: None,
+        protocol: ExternalAuthorizerProtocol::Http {
+            path_prefix: String::new(),
+            include_request_headers: Vec::new(),
+            add_request_headers: Default::default(),
+            upstream_headers: Vec::new(),
+            downstream_headers_on_deny: Vec::new(),
+            downstream_headers_on_allow: Vec::new(),
+        },
+    };
+    let paths = AnyNot { any: vec![PathMatch::Text(StringMatch::Prefix("/admin".into()))], not: Vec::new() };
+    let to = OperationMatch { paths, ..OperationMatch::default() };
+    let authorization = vec![rules(AuthorizationAction::Custom(Arc::new(authorizer)), Vec::new(), vec![to])];
+    let policy = InboundPolicy { authorization, ..InboundPolicy::default() };
+    let request = b"FETCH /admin HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let undeclared = server(&world, Protocol::Auto, policy.clone()).await;
+    assert_eq!(say(&undeclared, request).await, "");
+    assert!(say(&server(&world, Protocol::Tcp, policy).await, request).await.starts_with("HTTP/1.1"), "declared as bytes");
+}

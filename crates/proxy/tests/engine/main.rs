@@ -1,6 +1,8 @@
 //! The engine with real sockets: sidecars, applications and a gateway that pipes, all in one process.
 
 #[cfg(test)]
+mod arrival;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod inbound;

@@ -21,7 +21,7 @@ use proxy::hbone;
 use proxy::inbound::{AppPort, Inbound, InboundConfig};
 use proxy::listen::{Lifecycle, Limits};
 use proxy::metrics::Metrics;
-use proxy::outbound::{Outbound, OutboundConfig};
+use proxy::outbound::{Dialled, Outbound, OutboundConfig};
 use proxy::resolve::SystemResolver;
 use proxy::serve::serve;
 use proxy::tunnel;
@@ -291,7 +291,11 @@ impl Client {
     }
 
     pub(crate) fn with(credentials: Credentials, view: ViewOf) -> Self {
-        let view = view.workload("web", Protocol::Http, MtlsMode::Permissive);
+        Self::as_given(credentials, view.workload("web", Protocol::Http, MtlsMode::Permissive))
+    }
+
+    /// Beside the workload that the view names.
+    pub(crate) fn as_given(credentials: Credentials, view: ViewOf) -> Self {
         let (view, directory) = watch::channel(Arc::new(view.0));
         let (recorder, records) = recorder();
         let config = OutboundConfig {
@@ -307,13 +311,24 @@ impl Client {
 
     /// A port whose connections go to the service `name`.
     pub(crate) async fn capture(&self, name: &str) -> SocketAddr {
+        self.capture_to(service(name).clusterset_host()).await
+    }
+
+    /// A port whose connections go to a host.
+    pub(crate) async fn capture_to(&self, host: String) -> SocketAddr {
+        self.capture_as(host, None).await
+    }
+
+    /// The same, as if another machine had dialled.
+    pub(crate) async fn capture_as(&self, host: String, source: Option<SocketAddr>) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
-        let (outbound, host) = (self.outbound.clone(), service(name).clusterset_host());
+        let outbound = self.outbound.clone();
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (outbound, host) = (outbound.clone(), host.clone());
-                tokio::spawn(async move { outbound.stream(stream, host, PORT).await });
+            while let Ok((stream, peer)) = listener.accept().await {
+                let dialled = Dialled { host: host.clone(), port: PORT, source: source.or(Some(peer)) };
+                let outbound = outbound.clone();
+                tokio::spawn(async move { outbound.stream(stream, dialled).await });
             }
         });
         at
@@ -365,7 +380,15 @@ where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    app_at(([127, 0, 0, 1], 0).into(), handle).await
+}
+
+pub(crate) async fn app_at<H, F>(at: SocketAddr, handle: H) -> SocketAddr
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let listener = TcpListener::bind(at).await.unwrap();
     let at = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -376,7 +399,7 @@ where
     at
 }
 
-fn answer(name: &str, request: Request<Incoming>) -> Response<Body> {
+pub(crate) fn answer(name: &str, request: Request<Incoming>) -> Response<Body> {
     if request.uri().path() == "/echo" {
         let trailers = async {
             let mut trailers = http::HeaderMap::new();
