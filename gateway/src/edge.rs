@@ -9,6 +9,7 @@ mod connection;
 mod directory;
 mod forwarded;
 mod listeners;
+mod proof;
 mod requests;
 
 use std::net::{IpAddr, SocketAddr};

@@ -89,6 +89,21 @@ impl Lifecycle {
     }
 }
 
+/// A turn is over after this long: the work that turns are for is done by then, or the client has not sent enough for it.
+const TURN: Duration = Duration::from_millis(100);
+
+/// Does a handshake in its turn. A client that leaves us waiting loses its turn and goes on without one, so that slow
+/// clients cannot keep all turns from the others. `None`: there are no turns any longer.
+pub async fn in_turn<T>(turns: &Semaphore, handshake: impl Future<Output = T>) -> Option<T> {
+    let turn = turns.acquire().await.ok()?;
+    tokio::pin!(handshake);
+    tokio::select! {
+        done = handshake.as_mut() => return Some(done),
+        () = tokio::time::sleep(TURN) => drop(turn),
+    }
+    Some(handshake.await)
+}
+
 /// One accepted connection; counts against the listener's limit until it is dropped.
 #[derive(Debug)]
 pub struct Accepted {
@@ -126,5 +141,20 @@ where
                 }
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_stall_keep_nobody_out() {
+        let turns = Arc::new(Semaphore::new(1));
+        let stalled = turns.clone();
+        tokio::spawn(async move { in_turn(&stalled, std::future::pending::<()>()).await });
+        tokio::task::yield_now().await;
+        let next = tokio::time::timeout(Duration::from_secs(1), in_turn(&turns, async { 1 })).await;
+        assert_eq!(next, Ok(Some(1)));
     }
 }

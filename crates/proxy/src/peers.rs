@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::body::{Body, chain};
 use crate::h2body::{self, H2Body};
 use crate::hbone::{self, Incoming, Settings};
-use crate::listen::Limits;
+use crate::listen::{Limits, in_turn};
 use crate::pool::http::END_GRACE;
 use crate::serve::{CONNECTION_WINDOW, STREAM_WINDOW};
 
@@ -42,13 +42,12 @@ pub async fn serve<P: Peers>(
     peers: Arc<P>,
 ) {
     let handshake = async {
-        let _turn = handshakes.acquire().await.ok()?;
         let config = credentials.server_config(PeerPolicy::AnyKnown, &[b"h2"]);
         let config = config.inspect_err(|error| tracing::error!(error = chain(error), "no TLS config")).ok()?;
         let accepted = identity::accept_tls(config, stream, limits.handshake_timeout).await;
         accepted.inspect_err(|error| tracing::info!(error = chain(error), "a peer was refused")).ok()
     };
-    let Some((stream, peer)) = handshake.await else { return };
+    let Some(Some((stream, peer))) = in_turn(handshakes, handshake).await else { return };
     let peer = Arc::new(peer);
     let drain = draining.child_token();
     let serving = streams(stream, limits, drain.clone(), peer.clone(), peers);

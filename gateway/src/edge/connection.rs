@@ -2,19 +2,23 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use identity::{PeerIdentity, peer_identity};
 use mesh::{HostPattern, Listener, Server, ServerProtocol, ServerTls, ServerTlsMode, View};
 use proxy::detect::Rewind;
 use proxy::guard::Facts;
-use proxy::listen::{Accepted, Lifecycle};
+use proxy::listen::{Accepted, Lifecycle, in_turn};
 use proxy::outbound::{Arrival, Captured};
 use proxy::tls::{Hello, client_cert_header, read_hello};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::Edge;
+use super::{Edge, proof};
+
+/// What is under way may take this long once a peer's identity has run out (a connection must be closed within 5 s).
+const EXPIRED_GRACE: Duration = Duration::from_secs(4);
 
 /// What is known of a connection.
 #[derive(Clone)]
@@ -29,6 +33,8 @@ pub(super) struct Link {
     pub(super) peer: Option<Arc<PeerIdentity>>,
     /// What to say of a certificate that is not the mesh's.
     pub(super) certificate: Option<HeaderValue>,
+    /// Whose TLS ended here, as it was then.
+    pub(super) server: Option<Arc<Server>>,
 }
 
 impl Link {
@@ -74,6 +80,7 @@ impl Edge {
             scheme: "http",
             peer: None,
             certificate: None,
+            server: None,
         };
         Box::pin(self.stream(stream, link, &life)).await;
         drop(permit);
@@ -107,7 +114,7 @@ impl Edge {
             ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough => self.opaque(io, link).await,
             _ => {
                 let Some((stream, link)) = self.shake(io, &hello, server, tls, &view, link).await else { return };
-                self.inside(stream, server.protocol, link, life).await;
+                self.inside_while_proven(stream, server.protocol, link, life).await;
             }
         }
     }
@@ -117,7 +124,7 @@ impl Edge {
         &self,
         io: Rewind<T>,
         hello: &Hello,
-        server: &Server,
+        server: &Arc<Server>,
         tls: &ServerTls,
         view: &View,
         mut link: Link,
@@ -130,9 +137,8 @@ impl Edge {
                 return None;
             }
         };
-        let _turn = self.handshakes.acquire().await.ok()?;
-        let handshake = TlsAcceptor::from(config).accept(io);
-        let stream = match tokio::time::timeout(self.limits.handshake_timeout, handshake).await {
+        let handshake = tokio::time::timeout(self.limits.handshake_timeout, TlsAcceptor::from(config).accept(io));
+        let stream = match in_turn(&self.handshakes, handshake).await? {
             Ok(Ok(stream)) => stream,
             outcome => {
                 let error = match outcome {
@@ -147,7 +153,7 @@ impl Edge {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         if tls.mode == ServerTlsMode::IstioMutual {
             let peer = peer_identity(chain).ok()?;
-            if !tls.subject_alt_names.is_empty() && !tls.subject_alt_names.contains(&peer.id.to_string()) {
+            if !proof::admits(tls, &peer) {
                 tracing::info!(port = link.port, peer = %peer.id, gateway = server.gateway, "a peer may not come in");
                 self.refuse_tls(link.port, "handshake");
                 return None;
@@ -157,7 +163,30 @@ impl Edge {
             link.certificate = HeaderValue::from_str(&client_cert_header(leaf)).ok();
         }
         link.scheme = "https";
+        link.server = Some(server.clone());
         Some((stream, link))
+    }
+
+    /// Serves what is inside TLS, for a peer of the mesh only as long as its identity is good.
+    async fn inside_while_proven<T: Captured>(
+        self: &Arc<Self>,
+        io: T,
+        protocol: ServerProtocol,
+        link: Link,
+        life: &Lifecycle,
+    ) {
+        let Some(peer) = link.peer.clone() else { return self.inside(io, protocol, link, life).await };
+        let own = Lifecycle::new(life.draining.child_token(), life.ended.child_token());
+        let serving = self.inside(io, protocol, link, &own);
+        tokio::pin!(serving);
+        tokio::select! {
+            () = serving.as_mut() => {}
+            reason = self.credentials.expiry(&peer) => {
+                tracing::info!(peer = %peer.id, ?reason, "a connection must end");
+                own.draining.cancel();
+                let _ = tokio::time::timeout(EXPIRED_GRACE, serving).await;
+            }
+        }
     }
 
     /// Serves what is inside TLS, or plain text.
@@ -191,7 +220,7 @@ impl Edge {
 }
 
 /// The server whose hosts have the name, most specific host first; without a name one for any host.
-fn chosen<'a>(listener: &'a Listener, sni: Option<&str>) -> Option<&'a Arc<Server>> {
+pub(super) fn chosen<'a>(listener: &'a Listener, sni: Option<&str>) -> Option<&'a Arc<Server>> {
     let matches = |host: &HostPattern| sni.map_or(host.as_str() == "*", |name| host.matches(name));
     let best = |server: &Arc<Server>| {
         let hosts = server.hosts.iter().map(|own| &own.host).filter(|host| matches(host));

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use identity::PeerIdentity;
-use mesh::{Denial, ServerProtocol, ServerTlsMode, View};
+use mesh::{Denial, HttpRequest, InboundPeer, Reason, ServerProtocol, ServerTlsMode, View};
 use proxy::access::{ClosedBy, Party, Record, Reporter};
 use proxy::body::{self, Body, Tracked};
+use proxy::fault::flag;
 use proxy::guard::{ConnectionRefusal, Refusal};
 use proxy::hbone::Incoming;
 use proxy::listen::{self, Accepted, Lifecycle};
@@ -15,9 +16,8 @@ use proxy::peers::{self, Doing, Peers};
 use proxy::{headers, reply, serve};
 use tokio::net::TcpListener;
 
-use super::Edge;
 use super::connection::{Link, listener};
-use super::forwarded;
+use super::{Edge, forwarded, proof};
 
 impl Edge {
     /// Serves HTTP/1.1 and HTTP/2 until the client ends it or the listener drains.
@@ -49,8 +49,14 @@ impl Edge {
             }
             (None, None) => {}
         }
-        let mut record = self.begin("http", authority(&request), &view, link);
+        let authority = authority(&request);
+        let mut record = self.begin("http", authority.clone(), &view, link);
         record.request(&request);
+        let proven =
+            listener(&view, link.port).is_none_or(|listener| proof::suffices(link, listener, &host(&authority)));
+        if !proven {
+            return self.refused(misdirected(reply::is_grpc(request.headers())), record);
+        }
         match self.guard.admit(policy, &link.facts(remote_ip), request).await {
             Ok(admission) => {
                 let arrival = link.arrival(remote_ip);
@@ -117,6 +123,20 @@ impl Edge {
     }
 }
 
+/// The client may come again by another connection (RFC 9110 §15.5.20).
+fn misdirected(grpc: bool) -> Refusal {
+    let denial = Denial::MtlsRequired;
+    let text = "this host asks clients for more than this connection has proven";
+    let response = reply::denied(StatusCode::MISDIRECTED_REQUEST, denial, text, grpc);
+    Refusal { response, denial, flag: flag::DENIED, reasons: vec![Reason::Denied { denial }], audit: false }
+}
+
+/// The host of an authority, as routes look at it.
+fn host(authority: &str) -> String {
+    let headers = HeaderMap::new();
+    HttpRequest { method: "", scheme: "", authority, path_and_query: "/", headers: &headers }.host()
+}
+
 fn authority(request: &Request<Body>) -> String {
     headers::authority(request).map(|authority| authority.to_string()).unwrap_or_default()
 }
@@ -134,8 +154,28 @@ impl FromMesh {
         let config = view.workload.as_ref()?.config.gateway.as_ref()?;
         let bound = || config.listeners.iter().find(|listener| listener.target_port == port);
         let port = config.listener(port).or_else(bound)?.port;
+        if !self.may_enter(view, port, &peer) {
+            tracing::info!(peer = %peer.id, port, "a peer of another cluster asks for what is not exported to it");
+            return None;
+        }
         let (source, destination_ip) = (self.source, self.destination_ip);
-        Some(Link { port, source, destination_ip, sni: None, scheme: "http", peer: Some(peer), certificate: None })
+        Some(Link {
+            port,
+            source,
+            destination_ip,
+            sni: None,
+            scheme: "http",
+            peer: Some(peer),
+            certificate: None,
+            server: None,
+        })
+    }
+
+    /// Peers of other clusters get what is exported to them, here as at every workload.
+    fn may_enter(&self, view: &View, port: u16, peer: &PeerIdentity) -> bool {
+        let own = self.edge.credentials.svid();
+        own.is_some_and(|own| own.id().trust_domain() == peer.id.trust_domain())
+            || mesh::authorize_inbound(view, InboundPeer::Mutual(&peer.id), port).outcome.is_ok()
     }
 }
 
@@ -163,9 +203,14 @@ impl Peers for FromMesh {
                 let reason = HeaderValue::from_static(Denial::UnknownPort.as_str());
                 return incoming.refuse(StatusCode::FORBIDDEN, vec![(headers::DENIAL, reason)]);
             };
+            let ended = ended_by_mesh(&view, &link);
+            if ended == Some(Err(Denial::Policy)) {
+                let reason = HeaderValue::from_static(Denial::Policy.as_str());
+                return incoming.refuse(StatusCode::FORBIDDEN, vec![(headers::DENIAL, reason)]);
+            }
             let Ok(io) = incoming.accept(Vec::new()) else { return };
             let life = self.edge.life.clone();
-            match ended_by_mesh(&view, link.port) {
+            match ended.and_then(Result::ok) {
                 Some(protocol) => self.edge.inside(io, protocol, link, &life).await,
                 None => self.edge.clone().stream(io, link, &life).await,
             }
@@ -173,9 +218,13 @@ impl Peers for FromMesh {
     }
 }
 
-/// What a server speaks whose TLS is the mesh's own: for a peer that came by it, TLS has ended already.
-fn ended_by_mesh(view: &View, port: u16) -> Option<ServerProtocol> {
+/// What servers speak whose TLS is the mesh's own: for a peer that came by it, TLS has ended already. Bytes name no
+/// server, so that all of them must want the peer; of requests each is looked at.
+fn ended_by_mesh(view: &View, link: &Link) -> Option<Result<ServerProtocol, Denial>> {
     let is_mesh =
         |server: &&Arc<mesh::Server>| server.tls.as_ref().is_some_and(|tls| tls.mode == ServerTlsMode::IstioMutual);
-    listener(view, port)?.servers.iter().find(is_mesh).map(|server| server.protocol)
+    let servers = || listener(view, link.port).into_iter().flat_map(|listener| listener.servers.iter().filter(is_mesh));
+    let protocol = servers().next()?.protocol;
+    let wanted = protocol == ServerProtocol::Http || servers().all(|server| proof::is_proven(link, server));
+    Some(if wanted { Ok(protocol) } else { Err(Denial::Policy) })
 }

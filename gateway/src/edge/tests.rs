@@ -1,5 +1,7 @@
 //! A gateway of the edge over real sockets, with certificates made here and a configuration as the agent sends it.
 
+mod proof;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;

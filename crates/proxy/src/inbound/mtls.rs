@@ -9,7 +9,7 @@ use super::{Caller, Engine, Peer};
 use crate::body::chain;
 use crate::h2body::{self, H2Body};
 use crate::hbone::{self, Incoming, Settings};
-use crate::listen::Accepted;
+use crate::listen::{Accepted, in_turn};
 use crate::pool::http::END_GRACE;
 use crate::serve::{CONNECTION_WINDOW, STREAM_WINDOW};
 
@@ -19,7 +19,6 @@ impl Engine {
         let limits = &self.config.limits;
         let (source, dialled) = (accepted.peer, accepted.stream.local_addr().ok().map(|address| address.ip()));
         let handshake = async {
-            let _turn = self.handshakes.acquire().await.ok()?;
             let config = self.config.credentials.server_config(PeerPolicy::AnyKnown, &[b"h2"]);
             let config = config.inspect_err(|error| tracing::error!(error = chain(error), "no TLS config")).ok()?;
             match identity::accept_tls(config, accepted.stream, limits.handshake_timeout).await {
@@ -30,7 +29,7 @@ impl Engine {
                 }
             }
         };
-        let Some((stream, peer)) = handshake.await else { return };
+        let Some(Some((stream, peer))) = in_turn(&self.handshakes, handshake).await else { return };
         let peer = Arc::new(peer);
         let settings = Settings {
             max_concurrent_streams: limits.streams,
