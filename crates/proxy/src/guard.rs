@@ -30,6 +30,8 @@ use crate::outbound::Outbound;
 use authorizer::{HeaderEdit, Peeked, Verdict};
 use refused::Refused;
 
+pub use tokens::verifies;
+
 /// Applies inbound policies; clones share it.
 #[derive(Clone)]
 pub struct Guard(Arc<Engine>);
@@ -180,8 +182,10 @@ impl Guard {
         let facts = &facts.behind(policy, request.headers());
         let claims = self.authenticate(policy, request, progress).await?;
         let claims = claims.as_ref();
+        if !policy.authorization.is_empty() || !policy.limits.is_empty() {
+            settle_target(request)?;
+        }
         if !policy.authorization.is_empty() {
-            settle_path(request)?;
             self.authorize(policy, facts, request, claims, progress).await?;
         }
         let applied = with_access(facts, Some(&*request), claims, |access| {
@@ -336,8 +340,12 @@ pub(crate) fn with_access<B, T>(
     })
 }
 
-/// Policies compare normalised paths, so the application gets the normalised one too: both must mean the same.
-fn settle_path(request: &mut Request<Body>) -> Result<(), Refused> {
+/// Policies compare normalised paths, so the application gets the normalised one too: both must mean the same. An
+/// authority with user information (RFC 9110 §4.2.4) is another text than the host that an application makes of it.
+fn settle_target(request: &mut Request<Body>) -> Result<(), Refused> {
+    if headers::authority(request).is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(Refused::Authority);
+    }
     let path = request.uri().path();
     let normalized = mesh::normalize_path(path).ok_or(Refused::Path)?;
     if normalized != path {

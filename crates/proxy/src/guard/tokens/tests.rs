@@ -231,3 +231,20 @@ async fn keys_are_fetched_kept_and_rotated() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((check(&with_new).await, asked.load(Ordering::Relaxed)), (String::new(), 4), "asked in the background");
 }
+
+#[test]
+fn what_brings_its_own_bytes_verifies_what_requests_verify() {
+    let key = Signer::p256();
+    let keys = json!({"keys": [key.jwk("one")]}).to_string();
+    let token = key.token("one", &json!({"aud": "anybody", "exp": NOW}));
+    let cases = [
+        ("signed", token.as_str(), keys.as_str(), NOW, true),
+        ("signed, too late", &token, &keys, NOW + 61, false),
+        ("other bytes", &token[..token.len() - 4], &keys, NOW, false),
+        ("no keys", &token, "{}", NOW, false),
+        ("no token", "", &keys, NOW, false),
+    ];
+    for (name, token, keys, now, expected) in cases {
+        assert_eq!(verifies(token, keys.as_bytes(), now), expected, "{name}");
+    }
+}
