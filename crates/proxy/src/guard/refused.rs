@@ -22,6 +22,8 @@ pub(super) enum Refused {
     Token(TokenError),
     /// The path is none.
     Path,
+    /// The host is more than a host.
+    Authority,
     /// A policy denies it.
     Policy(Denial),
     /// An authorizer denies it.
@@ -46,6 +48,10 @@ impl Refused {
             Self::Path => {
                 note("the path cannot be normalised".into());
                 plain(StatusCode::BAD_REQUEST, Denial::BadHeader, "the path is not valid")
+            }
+            Self::Authority => {
+                note("the authority holds more than a host and a port".into());
+                plain(StatusCode::BAD_REQUEST, Denial::BadHeader, "the authority is not valid")
             }
             Self::Policy(denial) => plain(StatusCode::FORBIDDEN, denial, "RBAC: access denied"),
             Self::External(answer) => {

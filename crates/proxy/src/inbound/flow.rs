@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use http::{HeaderValue, StatusCode};
-use mesh::{Denial, InboundDecision, Protocol, View};
+use mesh::{
+    AuthorizationAction, AuthorizationRules, Denial, ExternalAuthorizer, ExternalAuthorizerProtocol, InboundDecision,
+    InboundPolicy, Protocol, Reason, View,
+};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -15,6 +18,7 @@ use crate::body;
 use crate::copy::copy_reporting;
 use crate::detect::{CLIENT_SILENCE, Rewind, Spoken, sniff};
 use crate::fault::flag;
+use crate::guard::{Facts, with_access};
 use crate::hbone::Incoming;
 use crate::headers::DENIAL;
 use crate::listen::Accepted;
@@ -228,6 +232,11 @@ impl Engine {
         let policy = &workload.config.inbound;
         let facts = connection.caller.facts(connection.admitted.port.number);
         let record = &mut connection.record;
+        if connection.admitted.protocol == Protocol::Auto && evades_authorizer(policy, &facts) {
+            let text = "an authorizer of requests must be asked, and this is none; hint: declare the port's protocol";
+            record.reasons.push(Reason::Note { text: text.into() });
+            return Err((Denial::Policy, flag::DENIED));
+        }
         match self.config.guard.admit_connection(policy, &facts).await {
             Ok(admission) => {
                 record.reasons.extend(admission.reasons);
@@ -279,6 +288,24 @@ impl Engine {
         self.config.recorder.opened(&record);
         self.config.recorder.closed(record);
     }
+}
+
+/// Whether a CUSTOM policy whose authorizer knows nothing but requests is about a connection. Where a port is declared as
+/// opaque the policy cannot be meant. Where the client's first bytes decide, it must not be left out: they may be a request
+/// in a form that we do not know and the application does.
+fn evades_authorizer(policy: &InboundPolicy, facts: &Facts) -> bool {
+    let asks = |rules: &&Arc<AuthorizationRules>| {
+        let http =
+            |authorizer: &ExternalAuthorizer| matches!(authorizer.protocol, ExternalAuthorizerProtocol::Http { .. });
+        !rules.dry_run && matches!(&rules.action, AuthorizationAction::Custom(authorizer) if http(authorizer))
+    };
+    // As a denial such a policy matches what it would ask about.
+    let deny = |rules: &Arc<AuthorizationRules>| {
+        Arc::new(AuthorizationRules { action: AuthorizationAction::Deny, ..AuthorizationRules::clone(rules) })
+    };
+    let authorization: Vec<_> = policy.authorization.iter().filter(asks).map(deny).collect();
+    let policy = InboundPolicy { authorization, ..InboundPolicy::default() };
+    with_access(facts, None::<&http::Request<()>>, None, |access| mesh::authorize(&policy, access).outcome.is_err())
 }
 
 /// Refuses a CONNECT; the peer reads the reason from the header.

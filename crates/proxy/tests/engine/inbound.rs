@@ -278,5 +278,8 @@ async fn what_does_not_look_like_a_request_does_not_pass_an_authorizer_of_reques
     let request = b"FETCH /admin HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let undeclared = server(&world, Protocol::Auto, policy.clone()).await;
     assert_eq!(say(&undeclared, request).await, "");
-    assert!(say(&server(&world, Protocol::Tcp, policy).await, request).await.starts_with("HTTP/1.1"), "declared as bytes");
+    assert!(
+        say(&server(&world, Protocol::Tcp, policy).await, request).await.starts_with("HTTP/1.1"),
+        "declared as bytes"
+    );
 }

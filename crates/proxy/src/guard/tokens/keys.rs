@@ -70,7 +70,7 @@ impl KeySet {
     pub(super) fn parse(document: &[u8]) -> Result<Self, String> {
         let set: Value = serde_json::from_slice(document).map_err(|_| "Jwks is an invalid JSON")?;
         let keys = set.get("keys").and_then(Value::as_array).ok_or("Jwks does not have [keys] field")?;
-        let keys: Vec<Key> = keys.iter().filter_map(Key::read).collect();
+        let keys: Vec<Key> = keys.iter().filter_map(Key::read).take(KEYS_MAX).collect();
         if keys.is_empty() { Err("Jwks doesn't have any valid public key".into()) } else { Ok(Self(keys)) }
     }
 
@@ -117,6 +117,8 @@ pub(in crate::guard) struct KeyStore {
     remote: Mutex<BTreeMap<String, Arc<Remote>>>,
 }
 
+/// No more keys of a set are kept: a token without a key id is tried with all of them.
+const KEYS_MAX: usize = 100;
 /// No more key sets are kept than this; beyond, all are read again.
 const SETS_MAX: usize = 256;
 /// Keys are fetched again at this age, as in Istio.
