@@ -1,7 +1,11 @@
 //! Serving HTTP on one stream of whatever kind, within limits and with a graceful end.
 
+mod opening;
+
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -12,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, chain};
 use crate::listen::{Lifecycle, Limits};
+use opening::Opening;
 
 /// Bytes that a peer may send on one HTTP/2 stream beyond what was read.
 pub const STREAM_WINDOW: u32 = 256 * 1024;
@@ -40,7 +45,10 @@ where
         .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
+    let begun = Arc::new(AtomicBool::new(false));
+    let io = Opening::new(io, limits.header_timeout, begun.clone());
     let service = service_fn(move |request| {
+        begun.store(true, Ordering::Relaxed);
         let answer = handle(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
