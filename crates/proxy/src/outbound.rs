@@ -222,6 +222,7 @@ impl Outbound {
             add("remote", format!("{} in {}", key.service, key.cluster), path(connection), active);
         });
         self.0.gateways.for_each(|address, active| add("gateway", address.to_string(), String::new(), active));
+        self.0.direct.for_each(|address, active| add("direct", address.to_string(), String::new(), active));
         entries
     }
 }
@@ -229,7 +230,7 @@ impl Outbound {
 /// One open connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PoolEntry {
-    /// `local`, `opaque`, `remote` or `gateway`.
+    /// `local`, `opaque`, `remote`, `gateway` or `direct` (HTTP/2 to a server without a sidecar).
     pub kind: &'static str,
     /// Where it leads.
     pub to: String,

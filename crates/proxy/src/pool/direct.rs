@@ -253,6 +253,11 @@ impl DirectPool {
         }
     }
 
+    /// Every HTTP/2 connection with its server and what is in flight on it.
+    pub fn for_each(&self, mut visit: impl FnMut(SocketAddr, usize)) {
+        self.http2.for_each(|key, _, active| visit(key.address, active));
+    }
+
     /// Closes what is no longer used.
     pub fn sweep(&self) {
         self.http2.sweep();

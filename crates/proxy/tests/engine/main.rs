@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod arrival;
 #[cfg(test)]
+mod destinations;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod inbound;

@@ -41,7 +41,7 @@ pub(crate) fn destination(name: &str) -> Destination {
     Destination { host: Host::Cluster(service(name)), subset: None, port: Some(PORT) }
 }
 
-fn to(name: &str) -> WeightedDestination {
+pub(crate) fn to(name: &str) -> WeightedDestination {
     WeightedDestination { destination: destination(name), weight: 1, headers: HeaderOperations::default() }
 }
 

@@ -22,7 +22,7 @@ use proxy::inbound::{AppPort, Inbound, InboundConfig};
 use proxy::listen::{Lifecycle, Limits};
 use proxy::metrics::Metrics;
 use proxy::outbound::{Dialled, Outbound, OutboundConfig};
-use proxy::resolve::SystemResolver;
+use proxy::resolve::{Resolve, SystemResolver};
 use proxy::serve::serve;
 use proxy::tunnel;
 use tokio::io::AsyncWriteExt;
@@ -296,12 +296,22 @@ impl Client {
 
     /// Beside the workload that the view names.
     pub(crate) fn as_given(credentials: Credentials, view: ViewOf) -> Self {
+        Self::launch(credentials, view, Arc::new(SystemResolver))
+    }
+
+    /// With another DNS.
+    pub(crate) fn resolving(world: &World, view: ViewOf, resolver: Arc<dyn Resolve>) -> Self {
+        let view = view.workload("web", Protocol::Http, MtlsMode::Permissive);
+        Self::launch(world.credentials("east", &id("east", "web")), view, resolver)
+    }
+
+    fn launch(credentials: Credentials, view: ViewOf, resolver: Arc<dyn Resolve>) -> Self {
         let (view, directory) = watch::channel(Arc::new(view.0));
         let (recorder, records) = recorder();
         let config = OutboundConfig {
             directory: Arc::new(directory),
             credentials,
-            resolver: Arc::new(SystemResolver),
+            resolver,
             recorder,
             life: Lifecycle::default(),
             namespace: Namespace::new("default").unwrap(),
