@@ -83,5 +83,13 @@ fn selects(selector: &Labels, workload: &Workload) -> bool {
     has_labels(workload, selector)
 }
 
+/// Whether a workload is a gateway: by its label, or because a Gateway selects it.
+pub(crate) fn is_gateway(input: &Input<'_>, workload: &Workload) -> bool {
+    input.manifests.iter().any(|manifest| match manifest {
+        Manifest::Gateway(gateway) => selects(&gateway.spec.selector, workload),
+        _ => false,
+    }) || selects(&Labels::new(), workload)
+}
+
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use super::registry::Registry;
 use super::traffic_policy::{Level, Secrets, policies};
 use crate::analyze::codes;
 use crate::compile::{Compiled, Input};
-use crate::gateways::share_secret;
+use crate::gateways::{is_gateway, share_secret};
 use crate::mesh_config::MeshConfig;
 
 /// Rules of one host in one namespace, and whom they are for.
@@ -155,7 +155,8 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Clients beside a Secret may have it: those that the rule selects, or all.
+/// Of the clients beside a Secret those that the rule selects may have it. A rule that selects nobody is for every
+/// client, and then, as in Istio, it is the gateways' alone: a Secret is not for all that run beside it.
 fn share(
     input: &Input<'_>,
     selector: &Labels,
@@ -163,11 +164,12 @@ fn share(
     compiled: &mut Compiled,
 ) {
     for (namespace, name) in named {
-        let selected = |workload: &mesh::Workload| {
-            workload.namespace.as_str() == namespace
-                && selector.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
+        let selected = |workload: &mesh::Workload| match selector.is_empty() {
+            true => is_gateway(input, workload),
+            false => selector.iter().all(|(key, value)| workload.labels.get(key) == Some(value)),
         };
-        for (key, _) in input.local.workloads.iter().filter(|(_, workload)| selected(workload)) {
+        let beside = |workload: &mesh::Workload| workload.namespace.as_str() == namespace && selected(workload);
+        for (key, _) in input.local.workloads.iter().filter(|(_, workload)| beside(workload)) {
             // A Secret that does not exist was noted where it is named.
             share_secret(input, &format!("{namespace}/{name}"), key, compiled);
         }

@@ -162,3 +162,30 @@ fn workload_selectors_and_budgets_are_kept() {
     assert_eq!(policy.tunnel.as_ref().map(|tunnel| (tunnel.post, tunnel.port)), Some((false, 443)));
     assert_eq!(policy.warmup.map(|warmup| (warmup.minimum_percent, warmup.aggression)), Some((10.0, 1.0)));
 }
+
+#[test]
+fn a_secret_of_clients_is_for_gateways_or_for_those_that_the_rule_selects() {
+    let pod = |name: &str, labels: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{name: http, port: 80}}]}}\n\
+             ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-1\n  \
+             labels: {{kubernetes.io/service-name: {name}}}\n  annotations: {{isthmus.dev/service-account: {name}, \
+             isthmus.dev/meshed: \"true\", isthmus.dev/pod-labels: \"{labels}\"}}\naddressType: IPv4\n\
+             endpoints: [{{addresses: [127.1.1.2], targetRef: {{kind: Pod, name: {name}-0}}}}]\n\
+             ports: [{{name: http, port: 80}}]\n"
+        )
+    };
+    let around = [
+        pod("web", "app=web"),
+        pod("egress", "istio=egressgateway"),
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {name: c, namespace: default}\nstringData: {tls.crt: one, tls.key: two}\n".to_owned(),
+    ];
+    let readers = |selector: &str| {
+        let spec = format!("{{host: a.com, {selector}trafficPolicy: {{tls: {{mode: MUTUAL, credentialName: c}}}}}}");
+        let compiled = compiled(&[around.concat(), rule("{name: a}", &spec)].concat());
+        let shared = compiled.secrets.get("default/c").map(|shared| shared.readers.clone()).unwrap_or_default();
+        shared.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(readers(""), ["default/egress-0"]);
+    assert_eq!(readers("workloadSelector: {matchLabels: {app: web}}, "), ["default/web-0"]);
+}
