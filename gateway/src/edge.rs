@@ -6,6 +6,7 @@
 //! where it goes. Peers of the mesh come in by mTLS on one port for all and meet the same servers.
 
 mod connection;
+mod debug;
 mod directory;
 mod forwarded;
 mod listeners;
@@ -30,7 +31,6 @@ use proxy::metrics::Metrics;
 use proxy::outbound::{Directory, Outbound, OutboundConfig};
 use proxy::resolve::{Resolve, ShimResolver, SystemResolver};
 use proxy::tls::ServerConfigs;
-use serde_json::json;
 use telemetry::{AccessLog, Admin, Readiness, Registry, Shutdown};
 use tokio::sync::{Semaphore, watch};
 
@@ -138,32 +138,6 @@ impl Edge {
     fn refuse_tls(&self, port: u16, reason: &'static str) {
         self.refused.get_or_create(&RefusedLabels { port, reason }).inc();
     }
-
-    /// Adds the debug pages.
-    fn admin(self: &Arc<Self>, admin: Admin) -> Admin {
-        let [listed, viewed, ranked, pooled] = [self.clone(), self.clone(), self.clone(), self.clone()];
-        admin
-            .route("/debug/listeners", move |_| {
-                let rows = listed.rows();
-                async move { to_json(&rows) }
-            })
-            .route("/debug/view", move |_| {
-                let view = viewed.view();
-                async move { json!({"view": to_json(&*view)}) }
-            })
-            .route("/debug/endpoints", move |_| {
-                let rows = ranked.outbound.endpoints();
-                async move { to_json(&rows) }
-            })
-            .route("/debug/pools", move |_| {
-                let rows = pooled.outbound.pools();
-                async move { to_json(&rows) }
-            })
-    }
-}
-
-fn to_json(value: &impl serde::Serialize) -> serde_json::Value {
-    serde_json::to_value(value).unwrap_or_else(|error| json!({"error": error.to_string()}))
 }
 
 /// Runs a gateway of the edge until it is told to stop and has drained.

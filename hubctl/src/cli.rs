@@ -290,10 +290,11 @@ pub(crate) struct Proxy {
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// `<cluster>/<workload>` or `<cluster>/<pod>`
+    /// `<cluster>/<workload>`, `<cluster>/<pod>` or `<cluster>/<ingress or egress gateway>`
     #[arg(long)]
     pub(crate) from: String,
-    /// `<service>:<port>`, `<service>.<namespace>:<port>` or any `<host>:<port>`
+    /// A URL or `<host>:<port>`, as the workload or the gateway's client would name it; `<service>.<namespace>:<port>` means
+    /// the service in all clusters
     #[arg(long)]
     pub(crate) to: String,
     /// HTTP method

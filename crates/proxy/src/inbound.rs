@@ -4,7 +4,6 @@
 //! port of the workload. Both ask `mesh::authorize_inbound` for the port and the [`Guard`] for each request or opaque
 //! connection before the application sees anything.
 
-mod explain;
 mod flow;
 mod gate;
 mod http;
@@ -23,8 +22,6 @@ use crate::guard::{Facts, Guard};
 use crate::listen::{self, Lifecycle, Limits};
 use crate::outbound::Directory;
 use crate::pool::plain::PlainPool;
-
-pub use explain::Explanation;
 
 /// A port of the workload and where its application listens.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! `hubctl explain`: the decision that a proxy would act on now, what the servers that it chose would say to it, and the
 //! paths that the cluster's gateways have.
 
+mod aim;
 pub(in crate::commands) mod told;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use fleet::forward::parse_target;
 use fleet::http::get_json;
 use fleet::plan::{ClusterPlan, PodPlan, at, port};
 use fleet::{Fleet, Hint};
@@ -17,6 +17,7 @@ use super::proxy::{Proxy, find};
 use crate::cli::Explain;
 use crate::context::Context;
 use crate::output::{self, Format};
+use aim::Aim;
 use told::Server;
 
 /// One admin listener answers within this time.
@@ -27,19 +28,24 @@ const SERVERS_MAX: usize = 4;
 pub(super) async fn run(context: &Context, options: Explain) -> Result<u8> {
     let fleet = context.fleet()?;
     let from = find(&fleet, &options.from)?;
-    if from.edge {
-        let hint = format!("see what it runs with `hubctl routes {}`, or ask a sidecar", options.from);
-        return Err(Hint::error("ingress and egress gateways do not explain single requests yet", hint));
-    }
-    let (host, number) = parse_target(&options.to)?;
-    let mut path = format!("/debug/explain?host={}&port={number}", escape(&host));
+    let aim = Aim::parse(&fleet, from.edge, &options.to)?;
+    let options = Explain { path: options.path.clone().or_else(|| aim.path.clone()), ..options };
+    let host = &aim.host;
+    let mut path = format!("/debug/explain?host={}&port={}", escape(host), aim.port);
     path.push_str(&request(&options));
     let decision = get_json(from.admin, &path, WITHIN)
         .await
         .with_context(|| format!("the proxy of {} does not explain", options.from))?;
+    if let Some(error) = decision["error"].as_str() {
+        let hint = decision["hint"].as_str().filter(|_| from.edge).unwrap_or("see hubctl explain --help");
+        return Err(Hint::error(error, hint));
+    }
     let mut servers = Vec::new();
+    if let Some(admission) = decision.get("admission") {
+        servers.push(Server { role: "gateway", name: options.from.clone(), answer: Ok(admission.clone()) });
+    }
     for target in targets(&fleet, from.cluster, &decision) {
-        servers.push(ask(&from, &target, &host, &options).await);
+        servers.push(ask(&from, &target, host, &options).await);
     }
     let gateways = gateways(from.cluster).await;
     if context.output == Format::Json {
@@ -131,7 +137,7 @@ async fn ask(from: &Proxy<'_>, chosen: &Chosen<'_>, host: &str, options: &Explai
     path.push_str(&request(options));
     let name = format!("{}/{}", chosen.cluster.name, chosen.pod.name);
     let answer = get_json(chosen.pod.admin(), &path, WITHIN).await.map_err(|error| error.to_string());
-    Server { name, answer }
+    Server { role: "server", name, answer }
 }
 
 async fn gateways(cluster: &ClusterPlan) -> serde_json::Map<String, Value> {

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use fleet::Fleet;
 use fleet::http::get_json;
 use fleet::plan::{ClusterPlan, EDGE_NAMESPACE, EdgePlan, at, port};
+use fleet::{Fleet, Hint};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -38,9 +38,25 @@ pub(super) fn find<'a>(fleet: &'a Fleet, name: &str) -> Result<Proxy<'a>> {
         let identity = identity(cluster, EDGE_NAMESPACE, &edge.service_account);
         return Ok(Proxy { cluster, admin: at(edge.ip, port::ADMIN), edge: true, identity });
     }
-    let (cluster, pod) = fleet.meshed_pod(name)?;
+    let (cluster, pod) = fleet.meshed_pod(name).map_err(|error| named(fleet, name, error))?;
     let identity = identity(cluster, pod.namespace.as_str(), &pod.service_account);
     Ok(Proxy { cluster, admin: pod.admin(), edge: false, identity })
+}
+
+/// An error that also names the gateways that could have been meant.
+fn named(fleet: &Fleet, name: &str, error: anyhow::Error) -> anyhow::Error {
+    let of = |cluster: &ClusterPlan| {
+        let edges = cluster.edges.iter().map(|edge| format!("{}/{}", cluster.name, edge.name));
+        edges.collect::<Vec<_>>()
+    };
+    let gateways: Vec<String> = fleet.plan().clusters.iter().flat_map(of).collect();
+    match gateways.is_empty() || !name.contains("gateway") {
+        true => error,
+        false => Hint::error(
+            format!("there is no ingress or egress gateway {name:?}"),
+            format!("there are {}; for those between clusters see hubctl gateways", gateways.join(", ")),
+        ),
+    }
 }
 
 fn edge<'a>(fleet: &'a Fleet, name: &str) -> Option<(&'a ClusterPlan, &'a EdgePlan)> {

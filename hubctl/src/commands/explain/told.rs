@@ -257,12 +257,19 @@ paths to west
         answer["decision"]["subset"] = json!("v2");
         answer["decision"]["timeout"] = json!(5000);
         answer["decision"]["fault"] = json!({"delay": 2000});
+        let place = |subset: &str, weight: u32| json!({"destination": {"host": {"cluster": "default/reviews"}, "subset": subset}, "weight": weight});
+        answer["decision"]["rule"] = json!({
+            "origin": {"object": {"kind": "VirtualService", "namespace": "default", "name": "reviews"}, "path": "spec.http[0]"},
+            "action": {"route": [place("v1", 90), place("v2", 10)]},
+            "fault": {"delay": {"share": mesh::Share::of_percent(10.0), "delay": 2000}},
+        });
         answer["decision"]["policy_origin"] =
             json!({"kind": "DestinationRule", "namespace": "default", "name": "reviews"});
         answer["decision"]["policy"] =
             serde_json::to_value(mesh::TrafficPolicy { balancer: mesh::Balancer::RoundRobin, ..Default::default() })
                 .expect("JSON");
         let server = Server {
+            role: "server",
             name: "east/reviews-2".to_owned(),
             answer: Ok(json!({
                 "revision": 9,
@@ -277,8 +284,10 @@ because
   - VirtualService default/reviews spec.http[0] (canary)
 subset    v2
 policy    DestinationRule default/reviews: round-robin
+shares    reviews.default.svc.cluster.local subset v1 (90), reviews.default.svc.cluster.local subset v2 (10); one was drawn
 timeout   5000 ms
-fault     a delay of 2000 ms was drawn
+faults    delay of 2000 ms for 10 %
+drawn     delay this time
 limits    connecting may take 10000 ms; what may be repeated is retried up to 2 times, from 25 ms
 server    east/reviews-2 (revision 9) refuses: policy
   - denied: policy

@@ -2,12 +2,12 @@
 
 use mesh::{
     GatewayConfig, HostRoutes, HttpAction, HttpMatch, HttpRule, MESH_GATEWAY, Namespace, ServiceConfig, StringMatch,
-    TcpMatch, TlsMatch, WeightedDestination,
+    TcpMatch, TlsMatch,
 };
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::commands::explain::told::how::destination;
+use crate::commands::explain::told::how::{destinations, faults};
 
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -108,6 +108,10 @@ fn http_match(wanted: &HttpMatch) -> String {
     said.extend(wanted.query_params.iter().map(|(name, wanted)| text(&format!("query {name}"), wanted)));
     said.extend(wanted.port.map(|port| format!("port {port}")));
     said.extend(wanted.source_labels.iter().map(|(key, value)| format!("source {key}={value}")));
+    said.extend((!wanted.gateways.is_empty()).then(|| {
+        let gateways: Vec<&str> = wanted.gateways.iter().map(String::as_str).collect();
+        format!("at {}", gateways.join(","))
+    }));
     said.extend(wanted.source_namespace.iter().map(|namespace| format!("source namespace {namespace}")));
     if said.is_empty() { "everything".to_owned() } else { said.join(" and ") }
 }
@@ -142,29 +146,24 @@ fn action(rule: &HttpRule) -> String {
         HttpAction::Redirect(redirect) => format!("redirect {}", redirect.status),
         HttpAction::Direct(direct) => format!("answer {}", direct.status),
     };
-    let extras = [
-        (rule.timeout.is_some(), "timeout"),
-        (rule.retry.is_some(), "retries"),
-        (rule.fault.is_some(), "fault"),
+    let timeout = rule.timeout.map(|timeout| format!("timeout {} ms", timeout.as_millis()));
+    let retries = rule.retry.as_ref().map(|retry| match retry.attempts {
+        0 => "no retries".to_owned(),
+        attempts => format!("{attempts} retries"),
+    });
+    let fault = rule.fault.as_ref().and_then(faults);
+    let others = [
         (!rule.mirrors.is_empty(), "mirror"),
         (rule.rewrite.is_some(), "rewrite"),
         (rule.cors.is_some(), "cors"),
         (!rule.headers.is_empty(), "headers"),
     ];
-    let extras: Vec<&str> = extras.iter().filter(|(there, _)| *there).map(|(_, name)| *name).collect();
+    let others = others.iter().filter(|(there, _)| *there).map(|(_, name)| (*name).to_owned());
+    let extras: Vec<String> = timeout.into_iter().chain(retries).chain(fault).chain(others).collect();
     if !extras.is_empty() {
         said.push_str(&format!(" [{}]", extras.join(", ")));
     }
     said
-}
-
-fn destinations(places: &[WeightedDestination]) -> String {
-    let weighted = places.len() > 1;
-    let place = |place: &WeightedDestination| match weighted {
-        true => format!("{} ({})", destination(&place.destination), place.weight),
-        false => destination(&place.destination),
-    };
-    places.iter().map(place).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -194,7 +193,7 @@ mod tests {
             told,
             [
                 "default/ratings: everything -> to the host itself",
-                "default/reviews: header end-user = jason -> reviews.default.svc.cluster.local subset v2 [timeout]",
+                "default/reviews: header end-user = jason -> reviews.default.svc.cluster.local subset v2 [timeout 1000 ms]",
                 "default/reviews: everything -> reviews.default.svc.cluster.local subset v1 (90), reviews.default.svc.cluster.local subset v2 (10)",
             ]
         );

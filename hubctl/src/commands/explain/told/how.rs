@@ -1,6 +1,9 @@
 //! How a decision is carried out: subset, traffic policy, timeouts, retries, faults, mirrors, changes of the request.
 
-use mesh::{Balancer, ClientTls, Destination, HashKey, HeaderEdits, Host, HttpRule, TrafficPolicy};
+use mesh::{
+    AbortWith, Balancer, ClientTls, Destination, FaultInjection, HashKey, HeaderEdits, Host, HttpAction, HttpRule,
+    Share, TrafficPolicy, WeightedDestination,
+};
 use serde_json::{Map, Value};
 
 /// One line each, only for what is there.
@@ -16,9 +19,11 @@ pub(super) fn tell(decision: &Map<String, Value>, forwarded: bool) -> String {
     let policy = serde_json::from_value::<TrafficPolicy>(of("policy").clone()).ok();
     line("policy", policy.and_then(|policy| self::policy(&policy, of("policy_origin"))));
     let rule = serde_json::from_value::<HttpRule>(of("rule").clone()).ok();
+    line("shares", rule.as_ref().and_then(shares));
     line("changes", rule.as_ref().map(changes));
     line("timeout", of("timeout").as_u64().map(|ms| format!("{ms} ms")));
-    line("fault", fault(of("fault")));
+    line("faults", rule.as_ref().and_then(|rule| faults(rule.fault.as_ref()?)));
+    line("drawn", rule.as_ref().and_then(|rule| drawn(of("fault"), rule.fault.as_ref())));
     line("mirrors", mirrors(of("mirrors")));
     line(
         "affinity",
@@ -90,6 +95,40 @@ pub(in crate::commands) fn balancer(balancer: &Balancer) -> String {
     }
 }
 
+/// Among whom the rule divides requests, when there are several: the decision shows one draw.
+fn shares(rule: &HttpRule) -> Option<String> {
+    let HttpAction::Route(places) = &rule.action else { return None };
+    (places.len() > 1).then(|| format!("{}; one was drawn", destinations(places)))
+}
+
+/// Destinations of a rule, with their weights if there are several.
+pub(in crate::commands) fn destinations(places: &[WeightedDestination]) -> String {
+    let weighted = places.len() > 1;
+    let place = |place: &WeightedDestination| match weighted {
+        true => format!("{} ({})", destination(&place.destination), place.weight),
+        false => destination(&place.destination),
+    };
+    places.iter().map(place).collect::<Vec<_>>().join(", ")
+}
+
+/// What a rule puts in, and how often.
+pub(in crate::commands) fn faults(fault: &FaultInjection) -> Option<String> {
+    let percent = |share: Share| match share.percent() {
+        100.0 => String::new(),
+        percent => format!(" for {percent} %"),
+    };
+    let delay = fault.delay.map(|delay| format!("delay of {} ms{}", delay.delay.as_millis(), percent(delay.share)));
+    let abort = fault.abort.map(|abort| {
+        let with = match abort.with {
+            AbortWith::Http(status) => format!("status {status}"),
+            AbortWith::Grpc(status) => format!("gRPC status {status}"),
+        };
+        format!("abort with {with}{}", percent(abort.share))
+    });
+    let both: Vec<String> = delay.into_iter().chain(abort).collect();
+    (!both.is_empty()).then(|| both.join(", "))
+}
+
 fn changes(rule: &HttpRule) -> String {
     let mut said = Vec::new();
     if let Some(rewrite) = &rule.rewrite {
@@ -117,12 +156,12 @@ fn edits(which: &str, edits: &HeaderEdits) -> Option<String> {
     (!said.is_empty()).then(|| format!("{which} headers {}", said.join(", ")))
 }
 
-fn fault(fault: &Value) -> Option<String> {
-    let delay = fault["delay"].as_u64().map(|ms| format!("a delay of {ms} ms was drawn"));
-    let abort =
-        fault.get("abort").filter(|abort| !abort.is_null()).map(|abort| format!("an abort with {abort} was drawn"));
-    let both: Vec<String> = delay.into_iter().chain(abort).collect();
-    (!both.is_empty()).then(|| both.join("; "))
+/// What this one draw met.
+fn drawn(fault: &Value, faults: Option<&FaultInjection>) -> Option<String> {
+    faults?;
+    let hit = |name: &str| fault.get(name).is_some_and(|hit| !hit.is_null());
+    let hits: Vec<&str> = ["delay", "abort"].into_iter().filter(|name| hit(name)).collect();
+    Some(if hits.is_empty() { "no fault this time".to_owned() } else { format!("{} this time", hits.join(" and ")) })
 }
 
 fn mirrors(mirrors: &Value) -> Option<String> {

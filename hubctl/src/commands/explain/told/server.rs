@@ -5,6 +5,8 @@ use serde_json::Value;
 /// A server and its answer to `/debug/authorize`.
 #[derive(Debug)]
 pub(in crate::commands::explain) struct Server {
+    /// `server`, or `gateway` for the one that was asked itself.
+    pub(in crate::commands::explain) role: &'static str,
     /// `<cluster>/<pod>`.
     pub(in crate::commands::explain) name: String,
     /// Its answer, or why there is none.
@@ -23,15 +25,15 @@ impl Server {
     pub(super) fn tell(&self) -> String {
         let answer = match &self.answer {
             Ok(answer) if answer.get("error").is_none() => answer,
-            Ok(answer) => return format!("server    {} does not say: {}\n", self.name, answer["error"]),
-            Err(error) => return format!("server    {} does not say: {error}\n", self.name),
+            Ok(answer) => return format!("{:<9} {} does not say: {}\n", self.role, self.name, answer["error"]),
+            Err(error) => return format!("{:<9} {} does not say: {error}\n", self.role, self.name),
         };
         let denial = ["transport", "authorization"].iter().find_map(|stage| answer[stage]["outcome"]["Err"].as_str());
         let verdict = match denial {
             Some(denial) => format!("refuses: {denial}"),
             None => "lets it in".to_owned(),
         };
-        let mut text = format!("server    {} (revision {}) {verdict}\n", self.name, answer["revision"]);
+        let mut text = format!("{:<9} {} (revision {}) {verdict}\n", self.role, self.name, answer["revision"]);
         let texts = |name: &str| -> Vec<String> {
             answer[name].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
         };
