@@ -17,6 +17,9 @@ use super::{Body, BodyError};
 /// The most bytes of a request that are kept for another attempt (design: remote balancing).
 pub const REPLAY_MAX: usize = 64 * 1024;
 
+/// What keeping a part costs at least, in bytes.
+const PART_COST: usize = 64;
+
 #[derive(Clone)]
 enum Part {
     Data(Bytes),
@@ -195,12 +198,14 @@ impl Shared {
         };
         let length = if let Part::Data(data) = &part { data.len() } else { 0 };
         self.bytes += length as u64;
-        if self.kept_bytes + length > REPLAY_MAX {
+        // Parts cost more than their bytes, and a client can make them as small and as many as it likes.
+        let cost = if matches!(part, Part::Data(_)) { length.max(PART_COST) } else { 0 };
+        if self.kept_bytes + cost > REPLAY_MAX {
             self.keep = false;
             self.hand_out();
         }
         if self.keep {
-            self.kept_bytes += length;
+            self.kept_bytes += cost;
             self.kept.push_back(part);
             self.cursor += 1;
         } else {
@@ -306,6 +311,19 @@ mod tests {
         assert_eq!(body.collect().await.unwrap().to_bytes().len(), REPLAY_MAX + 1);
         assert!(!replay.is_replayable());
         assert!(lock(&replay.0).kept.is_empty());
+    }
+
+    #[tokio::test]
+    async fn frames_without_bytes_are_not_kept_without_end() {
+        let frames = vec![Bytes::new(); 2 * REPLAY_MAX / PART_COST];
+        let frames = frames.into_iter().map(|data| Ok::<_, BodyError>(Frame::data(data)));
+        let replay = Replay::new(http_body_util::StreamBody::new(tokio_stream::iter(frames)).boxed_unsync());
+        let mut body = replay.attempt().unwrap();
+        let mut most = 0;
+        while body.frame().await.is_some() {
+            most = most.max(lock(&replay.0).kept.len());
+        }
+        assert!(most <= REPLAY_MAX / PART_COST && !replay.is_replayable(), "{most}");
     }
 
     #[tokio::test]

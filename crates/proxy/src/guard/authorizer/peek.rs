@@ -39,24 +39,29 @@ impl Peeked {
     ) -> Result<(Self, Body), PeekError> {
         let Some(wanted) = wanted else { return Ok((Self::default(), from)) };
         let max = usize::try_from(wanted.max_bytes).unwrap_or(usize::MAX);
-        let mut first: VecDeque<Frame<Bytes>> = VecDeque::new();
-        let mut bytes = BytesMut::new();
-        // One byte too many tells a body that is too long from one that just fits.
-        while bytes.len() <= max {
+        let (mut read, mut trailers) = (BytesMut::new(), None);
+        // One byte too many tells a body that is too long from one that just fits. Frames are not kept as they come: a
+        // client can make them as small and as many as it likes.
+        while read.len() <= max {
             let Some(frame) = from.frame().await else { break };
-            let frame = frame.map_err(|error| PeekError::Broken(body::chain(&error)))?;
-            if let Some(data) = frame.data_ref() {
-                bytes.extend_from_slice(data);
+            match frame.map_err(|error| PeekError::Broken(body::chain(&error)))?.into_data() {
+                Ok(data) => read.extend_from_slice(&data),
+                Err(frame) => {
+                    trailers = Some(frame);
+                    break;
+                }
             }
-            first.push_back(frame);
         }
-        let partial = bytes.len() > max;
+        let partial = read.len() > max;
         if partial && !wanted.allow_partial {
             return Err(PeekError::TooLarge);
         }
-        bytes.truncate(max);
+        let read = read.freeze();
+        let bytes = read.slice(..read.len().min(max));
+        let data = (!read.is_empty()).then(|| Frame::data(read));
+        let first: VecDeque<Frame<Bytes>> = data.into_iter().chain(trailers).collect();
         let whole = Rejoined { first, rest: from }.boxed_unsync();
-        Ok((Self { bytes: bytes.freeze(), partial, wanted: true }, whole))
+        Ok((Self { bytes, partial, wanted: true }, whole))
     }
 }
 
@@ -90,5 +95,36 @@ impl HttpBody for Rejoined {
             hint.set_upper(upper);
         }
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    /// What an authorizer sees of frames of these lengths, how many frames go on before the rest, and the whole length.
+    async fn peek(lengths: &[usize], max_bytes: u32) -> Option<(usize, bool, usize, usize)> {
+        let data = lengths.iter().map(|length| Ok::<_, BodyError>(Frame::data(Bytes::from(vec![b'x'; *length]))));
+        let frames: Vec<_> = data.chain([Ok(Frame::trailers(HeaderMap::new()))]).collect();
+        let body = StreamBody::new(tokio_stream::iter(frames)).boxed_unsync();
+        let (peeked, mut whole) =
+            Peeked::read(body, Some(ExternalAuthorizerBody { max_bytes, allow_partial: true })).await.ok()?;
+        let (mut frames, mut length) = (0, 0);
+        while let Some(frame) = whole.frame().await {
+            frames += 1;
+            length += frame.ok()?.data_ref().map_or(0, Bytes::len);
+        }
+        Some((peeked.bytes.len(), peeked.partial, frames, length))
+    }
+
+    #[tokio::test]
+    async fn many_small_frames_cost_no_more_than_their_bytes() {
+        assert_eq!(peek(&[1; 1000], 2000).await, Some((1000, false, 2, 1000)));
+        assert_eq!(peek(&[0; 1000], 10).await, Some((0, false, 1, 0)));
+        assert_eq!(peek(&[4, 4, 4], 6).await, Some((6, true, 3, 12)));
+        assert_eq!(peek(&[4, 2], 6).await, Some((6, false, 2, 6)));
     }
 }
