@@ -8,10 +8,11 @@
 //! What it is not: it knows no hub, no Kubernetes and no capture. Streams are handed to it, views and credentials are
 //! watched through plain handles.
 //!
-//! **Invariant:** a request's bytes reach an application at most once unless the request is idempotent and no response
-//! byte was seen. **Invariant:** a peer's identity comes from its TLS certificate only; a workload's or an outside client's
-//! `x-forwarded-client-cert` never survives: only a gateway of the edge may say whom it saw. **Invariant:** nothing here grows with the size of the mesh, only with
-//! what the workload talks to; every pool, buffer and label set has a bound.
+//! **Invariant:** a request's bytes reach an application at most once unless the request is idempotent and no
+//! response byte was seen. **Invariant:** a peer's identity comes from its TLS certificate only; a workload's or an
+//! outside client's `x-forwarded-client-cert` never survives: only a gateway of the edge may say whom it saw.
+//! **Invariant:** nothing here grows with the size of the mesh, only with what the workload talks to; every pool,
+//! buffer and label set has a bound.
 //!
 //! Start reading at [`outbound`].
 
