@@ -6,7 +6,8 @@ use crate::policy::TemplateSegment;
 
 /// The path after the normalisation that Istio does by default (`pathNormalization: BASE`, RFC 3986 §6.2.2): `%41` is `A`
 /// for every unreserved character, `.` and `..` are resolved, and a backslash is a slash. Double slashes and escaped
-/// slashes stay. `None`: it is no path, and must not be carried on where somebody relies on it.
+/// slashes stay. `None`: it is no path, or would be another one for whoever normalises it once more, and must not be
+/// carried on where somebody relies on it.
 pub fn normalize_path(path: &str) -> Option<Cow<'_, str>> {
     if path == "*" {
         return Some(Cow::Borrowed(path));
@@ -17,11 +18,12 @@ pub fn normalize_path(path: &str) -> Option<Cow<'_, str>> {
     if !path.contains(['%', '\\']) && !path.contains("/.") {
         return Some(Cow::Borrowed(path));
     }
-    Some(Cow::Owned(without_dots(&decoded(path))))
+    decoded(path).map(|path| Cow::Owned(without_dots(&path)))
 }
 
-/// Decodes what need not be encoded (RFC 3986 §2.3), and turns backslashes as browsers do.
-fn decoded(path: &str) -> String {
+/// Decodes what need not be encoded (RFC 3986 §2.3), and turns backslashes as browsers do. `None` when that writes an
+/// escape that was none before: `%%341` must not reach an application as `%41`, which it reads as `A`.
+fn decoded(path: &str) -> Option<String> {
     let mut out = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(at) = rest.find(['%', '\\']) {
@@ -33,6 +35,7 @@ fn decoded(path: &str) -> String {
             continue;
         }
         match after.get(..2).and_then(unreserved) {
+            Some(character) if character.is_ascii_hexdigit() && ends_in_escape(&out) => return None,
             Some(character) => {
                 out.push(character);
                 rest = &after[2..];
@@ -41,7 +44,13 @@ fn decoded(path: &str) -> String {
         }
     }
     out.push_str(rest);
-    out
+    Some(out)
+}
+
+/// Whether one or two digits more would make an escape of the end.
+fn ends_in_escape(text: &str) -> bool {
+    let bare = text.strip_suffix(|last: char| last.is_ascii_hexdigit()).unwrap_or(text);
+    bare.ends_with('%')
 }
 
 fn unreserved(hex: &str) -> Option<char> {
@@ -142,6 +151,12 @@ mod tests {
             ("/a%+1", Some("/a%+1")),
             ("/a%zz", Some("/a%zz")),
             ("/%2561", Some("/%2561")),
+            ("/%25%61", Some("/%25a")),
+            ("/%%341", None),
+            ("/%4%31", None),
+            ("/%%34%31", None),
+            ("/%%2e", Some("/%.")),
+            ("/%%67", Some("/%g")),
             ("/%\u{e9}\u{e9}", Some("/%\u{e9}\u{e9}")),
             ("", None),
             ("a", None),
