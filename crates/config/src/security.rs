@@ -7,6 +7,7 @@ mod peers;
 pub(crate) mod scope;
 mod sources;
 mod tokens;
+mod warnings;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ pub fn compile(input: &Input<'_>, mesh_config: &MeshConfig, compiled: &mut Compi
     let peers = peers::Peers::read(input, mesh_config, &mut compiled.findings);
     let access = access::read(input, mesh_config, &mut compiled.findings);
     let tokens = tokens::read(input, mesh_config, &mut compiled.findings);
+    warnings::read(input, &mut compiled.findings);
     let limits = limits::read(input, mesh_config, &mut compiled.findings);
     for (key, workload) in &input.local.workloads {
         let (mtls, port_mtls) = peers.of(workload);
