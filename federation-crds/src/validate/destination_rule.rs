@@ -147,8 +147,11 @@ fn check_tls(path: &str, tls: &Option<ClientTls>, errors: &mut FieldErrors) {
 
 fn check_tunnel(path: &str, tunnel: &Option<Tunnel>, errors: &mut FieldErrors) {
     let Some(tunnel) = tunnel else { return };
-    if !matches!(tunnel.protocol.as_str(), "" | "CONNECT" | "POST") {
-        errors.add(format!("{path}.protocol"), format!("{:?} must be CONNECT or POST", tunnel.protocol));
+    if tunnel.protocol == "POST" {
+        let hint = "write CONNECT, which every HTTP proxy knows";
+        errors.add_with_hint(format!("{path}.protocol"), "POST is not implemented", hint);
+    } else if !matches!(tunnel.protocol.as_str(), "" | "CONNECT") {
+        errors.add(format!("{path}.protocol"), format!("{:?} must be CONNECT", tunnel.protocol));
     }
     if tunnel.target_host.parse::<std::net::IpAddr>().is_err() {
         errors.check(format!("{path}.targetHost"), traffic::fqdn(&tunnel.target_host));

@@ -50,6 +50,21 @@ struct RawBody {
     pack_as_bytes: Option<bool>,
 }
 
+impl RawAuthorizer {
+    /// Names what has no effect.
+    fn note(&self, path: &str, reader: &mut Reader<'_>) {
+        let packed = self.include_request_body_in_check.as_ref().and_then(|body| body.pack_as_bytes);
+        if packed == Some(true) {
+            let path = format!("{path}.includeRequestBodyInCheck.packAsBytes");
+            reader.without_effect(&path, "the body goes in the field body; what is no UTF-8 in it is replaced");
+        }
+        if self.clear_route_cache == Some(false) {
+            let hint = "a gateway chooses the route after the authorizer has answered, as with true";
+            reader.without_effect(&format!("{path}.clearRouteCache"), hint);
+        }
+    }
+}
+
 /// Reads those that authorize. A provider that cannot be read does not exist, so that policies that name it deny.
 pub(super) fn read(value: &Value, path: &str, reader: &mut Reader<'_>) -> BTreeMap<String, Arc<ExternalAuthorizer>> {
     let mut authorizers = BTreeMap::new();
@@ -79,6 +94,7 @@ fn provider(name: &str, entry: &Value, path: &str, reader: &mut Reader<'_>) -> O
         match kind.as_str() {
             "envoyExtAuthzHttp" | "envoyExtAuthzGrpc" => {
                 let raw: RawAuthorizer = reader.typed(&path, value)?;
+                raw.note(&path, reader);
                 match authorizer(name, raw, kind == "envoyExtAuthzGrpc") {
                     Ok(authorizer) => found = Some(authorizer),
                     Err((field, why)) => reader.wrong(&format!("{path}.{field}"), &why),
@@ -115,7 +131,6 @@ fn authorizer(name: &str, raw: RawAuthorizer, grpc: bool) -> Result<ExternalAuth
     if raw.include_request_body_in_check.as_ref().is_some_and(|body| body.pack_as_bytes == Some(true)) && !grpc {
         return Err(("includeRequestBodyInCheck.packAsBytes", "is of gRPC only".to_owned()));
     }
-    let _route_cache_is_never_kept = raw.clear_route_cache;
     Ok(ExternalAuthorizer {
         name: name.to_owned(),
         destination: Destination { host: host(&raw.service)?, subset: None, port: Some(raw.port) },

@@ -76,6 +76,17 @@ fn every_other_field_is_found() {
             "data.mesh.extensionProviders[0].envoyExtAuthzGrpc.timeout",
             "ISM0007",
         ),
+        (
+            "extensionProviders: [{name: a, envoyExtAuthzGrpc: {service: a.b, port: 1, clearRouteCache: false}}]",
+            "data.mesh.extensionProviders[0].envoyExtAuthzGrpc.clearRouteCache",
+            "ISM0001",
+        ),
+        (
+            "extensionProviders: [{name: a, envoyExtAuthzGrpc: {service: a.b, port: 1, includeRequestBodyInCheck: \
+             {maxRequestBytes: 1, packAsBytes: true}}}]",
+            "data.mesh.extensionProviders[0].envoyExtAuthzGrpc.includeRequestBodyInCheck.packAsBytes",
+            "ISM0001",
+        ),
     ];
     for (text, path, code) in cases {
         assert_eq!(read(text).1, [(path.to_owned(), code)], "{text}");

@@ -51,6 +51,10 @@ fn key(hash: &crd::ConsistentHash, path: &str, notes: &mut Notes<'_>) -> Option<
     if let Some(name) = &hash.http_query_parameter_name {
         return Some(HashKey::QueryParameter(name.clone()));
     }
+    if hash.use_source_ip == Some(false) {
+        let hint = "write true, or remove consistentHash";
+        notes.add(codes::WITHOUT_EFFECT, format!("{path}.useSourceIp"), "is false, so there is nothing to hash", hint);
+    }
     hash.use_source_ip.filter(|used| *used).map(|_| HashKey::SourceIp)
 }
 
@@ -126,6 +130,10 @@ pub(super) fn warmup(found: &crd::LoadBalancer, path: &str, notes: &mut Notes<'_
         notes.add(codes::DEPRECATED, format!("{path}.warmupDurationSecs"), "is deprecated", hint);
     }
     let new = found.warmup.as_ref();
+    if found.consistent_hash.is_some() && (new.is_some() || found.warmup_duration_secs.is_some()) {
+        let hint = "a key stays with its endpoint; use simple: LEAST_REQUEST or ROUND_ROBIN for a slow start";
+        notes.add(codes::WITHOUT_EFFECT, format!("{path}.warmup"), "has no effect beside consistentHash", hint);
+    }
     let text = new.map_or(&found.warmup_duration_secs, |warmup| &warmup.duration);
     Some(Warmup {
         duration: duration(text, &format!("{path}.warmup.duration"), notes)?,

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use federation_crds::Manifest;
 use federation_crds::istio::DestinationRule;
 use federation_crds::istio::destination_rule as crd;
-use mesh::{DestinationRules, HostPattern, Labels, Subset, Visibility};
+use mesh::{DestinationRules, HostPattern, Labels, ServiceName, Subset, Visibility};
 
 use super::objects::{Notes, Object, in_order, visibility};
-use super::registry::Registry;
+use super::pool::Towards;
+use super::registry::{Registry, cluster_host, cluster_service, clusterset_service, covers};
 use super::traffic_policy::{Level, Secrets, policies};
 use crate::analyze::codes;
 use crate::compile::{Compiled, Input};
@@ -118,6 +119,7 @@ impl<'a> Group<'a> {
             manifests: input.manifests,
             namespace: &self.object.namespace,
             mesh_config,
+            towards: towards(input, &self.host),
             named: Default::default(),
         };
         let outer: Vec<Level<'_>> = self.policy.iter().map(|(_, level)| level.clone()).collect();
@@ -153,6 +155,26 @@ impl<'a> Group<'a> {
         };
         Bound { object: self.object, host: self.host, rules }
     }
+}
+
+/// Whether endpoints of a host have sidecars. Those of other clusters are reached through the gateways, as if they had.
+fn towards(input: &Input<'_>, host: &HostPattern) -> Towards {
+    let has_sidecars = |name: &ServiceName| {
+        let local = input.local.services.get(name);
+        input.imported.contains_key(name)
+            || local.is_some_and(|service| service.endpoints.iter().any(|endpoint| endpoint.identity.is_some()))
+    };
+    let shared = if host.is_wildcard() {
+        let mut names = input.local.services.keys().chain(input.imported.keys());
+        names.any(|name| {
+            let hosts = [cluster_host(name), name.clusterset_host()];
+            hosts.iter().any(|named| covers(host, named)) && has_sidecars(name)
+        })
+    } else {
+        let named = cluster_service(host.as_str()).or_else(|| clusterset_service(host.as_str()));
+        named.is_some_and(|name| has_sidecars(&name))
+    };
+    if shared { Towards::Sidecars } else { Towards::Servers }
 }
 
 /// Of the clients beside a Secret those that the rule selects may have it. A rule that selects nobody is for every

@@ -48,7 +48,7 @@ pub(super) fn rule(route: &crd::HttpRoute, origin: Origin, scope: &mut Scope<'_,
         fault: route.fault.as_ref().map(|found| faults::fault(found, &format!("{path}.fault"), scope.notes)),
         mirrors: faults::mirrors(route, &path, scope),
         cors: route.cors_policy.as_ref().map(|found| answers::cors(found, &format!("{path}.corsPolicy"), scope.notes)),
-        headers: headers(&route.headers),
+        headers: headers(&route.headers, &path, scope.notes),
         origin,
     })
 }
@@ -67,7 +67,11 @@ fn action(route: &crd::HttpRoute, path: &str, scope: &mut Scope<'_, '_>) -> Opti
             continue;
         };
         let weight = u32::try_from(found.weight).unwrap_or(0);
-        destinations.push(WeightedDestination { destination, weight, headers: headers(&found.headers) });
+        destinations.push(WeightedDestination {
+            destination,
+            weight,
+            headers: headers(&found.headers, &path, scope.notes),
+        });
     }
     if destinations.is_empty() {
         scope.notes.not_compiled(format!("{path}.route"), "has no destination");
@@ -96,8 +100,18 @@ pub(super) fn destination(found: &crd::Destination, path: &str, scope: &mut Scop
     Some(Destination { host, subset, port })
 }
 
-fn headers(found: &Option<crd::Headers>) -> HeaderOperations {
+fn headers(found: &Option<crd::Headers>, path: &str, notes: &mut Notes<'_>) -> HeaderOperations {
     let Some(found) = found else { return HeaderOperations::default() };
+    for (side, operations) in [("request", &found.request), ("response", &found.response)] {
+        let Some(operations) = operations else { continue };
+        for (word, map) in [("set", &operations.set), ("add", &operations.add)] {
+            for (name, _) in map.iter().filter(|(_, value)| is_format(value)) {
+                let path = format!("{path}.headers.{side}.{word}[{name:?}]");
+                let hint = "remove it, or write the value itself; x-forwarded-for and x-request-id are there already";
+                notes.add(codes::WITHOUT_EFFECT, path, "Envoy's %…% is sent as it is written", hint);
+            }
+        }
+    }
     HeaderOperations { request: edits(&found.request), response: edits(&found.response) }
 }
 
@@ -109,6 +123,13 @@ fn edits(found: &Option<crd::HeaderOperations>) -> HeaderEdits {
         add: found.add.iter().map(lower).collect(),
         remove: found.remove.iter().map(|name| name.to_ascii_lowercase()).collect(),
     }
+}
+
+/// Whether Envoy would put something else in the place of a part of the value: `%NAME%`, `%NAME(…)%`, `%%`.
+fn is_format(value: &str) -> bool {
+    let mut parts = value.split('%').skip(1);
+    let first = parts.next();
+    parts.next().is_some() && first.is_some_and(|name| !name.starts_with(|c: char| c.is_ascii_digit() || c == ' '))
 }
 
 fn rewrite(found: &crd::HttpRewrite, path: &str, scope: &mut Scope<'_, '_>) -> Option<Rewrite> {

@@ -6,6 +6,7 @@ use federation_crds::istio::virtual_service as crd;
 use mesh::{HttpMatch, Namespace, Pattern, StringMatch};
 
 use super::objects::Notes;
+use crate::analyze::codes;
 
 /// A match; `None` when some part of it does not compile, because without that part it would match too much.
 pub(super) fn http_match(found: &crd::HttpMatchRequest, path: &str, notes: &mut Notes<'_>) -> Option<HttpMatch> {
@@ -56,6 +57,12 @@ impl Reading<'_, '_> {
 
     /// Names of headers are lower case; those of claims (`@request.auth.claims.…`) keep theirs.
     fn headers(&mut self, map: &BTreeMap<String, crd::StringMatch>, field: &str) -> BTreeMap<String, StringMatch> {
+        for key in map.keys().filter(|key| key.starts_with('@')) {
+            let hint = "RequestAuthentication's outputClaimToHeaders makes a header of a claim: match that one";
+            let path = format!("{}.{field}[{key:?}]", self.path);
+            let message = "routes do not see claims, so no request meets this condition";
+            self.notes.add(codes::WITHOUT_EFFECT, path, message, hint);
+        }
         let name = |name: &str| if name.starts_with('@') { name.to_owned() } else { name.to_ascii_lowercase() };
         self.map(map, field, name, header_match)
     }

@@ -1,5 +1,7 @@
 //! Limits of connections and requests, and durations.
 
+mod effect;
+
 use std::time::Duration;
 
 use federation_crds::istio::destination_rule as crd;
@@ -7,6 +9,8 @@ use federation_crds::istio::parse_duration;
 use mesh::{ConnectionPool, Http2KeepAlive, TcpKeepAlive};
 
 use super::objects::Notes;
+
+pub(super) use effect::Towards;
 
 /// Envoy's timeout of HTTP/2 pings where only their interval is given.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -23,7 +27,8 @@ pub(super) fn count(value: i64) -> Option<u32> {
 }
 
 /// `connectionPool`; what it leaves out has no limit.
-pub(super) fn pool(found: &crd::ConnectionPool, path: &str, notes: &mut Notes<'_>) -> ConnectionPool {
+pub(super) fn pool(found: &crd::ConnectionPool, path: &str, towards: Towards, notes: &mut Notes<'_>) -> ConnectionPool {
+    effect::note(found, path, towards, notes);
     let mut pool = ConnectionPool::default();
     if let Some(tcp) = &found.tcp {
         let path = format!("{path}.tcp");

@@ -41,6 +41,10 @@ fn conditions(retry_on: &str, path: &str, notes: &mut Notes<'_>) -> (BTreeSet<Re
             notes.add(codes::WITHOUT_EFFECT, format!("{path}.retryOn"), "retriable-headers has no effect", hint);
             continue;
         }
+        if word == "http3-post-connect-failure" {
+            let hint = "remove it: servers are not spoken to in HTTP/3";
+            notes.add(codes::WITHOUT_EFFECT, format!("{path}.retryOn"), format!("{word} has no effect"), hint);
+        }
         match condition(word) {
             Some(condition) => {
                 on.insert(condition);

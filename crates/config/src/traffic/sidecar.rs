@@ -10,7 +10,7 @@ use mesh::{EgressHost, HostPattern, Labels, Namespace, OutboundPolicy, UnknownHo
 
 use super::http;
 use super::objects::{Notes, Object, in_order};
-use super::pool::pool;
+use super::pool::{Towards, pool};
 use super::registry::Registry;
 use crate::analyze::codes;
 use crate::compile::{Compiled, Input};
@@ -126,7 +126,10 @@ fn compile_one<'a>(
         Some(policy) => unknown_hosts(policy, &object.namespace, registry, notes),
     };
     let outbound = OutboundPolicy { origin: Some(object.reference.as_ref().clone()), hosts, unknown };
-    let pool = spec.inbound_connection_pool.as_ref().map(|it| pool(it, "spec.inboundConnectionPool", notes));
+    let pool = spec
+        .inbound_connection_pool
+        .as_ref()
+        .map(|it| pool(it, "spec.inboundConnectionPool", Towards::Application, notes));
     Compiling { object, selector, outbound, pool }
 }
 

@@ -1,6 +1,7 @@
 //! What manifests compile to.
 
 mod destination_rules;
+mod effect;
 mod entries;
 mod examples;
 mod order;

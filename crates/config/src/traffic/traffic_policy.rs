@@ -11,7 +11,7 @@ use mesh::{ClientTls, OutlierDetection, PortPolicies, RetryBudget, TrafficPolicy
 
 use super::balancer;
 use super::objects::Notes;
-use super::pool::{count, duration, pool};
+use super::pool::{Towards, count, duration, pool};
 use crate::analyze::codes;
 use crate::mesh_config::MeshConfig;
 
@@ -28,8 +28,8 @@ struct Effective<'a> {
     connection_pool: Option<At<'a, crd::ConnectionPool>>,
     outlier_detection: Option<At<'a, crd::OutlierDetection>>,
     tls: Option<At<'a, crd::ClientTls>>,
-    tunnel: Option<&'a crd::Tunnel>,
-    proxy_protocol: Option<&'a crd::ProxyProtocol>,
+    tunnel: Option<At<'a, crd::Tunnel>>,
+    proxy_protocol: Option<At<'a, crd::ProxyProtocol>>,
     retry_budget: Option<At<'a, crd::RetryBudget>>,
 }
 
@@ -62,8 +62,9 @@ impl<'a> Effective<'a> {
         self.outlier_detection =
             policy.outlier_detection.as_ref().map(|it| At(it, at("outlierDetection"))).or(self.outlier_detection);
         self.tls = policy.tls.as_ref().map(|it| At(it, at("tls"))).or(self.tls);
-        self.tunnel = policy.tunnel.as_ref().or(self.tunnel);
-        self.proxy_protocol = policy.proxy_protocol.as_ref().or(self.proxy_protocol);
+        self.tunnel = policy.tunnel.as_ref().map(|it| At(it, at("tunnel"))).or(self.tunnel);
+        self.proxy_protocol =
+            policy.proxy_protocol.as_ref().map(|it| At(it, at("proxyProtocol"))).or(self.proxy_protocol);
         self.retry_budget = policy.retry_budget.as_ref().map(|it| At(it, at("retryBudget"))).or(self.retry_budget);
         let settings = policy.port_level_settings.iter().enumerate().find(|(_, settings)| {
             port.is_some() && settings.port.as_ref().and_then(|it| u16::try_from(it.number).ok()) == port
@@ -84,6 +85,8 @@ impl<'a> Effective<'a> {
         let balancing = self.load_balancer.as_ref();
         let path = balancing.map_or("", |At(_, path)| path.as_str());
         let of_mesh = default_tls(secrets.mesh_config);
+        let towards = secrets.towards;
+        self.note_shared(towards, notes);
         TrafficPolicy {
             balancer: balancing.map(|At(it, path)| balancer::balancer(it, path, notes)).unwrap_or_default(),
             locality: balancer::locality(
@@ -94,15 +97,26 @@ impl<'a> Effective<'a> {
                 notes,
             ),
             warmup: balancing.and_then(|At(it, path)| balancer::warmup(it, path, notes)),
-            pool: self.connection_pool.map(|At(it, path)| pool(it, &path, notes)).unwrap_or_default(),
+            pool: self.connection_pool.map(|At(it, path)| pool(it, &path, towards, notes)).unwrap_or_default(),
             outlier: self.outlier_detection.map(|At(it, path)| outlier(it, &path, notes)),
             tls: self.tls.map(|At(it, path)| client_tls::client_tls(it, &path, secrets, notes)).unwrap_or(of_mesh),
             retry_budget: self.retry_budget.map(|At(it, path)| retry_budget(it, &path, notes)),
-            proxy_protocol: self.proxy_protocol.map(|it| match it.version {
+            proxy_protocol: self.proxy_protocol.map(|At(it, _)| match it.version {
                 crd::ProxyProtocolVersion::V1 => 1,
                 crd::ProxyProtocolVersion::V2 => 2,
             }),
-            tunnel: self.tunnel.and_then(tunnel),
+            tunnel: self.tunnel.and_then(|At(it, _)| tunnel(it)),
+        }
+    }
+}
+
+impl Effective<'_> {
+    /// Names what is not done on connections between sidecars.
+    fn note_shared(&self, towards: Towards, notes: &mut Notes<'_>) {
+        let paths = [self.tunnel.as_ref().map(|it| &it.1), self.proxy_protocol.as_ref().map(|it| &it.1)];
+        for path in paths.into_iter().flatten().filter(|_| towards == Towards::Sidecars) {
+            let hint = "it counts for endpoints without a sidecar";
+            notes.add(codes::WITHOUT_EFFECT, path, "has no effect between sidecars", hint);
         }
     }
 }
@@ -147,6 +161,10 @@ fn outlier(found: &crd::OutlierDetection, path: &str, notes: &mut Notes<'_>) -> 
 }
 
 fn retry_budget(found: &crd::RetryBudget, path: &str, notes: &mut Notes<'_>) -> RetryBudget {
+    if found.budget_interval.is_some() {
+        let hint = "remove the field: the budget is a share of the requests that run at the moment";
+        notes.add(codes::WITHOUT_EFFECT, format!("{path}.budgetInterval"), "has no effect here", hint);
+    }
     RetryBudget {
         percent: found.percent.unwrap_or(20.0),
         min_concurrency: count(found.min_retry_concurrency).unwrap_or(3),

@@ -9,6 +9,7 @@ use mesh::{ClientTls, Namespace, OriginateTls, TlsMaterial};
 use crate::analyze::codes;
 use crate::mesh_config::MeshConfig;
 use crate::traffic::objects::Notes;
+use crate::traffic::pool::Towards;
 
 /// The Secrets that rules of one object may name, and those that they did.
 pub(in crate::traffic) struct Secrets<'a> {
@@ -16,6 +17,8 @@ pub(in crate::traffic) struct Secrets<'a> {
     /// Of the object.
     pub(in crate::traffic) namespace: &'a Namespace,
     pub(in crate::traffic) mesh_config: &'a MeshConfig,
+    /// What is at the other end.
+    pub(in crate::traffic) towards: Towards,
     /// Those that were named, with the namespace that they stand in.
     pub(in crate::traffic) named: BTreeSet<(String, String)>,
 }
