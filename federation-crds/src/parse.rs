@@ -113,10 +113,22 @@ fn items(value: &Value) -> Option<&Vec<Value>> {
 /// Reads one object. Errors stop at the first stage that has any: what does not fit the schema cannot be validated.
 fn read(value: &Value, errors: &mut FieldErrors) -> Option<Manifest> {
     let kind = find_kind(value, errors)?;
-    let mut manifest = Manifest::read(kind, value, errors)?;
+    let mut manifest = match foreign_status(value) {
+        Some(rest) => Manifest::read(kind, &rest, errors)?,
+        None => Manifest::read(kind, value, errors)?,
+    };
     manifest.metadata_mut().namespace.get_or_insert_with(|| "default".to_owned());
     validate::check(&manifest, errors);
     Some(manifest)
+}
+
+/// An object of Istio's without the status that Istio has written into it, which is no configuration.
+fn foreign_status(value: &Value) -> Option<Value> {
+    let api_version = value.get("apiVersion")?.as_str()?;
+    let of_istio = api_version.split_once('/')?.0.ends_with(".istio.io");
+    let mut members = value.as_object().filter(|members| of_istio && members.contains_key("status"))?.clone();
+    members.remove("status");
+    Some(Value::Object(members))
 }
 
 pub(crate) fn typed<T: DeserializeOwned + schemars::JsonSchema>(

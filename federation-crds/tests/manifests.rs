@@ -93,6 +93,14 @@ fn a_list_as_kubectl_prints_it_stands_for_its_items() {
     assert_eq!(parse_manifests(&list("[]").replace("items:\n[]", "items: []"), "x").unwrap(), []);
 }
 
+#[test]
+fn what_istio_has_written_into_a_status_is_passed_over() {
+    let object = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec: {hosts: [a], http: [{route: [{destination: {host: a}}]}]}\n";
+    let status = "status: {observedGeneration: \"2\", validationMessages: [{level: WARNING}], conditions: [{type: Reconciled, status: \"True\"}]}\n";
+    let both = [object.to_owned(), format!("{object}{status}")].map(|text| parse_manifests(&text, "x").unwrap());
+    assert_eq!(both[0], both[1]);
+}
+
 /// Each case: a document, and the errors that it must give as `path: message`.
 #[test]
 fn every_mistake_is_named_with_its_field() {
