@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{Request, Response, StatusCode, Version};
+use identity::PeerIdentity;
 use mesh::{Denial, Failure, InboundPolicy, Protocol, Reason, View};
 
 use super::gate::{self, Pass};
@@ -44,7 +45,7 @@ impl Engine {
         // A proxy speaks for its client when it sends the request itself: sidecars never pass on what workloads claim. The
         // bytes of a flow may be the workload's own words.
         match (peer, arrived) {
-            (Peer::Mutual(_), None) => headers::strip_internal(request.headers_mut()),
+            (Peer::Mutual(peer), None) if self.may_vouch(peer) => headers::strip_internal(request.headers_mut()),
             _ => headers::strip_claims(request.headers_mut()),
         }
         headers::forwarded_proto(request.headers_mut());
@@ -132,6 +133,12 @@ impl Engine {
             },
         };
         Ok(Guarded { request, response_headers, reasons, audit, pass })
+    }
+
+    /// Another cluster's authority vouches for its own workloads, and for nobody that they speak of.
+    fn may_vouch(&self, peer: &PeerIdentity) -> bool {
+        let own = self.config.credentials.svid();
+        own.is_some_and(|own| own.id().trust_domain() == peer.id.trust_domain())
     }
 
     /// Asks the application for an upgrade, on a connection of its own.

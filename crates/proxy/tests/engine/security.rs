@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use identity::{Credentials, PeerPolicy};
 use mesh::{MTLS_PORT, MtlsMode, Protocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -102,4 +103,27 @@ async fn a_connection_ends_within_five_seconds_of_its_peers_certificate() {
     assert!(ended.is_ok(), "the connection is still open");
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(1) && took <= ttl + Duration::from_secs(5), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_proxy_speaks_for_its_client_in_its_own_cluster_only() {
+    let world = World::new();
+    let server = Server::of(&world, "east", "reviews", Protocol::Http, http_app("one").await).await;
+    for (cluster, believed) in [("east", true), ("west", false)] {
+        let credentials = world.credentials(cluster, &id(cluster, "edge"));
+        let config = credentials.client_config(PeerPolicy::AnyKnown, &[b"h2"]).unwrap();
+        let stream = TcpStream::connect((server.ip, MTLS_PORT)).await.unwrap();
+        let (tls, _) = identity::connect_tls(config, stream, Duration::from_secs(5)).await.unwrap();
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls));
+        let (mut sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::get(format!("http://reviews:{PORT}/"))
+            .header("x-forwarded-client-cert", "URI=spiffe://somebody")
+            .body(proxy::body::empty())
+            .unwrap();
+        let seen = json(&collect(sender.send_request(request).await.unwrap()).await);
+        let xfcc = seen["headers"]["x-forwarded-client-cert"].as_str().unwrap();
+        assert_eq!(xfcc.contains("somebody"), believed, "{cluster}: {xfcc}");
+        assert!(xfcc.ends_with(&format!("URI={}", id(cluster, "edge"))), "{xfcc}");
+    }
 }
