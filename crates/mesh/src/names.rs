@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -257,7 +258,11 @@ impl From<TrustDomain> for String {
 /// A workload identity, `spiffe://<trust-domain>/ns/<namespace>/sa/<account>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct SpiffeId {
+pub struct SpiffeId(Arc<Parts>);
+
+/// Shared, because every decision names the identities of all targets.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Parts {
     trust_domain: TrustDomain,
     namespace: Namespace,
     account: String,
@@ -275,7 +280,7 @@ impl SpiffeId {
             return Err(error("service account", &account, "it must have 1 to 253 characters"));
         }
         account.split('.').try_for_each(|label| check_label("service account", label))?;
-        Ok(Self { trust_domain, namespace, account })
+        Ok(Self(Arc::new(Parts { trust_domain, namespace, account })))
     }
 
     /// The identity of one of Isthmus' own components, such as `agent` or `gateway`, in a trust domain.
@@ -285,28 +290,28 @@ impl SpiffeId {
 
     /// The trust domain whose bundle must have signed this identity.
     pub fn trust_domain(&self) -> &TrustDomain {
-        &self.trust_domain
+        &self.0.trust_domain
     }
 
     /// The Kubernetes namespace.
     pub fn namespace(&self) -> &Namespace {
-        &self.namespace
+        &self.0.namespace
     }
 
     /// The service account.
     pub fn account(&self) -> &str {
-        &self.account
+        &self.0.account
     }
 
     /// Whether this is the system component `account` of its trust domain.
     pub fn is_system(&self, account: &str) -> bool {
-        self.namespace.as_str() == SYSTEM_NAMESPACE && self.account == account
+        self.0.namespace.as_str() == SYSTEM_NAMESPACE && self.0.account == account
     }
 }
 
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "spiffe://{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.account)
+        write!(f, "spiffe://{}/ns/{}/sa/{}", self.0.trust_domain, self.0.namespace, self.0.account)
     }
 }
 
