@@ -60,7 +60,7 @@ fn world() -> &'static World {
             workload: Some(Arc::new(workload)),
             ..View::default()
         };
-        World { view, inbound: config.inbound.clone() }
+        World { view, inbound: Arc::new(config.inbound.clone()) }
     })
 }
 
