@@ -64,7 +64,7 @@ impl Shown {
             "duplicates": files.duplicates(),
             "problems": local.problems,
             "in_force": &**self.in_force.borrow(),
-            "findings": &*self.findings.borrow().as_slice(),
+            "findings": self.findings.borrow().as_slice(),
             "services": services,
             "workloads": local.workloads.keys().collect::<Vec<_>>(),
         })

@@ -41,12 +41,20 @@ pub struct Policy {
     pub lifetime: Option<Duration>,
     /// An unused connection is closed after this time.
     pub idle: Duration,
+    /// A connection takes nothing new after it carried so much; `None` = no limit.
+    pub carries: Option<u32>,
 }
 
 impl Policy {
     /// To a sidecar of the own cluster or a gateway: few connections, everything multiplexed.
-    pub const SHARED: Self =
-        Self { connections: 4, per_connection: 100, dials: 1, lifetime: None, idle: Duration::from_secs(300) };
+    pub const SHARED: Self = Self {
+        connections: 4,
+        per_connection: 100,
+        dials: 1,
+        lifetime: None,
+        idle: Duration::from_secs(300),
+        carries: None,
+    };
     /// To another cluster: a connection carries one request at a time, so that each rides its own QUIC stream, and
     /// lives briefly, so that load follows endpoints (design: remote balancing).
     pub const REMOTE: Self = Self {
@@ -55,7 +63,20 @@ impl Policy {
         dials: 64,
         lifetime: Some(Duration::from_secs(30)),
         idle: Duration::from_secs(30),
+        carries: None,
     };
+}
+
+impl Policy {
+    /// The same with `maxRequestsPerConnection`. Connections end often then, so that several may be dialled at once.
+    pub fn carrying_at_most(self, requests: Option<u32>) -> Self {
+        match requests {
+            None => self,
+            Some(_) => {
+                Self { carries: requests, dials: self.dials.max(16), connections: self.connections.max(64), ..self }
+            }
+        }
+    }
 }
 
 /// Shared connections by destination.
@@ -80,6 +101,8 @@ struct SlotState<C> {
 struct Member<C> {
     connection: C,
     active: AtomicUsize,
+    /// What it carried so far, what is in flight included.
+    carried: AtomicUsize,
     /// Takes nothing new from then on.
     until: Option<Instant>,
     last_used: Mutex<Instant>,
@@ -90,6 +113,10 @@ struct Member<C> {
 impl<C: Pooled> Member<C> {
     fn is_usable(&self, now: Instant) -> bool {
         self.connection.is_usable() && self.until.is_none_or(|until| now < until)
+    }
+
+    fn may_carry(&self, policy: &Policy) -> bool {
+        policy.carries.is_none_or(|most| self.carried.load(Ordering::Relaxed) < most as usize)
     }
 
     fn active(&self) -> usize {
@@ -214,7 +241,7 @@ fn step<C: Pooled>(policy: &Policy, slot: &Arc<Slot<C>>, began: Instant) -> Step
     let now = Instant::now();
     let mut state = lock(&slot.state);
     // Connections in use live on through their leases.
-    state.connections.retain(|member| member.is_usable(now));
+    state.connections.retain(|member| member.is_usable(now) && member.may_carry(policy));
     let best = state.connections.iter().min_by_key(|member| member.active());
     if let Some(best) = best.filter(|best| best.active() < policy.per_connection) {
         return Step::Use(slot.lease(best));
@@ -239,7 +266,14 @@ fn step<C: Pooled>(policy: &Policy, slot: &Arc<Slot<C>>, began: Instant) -> Step
 fn admit<C: Pooled>(policy: &Policy, guard: DialGuard<C>, connection: C) -> Lease<C> {
     let now = Instant::now();
     let until = policy.lifetime.map(|lifetime| now + lifetime.mul_f64(1.0 - rand::random::<f64>() / 3.0));
-    let member = Arc::new(Member { connection, active: AtomicUsize::new(0), until, last_used: Mutex::new(now), idle: policy.idle });
+    let member = Arc::new(Member {
+        connection,
+        active: AtomicUsize::new(0),
+        carried: AtomicUsize::new(0),
+        until,
+        last_used: Mutex::new(now),
+        idle: policy.idle,
+    });
     let lease = guard.slot.lease(&member);
     let mut state = lock(&guard.slot.state);
     state.failed = None;
@@ -256,6 +290,7 @@ impl<C: Pooled> Slot<C> {
 
     fn lease(self: &Arc<Self>, member: &Arc<Member<C>>) -> Lease<C> {
         member.active.fetch_add(1, Ordering::Relaxed);
+        member.carried.fetch_add(1, Ordering::Relaxed);
         Lease { member: member.clone(), slot: self.clone() }
     }
 }
@@ -295,6 +330,17 @@ mod tests {
         drop((one, two, shared));
         drop(get(&pool).await);
         assert_eq!(count(&pool), 2);
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_when_it_carried_what_it_may() {
+        let pool = Pool::new(Policy::SHARED.carrying_at_most(Some(2)));
+        let first = get(&pool).await;
+        drop(get(&pool).await);
+        assert_eq!(count(&pool), 1, "two on one connection");
+        drop(get(&pool).await);
+        assert_eq!(count(&pool), 1, "the third has another, and the first is on its way out");
+        assert!(first.is_usable(), "what it carries goes on");
     }
 
     #[tokio::test]

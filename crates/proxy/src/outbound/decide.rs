@@ -79,7 +79,7 @@ impl Engine {
     }
 
     pub(super) async fn decide(&self, asked: &Asked<'_>) -> RouteDecision {
-        self.decide_by(asked, |view, request| mesh::route(view, request)).await
+        self.decide_by(asked, mesh::route).await
     }
 
     /// For what the proxy itself sends: rules are not looked at.

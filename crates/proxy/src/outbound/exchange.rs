@@ -17,11 +17,11 @@ use crate::access::{Party, Via};
 use crate::body::{Body, Replay};
 use crate::fault::Fault;
 use crate::headers;
-use crate::pool::Lease;
 use crate::pool::dial::{self, LocalKey, RemoteKey, RemoteRequest};
 use crate::pool::http::{HttpConnection, Parts, Pings};
 use crate::pool::origin::To;
 use crate::pool::plain::Speaks;
+use crate::pool::{Lease, Policy};
 
 /// Which attempt at a request this is, the first being 1.
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -84,7 +84,8 @@ impl Engine {
         match target {
             Target::Local { endpoint, address, expected: Some(expected), .. } => {
                 let key = LocalKey::of(*address, expected);
-                let lease = self.local.get(&key, || self.dial_local(decision, &key, endpoint)).await?;
+                let policy = Policy::SHARED.carrying_at_most(decision.policy.pool.max_requests_per_connection);
+                let lease = self.local.get_as(&key, policy, || self.dial_local(decision, &key, endpoint)).await?;
                 let server = Server { upstream: key.address.to_string(), ..self.server_over(decision, target, &lease) };
                 self.over(lease, address.port(), outgoing, server).await
             }
@@ -101,7 +102,8 @@ impl Engine {
             }
             Target::Remote { expected, cluster, .. } => {
                 let key = remote_key(decision, target).ok_or_else(|| Fault::connect("no service"))?;
-                let lease = self.remote.get(&key, || self.dial_remote(decision, &key, expected)).await?;
+                let policy = Policy::REMOTE.carrying_at_most(decision.policy.pool.max_requests_per_connection);
+                let lease = self.remote.get_as(&key, policy, || self.dial_remote(decision, &key, expected)).await?;
                 let upstream = format!("{} in {cluster}", key.service);
                 let server = Server { upstream, ..self.server_over(decision, target, &lease) };
                 self.over(lease, key.port, outgoing, server).await

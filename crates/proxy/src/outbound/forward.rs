@@ -198,7 +198,7 @@ fn named(decision: &RouteDecision, response: &Response<Incoming>) -> Option<Faul
     };
     let failure = Failure::Answer(answer);
     let message = format!("the server answered {}", answer.status);
-    decision.retry.names(&failure).then(|| Fault { failure, flag: flag::RETRIES, message, denial: None })
+    decision.retry.names(&failure).then_some(Fault { failure, flag: flag::RETRIES, message, denial: None })
 }
 
 /// What outlier detection makes of an answer. gRPC errors count as the HTTP statuses that they are mapped to (Envoy,

@@ -63,8 +63,7 @@ impl Outbound {
         copy.headers_mut().remove(http::header::HOST);
         copy.headers_mut().remove(CONTENT_LENGTH);
         let whole = body.copy();
-        let mut destination = destination.clone();
-        destination.port.get_or_insert(decision.port);
+        let (destination, port) = (destination.clone(), decision.port);
         let (outbound, timeout) = (self.clone(), decision.timeout.unwrap_or(PATIENCE));
         let task = async move {
             let _permit = permit;
@@ -73,7 +72,7 @@ impl Outbound {
             };
             metrics.happened(Happening::Mirrored, &service);
             let request = copy.map(|()| if bytes.is_empty() { body::empty() } else { body::full(bytes) });
-            match outbound.call(&destination, request, timeout).await {
+            match outbound.call_as_asked(&destination, request, port, timeout).await {
                 Ok(response) => {
                     // Read to its end, so that the connection can be used again.
                     let mut rest = response.into_body();

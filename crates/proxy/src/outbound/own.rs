@@ -33,17 +33,36 @@ impl Outbound {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<Response<Body>, Fault> {
-        let called = Box::pin(self.call_untimed(destination, request));
+        let authority = headers::authority(&request);
+        let port = authority.as_ref().and_then(Authority::port_u16).unwrap_or(80);
+        self.call_as_asked(destination, request, port, timeout).await
+    }
+
+    /// As [`Outbound::call`], for a destination that may name no port: `port` is the one that was asked for, and counts
+    /// unless the service has only one.
+    pub(super) async fn call_as_asked(
+        &self,
+        destination: &Destination,
+        request: Request<Body>,
+        port: u16,
+        timeout: Duration,
+    ) -> Result<Response<Body>, Fault> {
+        let called = Box::pin(self.call_untimed(destination, request, port));
         tokio::time::timeout(timeout, called).await.unwrap_or_else(|_| Err(too_late(timeout)))
     }
 
-    async fn call_untimed(&self, destination: &Destination, request: Request<Body>) -> Result<Response<Body>, Fault> {
+    async fn call_untimed(
+        &self,
+        destination: &Destination,
+        request: Request<Body>,
+        port: u16,
+    ) -> Result<Response<Body>, Fault> {
         let authority =
             headers::authority(&request).ok_or_else(|| Fault::connect("a request of the proxy names no host"))?;
         let (head, body) = request.into_parts();
         let asked = Asked {
             host: destination.host.clone(),
-            port: destination.port.or(authority.port_u16()).unwrap_or(80),
+            port: destination.port.unwrap_or(port),
             http: Some(facts(&head, &authority, &Way::Asked(None))),
             connection: ConnectionFacts::default(),
             entry: Entry::Workload,

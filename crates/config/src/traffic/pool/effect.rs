@@ -19,7 +19,6 @@ pub(in crate::traffic) enum Towards {
 /// Fields about single connections; the rest are counts of what runs at once, which hold everywhere.
 const OF_CONNECTIONS: &[(&str, Given)] = &[
     ("tcp.tcpKeepalive", |pool| tcp(pool).is_some_and(|tcp| tcp.tcp_keepalive.is_some())),
-    ("http.maxRequestsPerConnection", |pool| http(pool).is_some_and(|http| http.max_requests_per_connection != 0)),
     ("http.idleTimeout", |pool| http(pool).is_some_and(|http| http.idle_timeout.is_some())),
     ("http.maxConcurrentStreams", |pool| http(pool).is_some_and(|http| http.max_concurrent_streams != 0)),
     ("http.http2KeepAlive", |pool| http(pool).is_some_and(|http| http.http2_keep_alive.is_some())),
@@ -27,6 +26,7 @@ const OF_CONNECTIONS: &[(&str, Given)] = &[
 
 /// What the side of the application does not look at, besides [`OF_CONNECTIONS`].
 const OF_CLIENTS: &[(&str, Given)] = &[
+    ("http.maxRequestsPerConnection", |pool| http(pool).is_some_and(|http| http.max_requests_per_connection != 0)),
     ("tcp.connectTimeout", |pool| tcp(pool).is_some_and(|tcp| tcp.connect_timeout.is_some())),
     ("tcp.maxConnectionDuration", |pool| tcp(pool).is_some_and(|tcp| tcp.max_connection_duration.is_some())),
     ("tcp.idleTimeout", |pool| tcp(pool).is_some_and(|tcp| tcp.idle_timeout.is_some())),

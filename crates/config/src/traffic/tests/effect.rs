@@ -19,7 +19,6 @@ const CASES: &[(&str, &str, &[&str])] = &[
             "spec.trafficPolicy.connectionPool.http.http2KeepAlive",
             "spec.trafficPolicy.connectionPool.http.idleTimeout",
             "spec.trafficPolicy.connectionPool.http.maxConcurrentStreams",
-            "spec.trafficPolicy.connectionPool.http.maxRequestsPerConnection",
             "spec.trafficPolicy.connectionPool.tcp.maxConnectionDuration",
             "spec.trafficPolicy.connectionPool.tcp.tcpKeepalive",
         ],
