@@ -1,6 +1,6 @@
 //! Requests that enter the mesh through an ingress gateway, asked for by programs that nobody here wrote.
 
-#![expect(clippy::expect_used, reason = "whatever fails here is a failed test")]
+#![expect(clippy::expect_used, clippy::panic, reason = "whatever fails here is a failed test")]
 
 use std::net::SocketAddr;
 use std::process::Stdio;

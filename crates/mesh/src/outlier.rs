@@ -291,7 +291,7 @@ mod tests {
                 Some((3, Detector::ConsecutiveLocalOrigin)),
             ),
             ("split: errors of the server still count", &split, vec![Answered(500); 9], five),
-            ("split: an answer clears local failures", &split, vec![Failed, Failed, Answered(500)].repeat(2), None),
+            ("split: an answer clears local failures", &split, [Failed, Failed, Answered(500)].repeat(2), None),
             ("codes: those count", &codes, vec![Answered(429); 9], Some((2, Detector::Consecutive5xx))),
             ("codes: others do not", &codes, vec![Answered(500); 9], None),
         ];

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use identity::{PeerIdentity, peer_identity};
-use mesh::{HostPattern, Listener, Server, ServerProtocol, ServerTls, ServerTlsMode, View};
+use mesh::{HostPattern, Listener, Server, ServerProtocol, ServerTlsMode, View};
 use proxy::detect::Rewind;
 use proxy::guard::Facts;
 use proxy::listen::{Accepted, Lifecycle, in_turn};
@@ -113,7 +113,17 @@ impl Edge {
         match tls.mode {
             ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough => self.opaque(io, link).await,
             _ => {
-                let Some((stream, link)) = self.shake(io, &hello, server, tls, &view, link).await else { return };
+                let config = match self.tls.select(tls, &view, protocols(server, &hello)) {
+                    Ok(config) => config,
+                    Err(error) => {
+                        let gateway = &server.gateway;
+                        tracing::warn!(port = link.port, gateway, %error, "a handshake is refused");
+                        return self.refuse_tls(link.port, "no_certificate");
+                    }
+                };
+                let Some((stream, link)) = self.shake(TlsAcceptor::from(config), io, server, link).await else {
+                    return;
+                };
                 self.inside_while_proven(stream, server.protocol, link, life).await;
             }
         }
@@ -122,22 +132,13 @@ impl Edge {
     /// Ends TLS. Every refusal says whose certificate or which client it was about.
     async fn shake<T: Captured>(
         &self,
+        acceptor: TlsAcceptor,
         io: Rewind<T>,
-        hello: &Hello,
         server: &Arc<Server>,
-        tls: &ServerTls,
-        view: &View,
         mut link: Link,
     ) -> Option<(TlsStream<Rewind<T>>, Link)> {
-        let config = match self.tls.select(tls, view, protocols(server, hello)) {
-            Ok(config) => config,
-            Err(error) => {
-                tracing::warn!(port = link.port, gateway = server.gateway, %error, "a handshake is refused");
-                self.refuse_tls(link.port, "no_certificate");
-                return None;
-            }
-        };
-        let handshake = tokio::time::timeout(self.limits.handshake_timeout, TlsAcceptor::from(config).accept(io));
+        let tls = server.tls.as_ref()?;
+        let handshake = tokio::time::timeout(self.limits.handshake_timeout, acceptor.accept(io));
         let stream = match in_turn(&self.handshakes, handshake).await? {
             Ok(Ok(stream)) => stream,
             outcome => {

@@ -212,7 +212,7 @@ impl Peers for FromMesh {
             let life = self.edge.life.clone();
             match ended.and_then(Result::ok) {
                 Some(protocol) => self.edge.inside(io, protocol, link, &life).await,
-                None => self.edge.clone().stream(io, link, &life).await,
+                None => Box::pin(self.edge.clone().stream(io, link, &life)).await,
             }
         })
     }

@@ -118,7 +118,8 @@ async fn documents_are_fetched_over_tls_with_the_roots_of_the_machine() {
     let child = tokio::task::spawn_blocking(move || {
         std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "origin::in_a_process_of_its_own_a_document_is_fetched"])
-            .envs([("SSL_CERT_FILE", roots.as_os_str()), (FETCH.as_ref(), url.as_ref())])
+            .env("SSL_CERT_FILE", roots)
+            .env(FETCH, url)
             .output()
     });
     let output = child.await.unwrap().unwrap();
