@@ -78,8 +78,7 @@ pub struct HttpMatch {
     /// Its name, for explain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The path with its query for `regex`, without it for `exact` and `prefix` (as Envoy's path match, which never
-    /// includes the query).
+    /// The path without its query, as Envoy matches paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri: Option<StringMatch>,
     /// `exact` and `prefix` of [`Self::uri`] ignore case.
@@ -175,7 +174,7 @@ impl HeaderOperations {
     }
 }
 
-/// `set`, then `add`, then `remove`. Setting `host` or `:authority` changes the authority.
+/// Removed first, then set, then added, in Envoy's order. Setting `host` or `:authority` changes the authority.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeaderEdits {
@@ -201,7 +200,7 @@ impl HeaderEdits {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rewrite {
-    /// Replaces the matched prefix, or the whole path if none was matched.
+    /// Replaces the matched prefix; without a match on the path the prefix is `/`, as in the route that Istio makes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
     /// Replaces the authority.
