@@ -9,6 +9,8 @@ use mesh::Protocol;
 use proxy::inbound::AppPort;
 use serde::Deserialize;
 
+use crate::capture::Options;
+
 /// The sidecar's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -16,20 +18,33 @@ pub struct Config {
     pub credential: PathBuf,
     /// Where the last-good view is kept.
     pub cache_dir: PathBuf,
-    /// The explicit proxy for the workload: HTTP and SOCKS5.
-    pub listen_outbound: SocketAddr,
+    /// The explicit proxy for the workload: HTTP and SOCKS5; with capture it need not be there.
+    pub listen_outbound: Option<SocketAddr>,
     /// The mTLS port for peers and gateways.
     pub listen_mtls: SocketAddr,
     /// The admin listener.
     pub listen_admin: SocketAddr,
-    /// The address on which the workload's own ports are owned.
+    /// The workload's address; without capture its ports are owned there.
     pub bind: IpAddr,
+    /// Transparent capture; then the application owns its ports itself.
+    pub capture: Option<CaptureConfig>,
     /// The workload's ports.
     pub ports: Vec<AppPort>,
     /// How long draining waits for what runs.
     pub drain: Duration,
     /// The cluster's DNS shim, which is asked for hosts outside the mesh; none = the machine's resolver is.
     pub dns: Option<SocketAddr>,
+}
+
+/// Where captured connections arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CaptureConfig {
+    /// Connections of the application.
+    pub outbound_port: u16,
+    /// Connections to the application.
+    pub inbound_port: u16,
+    /// `SO_MARK` of the sidecar's own sockets; `None` when it runs as a user or group of its own.
+    pub mark: Option<u32>,
 }
 
 /// Why a configuration is refused.
@@ -76,12 +91,25 @@ struct RawConfig {
     #[serde(default = "default_drain")]
     drain_seconds: u64,
     dns: Option<String>,
+    capture: Option<RawCapture>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCapture {
+    #[serde(default = "default_outbound")]
+    outbound_port: u16,
+    #[serde(default = "default_inbound")]
+    inbound_port: u16,
+    /// 0: the sidecar's sockets are not marked.
+    #[serde(default = "default_mark")]
+    mark: u32,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawListen {
-    outbound: String,
+    outbound: Option<String>,
     mtls: String,
     admin: String,
 }
@@ -90,13 +118,26 @@ struct RawListen {
 #[serde(deny_unknown_fields)]
 struct RawPort {
     number: u16,
-    app: String,
+    app: Option<String>,
     #[serde(default = "default_protocol")]
     protocol: String,
 }
 
 fn default_drain() -> u64 {
     5
+}
+
+fn default_outbound() -> u16 {
+    15001
+}
+
+fn default_inbound() -> u16 {
+    15006
+}
+
+/// Istio's user id of the proxy, here as a mark.
+fn default_mark() -> u32 {
+    1337
 }
 
 fn default_protocol() -> String {
@@ -124,23 +165,91 @@ impl Config {
         })?;
         let ports =
             raw.ports.iter().enumerate().map(|(index, port)| check_port(index, port)).collect::<Result<Vec<_>, _>>()?;
+        if raw.capture.is_none()
+            && let Some(index) = ports.iter().position(|port| port.app.is_none())
+        {
+            let hint = "write where the application listens, or a section `capture`: then it has its port itself";
+            return Err(wrong(&format!("ports[{index}].app"), "it is missing".into(), hint));
+        }
         let mut seen = BTreeSet::new();
         if let Some(index) = ports.iter().position(|port| !seen.insert(port.number)) {
             let field = format!("ports[{index}].number");
             return Err(wrong(&field, "the number is there twice".into(), "give each port once"));
         }
-        Ok(Self {
+        if raw.capture.is_none() && raw.listen.outbound.is_none() {
+            let hint = "write ip:port of the explicit proxy, or a section `capture` for transparent capture";
+            return Err(wrong("listen.outbound", "it is missing".into(), hint));
+        }
+        let config = Self {
             credential: raw.credential,
             cache_dir: raw.cache_dir,
-            listen_outbound: address("listen.outbound", &raw.listen.outbound)?,
+            listen_outbound: raw.listen.outbound.map(|text| address("listen.outbound", &text)).transpose()?,
             listen_mtls: address("listen.mtls", &raw.listen.mtls)?,
             listen_admin: address("listen.admin", &raw.listen.admin)?,
             bind,
             ports,
             drain: Duration::from_secs(raw.drain_seconds),
             dns: raw.dns.as_deref().map(|text| address("dns", text)).transpose()?,
-        })
+            capture: raw.capture.map(|raw| check_capture(&raw)).transpose()?,
+        };
+        config.check_listeners()?;
+        Ok(config)
     }
+
+    /// Ports that the sidecar has for itself: never the application's.
+    pub fn own_ports(&self) -> BTreeSet<u16> {
+        let captured = self.capture.iter().flat_map(|capture| [capture.outbound_port, capture.inbound_port]);
+        captured.chain([self.listen_mtls.port(), self.listen_admin.port(), READINESS_PORT]).collect()
+    }
+
+    /// What is captured unless settings say otherwise; `None` without a section `capture`.
+    pub fn capture_options(&self) -> Option<Options> {
+        let capture = self.capture?;
+        let options = Options::new(capture.outbound_port, capture.inbound_port);
+        Some(Options { mark: capture.mark, own_ports: self.own_ports(), ..options })
+    }
+
+    /// Listeners that capture binds on all addresses leave their ports to nobody else.
+    fn check_listeners(&self) -> Result<(), ConfigError> {
+        let Some(capture) = self.capture else { return Ok(()) };
+        let others = [
+            ("listen.outbound", self.listen_outbound.map(|address| address.port())),
+            ("listen.mtls", Some(self.listen_mtls.port())),
+            ("listen.admin", Some(self.listen_admin.port())),
+        ];
+        let taken = [Some(capture.outbound_port), Some(capture.inbound_port)];
+        if let Some((field, _)) = others.iter().find(|(_, port)| port.is_some() && taken.contains(port)) {
+            let hint = "give capture.outbound_port and capture.inbound_port numbers that no other listener has";
+            return Err(wrong(field, "its port is one of capture's".into(), hint));
+        }
+        let own = self.own_ports();
+        if let Some(index) = self.ports.iter().position(|port| own.contains(&port.number)) {
+            let hint = "the application cannot have a port of the sidecar; move one of the two";
+            return Err(wrong(&format!("ports[{index}].number"), "it is a port of the sidecar".into(), hint));
+        }
+        Ok(())
+    }
+}
+
+/// Istio's port for readiness probes, kept free for them.
+const READINESS_PORT: u16 = 15021;
+
+fn check_capture(raw: &RawCapture) -> Result<CaptureConfig, ConfigError> {
+    for (field, port) in [("capture.outbound_port", raw.outbound_port), ("capture.inbound_port", raw.inbound_port)] {
+        if port == 0 {
+            return Err(wrong(
+                field,
+                "0 is no port".into(),
+                "leave it out, or write a port that the application has not",
+            ));
+        }
+    }
+    if raw.outbound_port == raw.inbound_port {
+        let hint = "captured connections of both directions arrive at listeners of their own";
+        return Err(wrong("capture.inbound_port", "it is capture.outbound_port too".into(), hint));
+    }
+    let (outbound_port, inbound_port) = (raw.outbound_port, raw.inbound_port);
+    Ok(CaptureConfig { outbound_port, inbound_port, mark: (raw.mark != 0).then_some(raw.mark) })
 }
 
 fn check_port(index: usize, raw: &RawPort) -> Result<AppPort, ConfigError> {
@@ -152,7 +261,8 @@ fn check_port(index: usize, raw: &RawPort) -> Result<AppPort, ConfigError> {
         let why = format!("{:?} is no protocol", raw.protocol);
         wrong(&field("protocol"), why, "write http, http2, grpc, tcp, tcp-server-first or auto")
     })?;
-    Ok(AppPort { number: raw.number, app: address(&field("app"), &raw.app)?, protocol })
+    let app = raw.app.as_deref().map(|text| address(&field("app"), text)).transpose()?;
+    Ok(AppPort { number: raw.number, app, protocol })
 }
 
 fn address(field: &str, text: &str) -> Result<SocketAddr, ConfigError> {
@@ -178,7 +288,7 @@ mod tests {
     #[test]
     fn a_configuration_is_read_or_its_field_is_named() {
         let config = parse("[{number: 9080, app: 127.0.0.9:39080, protocol: grpc}]", "drain_seconds: 1").unwrap();
-        let port = AppPort { number: 9080, app: "127.0.0.9:39080".parse().unwrap(), protocol: Protocol::Grpc };
+        let port = AppPort { number: 9080, app: "127.0.0.9:39080".parse().ok(), protocol: Protocol::Grpc };
         assert_eq!((config.ports, config.drain), (vec![port], Duration::from_secs(1)));
         let cases = [
             ("[{number: 1, app: 127.0.0.9:1, protocol: quic}]", "", "ports[0].protocol: \"quic\" is no protocol"),
@@ -187,10 +297,29 @@ mod tests {
             ("[{number: 1, app: 127.0.0.9:1}, {number: 1, app: 127.0.0.9:2}]", "", "ports[1].number"),
             ("[]", "drain: 1", "drain"),
             ("[]", "dns: shim", "dns: \"shim\" is not an address"),
+            ("[{number: 1}]", "", "ports[0].app: it is missing"),
+            ("[]", "capture: {inbound_port: 0, outbound_port: 16001}", "capture.inbound_port: 0 is no port"),
+            ("[]", "capture: {inbound_port: 9, outbound_port: 9}", "capture.inbound_port: it is capture.outbound_port"),
+            ("[]", "capture: {}", "listen.outbound: its port is one of capture's"),
+            ("[{number: 15008}]", "capture: {outbound_port: 16001}", "ports[0].number: it is a port of the sidecar"),
+            ("[]", "capture: {ports: 1}", "ports"),
         ];
         for (ports, rest, expected) in cases {
             let error = parse(ports, rest).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn with_capture_the_application_has_its_ports() {
+        let text = "credential: /c\ncache_dir: /d\nlisten: {mtls: '[::]:15008', admin: '[::]:15020'}\nbind: 10.0.0.9\n\
+                    ports: [{number: 9080}]\ncapture: {}\n";
+        let config = Config::parse(text, Path::new("sidecar.yaml")).unwrap();
+        let capture = CaptureConfig { outbound_port: 15001, inbound_port: 15006, mark: Some(1337) };
+        assert_eq!((config.capture, config.listen_outbound, config.ports[0].app), (Some(capture), None, None));
+        let options = config.capture_options().unwrap();
+        assert_eq!(options.own_ports, [15001, 15006, 15008, 15020, 15021].into());
+        let unmarked = Config::parse(&text.replace("{}\n", "{mark: 0}\n"), Path::new("sidecar.yaml")).unwrap();
+        assert_eq!(unmarked.capture_options().unwrap().mark, None);
     }
 }

@@ -1,8 +1,9 @@
-//! The sidecar: the proxy beside one workload, with explicit capture.
+//! The sidecar: the proxy beside one workload, with transparent or explicit capture.
 //!
-//! What it is: configuration, listeners and wiring around the engine in `proxy`. The workload reaches the mesh through
-//! one listener that speaks SOCKS5 and HTTP forward proxying ([`Explicit`]); peers reach the workload on an mTLS port and
-//! on the workload's own ports. Views and certificates come from the agent through `discovery`.
+//! What it is: configuration, listeners and wiring around the engine in `proxy`. With explicit capture the workload
+//! reaches the mesh through one listener that speaks SOCKS5 and HTTP forward proxying ([`Explicit`]), and peers reach the
+//! workload on an mTLS port and on the workload's own ports. With transparent capture ([`capture`]) the kernel hands
+//! connections over, and the application is as it was. Views and certificates come from the agent through `discovery`.
 //!
 //! What it is not: it decides nothing (see `mesh`) and copies nothing itself (see `proxy`).
 //!
@@ -11,6 +12,7 @@
 //!
 //! Start reading at [`run()`].
 
+pub mod capture;
 mod config;
 mod debug;
 mod directory;
@@ -19,7 +21,7 @@ mod resolver;
 mod run;
 mod socks;
 
-pub use config::{Config, ConfigError};
+pub use config::{CaptureConfig, Config, ConfigError};
 pub use explicit::Explicit;
 pub use resolver::ShimResolver;
 pub use run::{RunError, run};

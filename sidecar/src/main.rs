@@ -1,4 +1,7 @@
-//! The sidecar's process: `isthmus-sidecar --config sidecar.yaml`.
+//! The sidecar's process: `isthmus-sidecar --config sidecar.yaml`, and `isthmus-sidecar capture`, which says what the
+//! kernel hands to it.
+
+mod command;
 
 use std::path::PathBuf;
 
@@ -6,18 +9,39 @@ use anyhow::Context as _;
 use clap::Parser;
 
 #[derive(Debug, Parser)]
-#[command(name = "isthmus-sidecar", version, about = "Carries the traffic of one workload through the mesh")]
+#[command(
+    name = "isthmus-sidecar",
+    version,
+    about = "Carries the traffic of one workload through the mesh",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Arguments {
     /// The sidecar's configuration.
-    #[arg(long)]
-    config: PathBuf,
+    #[arg(long, required = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Which connections of this network namespace the kernel hands to the sidecar (nftables).
+    Capture {
+        #[command(subcommand)]
+        verb: command::Verb,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let Some(Command::Capture { verb }) = &arguments.command {
+        return command::capture(verb);
+    }
+    let config = arguments.config.context("--config is needed")?;
     telemetry::init_logging("sidecar");
     identity::install_crypto();
-    let config = sidecar::Config::load(&arguments.config)?;
+    let config = sidecar::Config::load(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

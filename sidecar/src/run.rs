@@ -56,7 +56,7 @@ pub enum RunError {
 
 /// All listeners, bound before anything is promised.
 struct Listeners {
-    outbound: TcpListener,
+    outbound: Option<TcpListener>,
     mtls: TcpListener,
     admin: TcpListener,
     plain: Vec<(u16, TcpListener)>,
@@ -98,7 +98,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     });
     let admin = admin_api(&client, &outbound, registry, readiness);
     serve(listeners, &inbound, Explicit::new(outbound, life.clone(), config.bind), admin, &shutdown);
-    tracing::info!(workload = %workload, outbound = %config.listen_outbound, mtls = %config.listen_mtls, "serving");
+    tracing::info!(workload = %workload, mtls = %config.listen_mtls, "serving");
     tokio::spawn(async move {
         client.ready().await;
         drop(waiting);
@@ -125,13 +125,18 @@ async fn bind(config: &Config) -> Result<Listeners, RunError> {
     let listen = async |what, address: SocketAddr| {
         TcpListener::bind(address).await.map_err(|source| RunError::Bind { what, address, source })
     };
+    let outbound = match config.listen_outbound {
+        Some(address) => Some(listen("the explicit proxy", address).await?),
+        None => None,
+    };
     let mut plain = Vec::new();
-    for port in &config.ports {
+    // With capture the application has its ports itself.
+    for port in config.ports.iter().filter(|_| config.capture.is_none()) {
         let address = SocketAddr::new(config.bind, port.number);
         plain.push((port.number, listen("a port of the workload", address).await?));
     }
     Ok(Listeners {
-        outbound: listen("the explicit proxy", config.listen_outbound).await?,
+        outbound,
         mtls: listen("mTLS", config.listen_mtls).await?,
         admin: listen("admin", config.listen_admin).await?,
         plain,
@@ -145,7 +150,9 @@ fn serve(listeners: Listeners, inbound: &Inbound, explicit: Explicit, admin: Adm
             tracing::error!(%error, "the admin listener broke");
         }
     });
-    tokio::spawn(async move { explicit.serve(listeners.outbound).await });
+    if let Some(listener) = listeners.outbound {
+        tokio::spawn(async move { explicit.serve(listener).await });
+    }
     let mtls = inbound.clone();
     tokio::spawn(async move { mtls.serve_mtls(listeners.mtls).await });
     for (number, listener) in listeners.plain {

@@ -28,8 +28,8 @@ use crate::pool::plain::PlainPool;
 pub struct AppPort {
     /// The number that peers dial.
     pub number: u16,
-    /// The application.
-    pub app: SocketAddr,
+    /// The application; `None` when it has the port itself, at whichever of the pod's addresses was dialled.
+    pub app: Option<SocketAddr>,
     /// How it speaks; [`Protocol::Auto`] leaves it to the view.
     pub protocol: Protocol,
 }
@@ -168,7 +168,8 @@ impl Engine {
             let known = self.config.ports.iter().find(|known| known.number == port.number);
             let known = known.ok_or(Denial::UnknownPort)?;
             let protocol = if known.protocol == Protocol::Auto { port.protocol } else { known.protocol };
-            Ok(Admitted { port, app: known.app, protocol })
+            let app = known.app.ok_or(Denial::UnknownPort)?;
+            Ok(Admitted { port, app, protocol })
         });
         (decision, admitted)
     }

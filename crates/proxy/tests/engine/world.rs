@@ -260,7 +260,7 @@ impl Server {
             guard: Guard::new(outbound),
             life: life.clone(),
             limits: Limits::default(),
-            ports: vec![AppPort { number: PORT, app, protocol: Protocol::Auto }],
+            ports: vec![AppPort { number: PORT, app: Some(app), protocol: Protocol::Auto }],
         };
         let inbound = Inbound::start(config);
         let mtls = TcpListener::bind((ip, MTLS_PORT)).await.unwrap();
