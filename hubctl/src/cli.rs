@@ -110,9 +110,9 @@ pub(crate) enum FleetCommand {
     Apply(Apply),
     /// Delete what manifests name from a cluster
     Delete(Manifests),
-    /// Run a command as if it were in a workload: its proxy variables lead to the workload's sidecar
+    /// Run a command as if it were in a workload: in its namespaces, or with proxy variables that lead to its sidecar
     Exec {
-        /// `<cluster>/<workload>` or `<cluster>/<pod>`
+        /// `<cluster>/<workload>` or `<cluster>/<pod>`; on the ground netns also any other namespace, such as `node`
         workload: String,
         /// The command
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -130,6 +130,13 @@ pub(crate) enum FleetCommand {
         #[arg(long, default_value = "127.0.0.1:0")]
         local: SocketAddr,
     },
+    /// The second half of `fleet up`, inside the management namespace
+    #[command(hide = true)]
+    Finish {
+        /// Seconds that each step may take
+        #[arg(long)]
+        patience: u64,
+    },
     /// The echo server that workloads run by default
     #[command(hide = true)]
     Echo {
@@ -145,8 +152,10 @@ pub(crate) struct Up {
     #[arg(short, long)]
     pub(crate) file: PathBuf,
     /// What the fleet stands on
-    #[arg(long, value_enum, default_value = "loopback")]
-    pub(crate) ground: Ground,
+    ///
+    /// [default: the one that the file names, else loopback]
+    #[arg(long, value_enum)]
+    pub(crate) ground: Option<Ground>,
     /// The fleet's directory: new or empty [default: one named after the fleet, under the temporary directory]
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
@@ -159,6 +168,17 @@ pub(crate) struct Up {
 pub(crate) enum Ground {
     /// Loopback addresses and explicit proxies; no privileges, and no boundary between local users
     Loopback,
+    /// A network namespace per pod, gateway, agent, hub node and DNS shim; needs root, or user namespaces
+    Netns,
+}
+
+impl From<Ground> for fleet::Ground {
+    fn from(ground: Ground) -> Self {
+        match ground {
+            Ground::Loopback => Self::Loopback,
+            Ground::Netns => Self::Netns,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

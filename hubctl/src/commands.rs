@@ -12,11 +12,12 @@ mod token;
 use anyhow::Result;
 
 use crate::cli::{Cli, Command};
-use crate::demo;
+use crate::{demo, ground};
 
 /// Runs a command.
 pub(crate) async fn run(cli: Cli) -> Result<u8> {
     let context = &cli.context;
+    ground::enter(&cli)?;
     match cli.command {
         Command::Demo(options) => demo::run(options).await,
         Command::Fleet(command) => fleet::run(context, command).await,

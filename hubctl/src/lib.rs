@@ -14,6 +14,7 @@ mod context;
 mod demo;
 mod failure;
 mod findings;
+mod ground;
 mod manifests;
 mod output;
 

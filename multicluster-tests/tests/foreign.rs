@@ -108,9 +108,9 @@ async fn clients(scenario: &Scenario, python: &str) {
 
 async fn h2load(scenario: &Scenario) {
     step("h2load, HTTP/2 and HTTP/1.1");
-    let local = "127.0.0.1:0".parse().expect("an address");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
     let warn = |error| eprintln!("forward: {error}");
-    let forward = Forward::start(local, scenario.proxy("east/web"), (host("envoy"), 9080), warn).await;
+    let forward = Forward::start(listener, scenario.proxy("east/web"), (host("envoy"), 9080), warn);
     let address = forward.as_ref().expect("a local port").local.to_string();
     let url = format!("http://{}:9080/", host("envoy"));
     for more in [&["-m", "10"][..], &["--h1"]] {

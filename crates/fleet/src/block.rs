@@ -20,6 +20,10 @@ use crate::process::{PidRecord, of_instance};
 /// Second octets that fleets use. 127.0 is everyone's; resolvers like 127.0.0.53 live there.
 const BLOCKS: std::ops::RangeInclusive<u8> = 16..=239;
 
+/// Environment variable that names the directory of claims; set for a `hubctl` that starts itself again inside a user
+/// namespace, where it has another user id.
+pub const ENV_REGISTRY: &str = "ISTHMUS_FLEETS";
+
 /// A claimed block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
@@ -35,6 +39,9 @@ pub struct Claim {
 
 /// The directory of claims of the calling user.
 pub fn registry() -> PathBuf {
+    if let Some(registry) = std::env::var_os(ENV_REGISTRY) {
+        return PathBuf::from(registry);
+    }
     std::env::temp_dir().join(format!("isthmus-fleets-{}", rustix::process::getuid().as_raw()))
 }
 

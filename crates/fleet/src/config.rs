@@ -9,6 +9,7 @@ use identity::bootstrap::{Registration, register};
 use mesh::Namespace;
 use serde_json::{Value, json};
 
+use crate::ground::Ground;
 use crate::layout::Layout;
 use crate::plan::{ClusterPlan, EDGE_NAMESPACE, EdgePlan, HubNode, Plan, PodPlan, at, port};
 use crate::process::{make_parent, write_atomic};
@@ -74,7 +75,7 @@ pub fn write_agent(layout: &Layout, plan: &Plan, cluster: &ClusterPlan) -> Resul
 }
 
 /// Registers every proxy of a cluster with its agent and writes its configuration and credential.
-pub fn write_proxies(layout: &Layout, cluster: &ClusterPlan) -> Result<()> {
+pub fn write_proxies(layout: &Layout, plan: &Plan, cluster: &ClusterPlan) -> Result<()> {
     let name = cluster.name.as_str();
     for gateway in &cluster.gateways {
         let directory = layout.component(name, &gateway.name);
@@ -93,7 +94,7 @@ pub fn write_proxies(layout: &Layout, cluster: &ClusterPlan) -> Result<()> {
         write_yaml(&directory.join("gateway.yaml"), &config)?;
     }
     cluster.edges.iter().try_for_each(|edge| write_edge(layout, cluster, edge))?;
-    write_dns(layout, cluster)?;
+    write_dns(layout, plan, cluster)?;
     cluster.pods.iter().filter(|pod| pod.mesh).try_for_each(|pod| write_sidecar(layout, cluster, pod))
 }
 
@@ -117,23 +118,24 @@ fn write_edge(layout: &Layout, cluster: &ClusterPlan, edge: &EdgePlan) -> Result
             "admin": at(edge.ip, port::ADMIN).to_string(),
         },
         "bind": edge.ip.to_string(),
-        "dns": at(cluster.dns, port::DNS).to_string(),
+        "dns": cluster.resolver().to_string(),
         "drain_seconds": DRAIN_SECONDS,
     });
     write_yaml(&directory.join("gateway.yaml"), &config)
 }
 
-fn write_dns(layout: &Layout, cluster: &ClusterPlan) -> Result<()> {
+fn write_dns(layout: &Layout, plan: &Plan, cluster: &ClusterPlan) -> Result<()> {
     let directory = layout.component(cluster.name.as_str(), "dns");
     let credential = enrol(layout, cluster, Enrolment::system("dns", "dns"), &directory)?;
     let config = json!({
         "credential": credential,
         "cache_dir": directory.join("cache"),
         "listen": {
-            "dns": at(cluster.dns, port::DNS).to_string(),
+            "dns": cluster.resolver().to_string(),
             "admin": at(cluster.dns, port::ADMIN).to_string(),
         },
-        "forward": ["resolv.conf"],
+        // A namespace has no way to the machine's resolver.
+        "forward": if plan.ground == Ground::Loopback { vec!["resolv.conf"] } else { vec![] },
     });
     write_yaml(&directory.join("dns.yaml"), &config)
 }
@@ -166,7 +168,7 @@ fn write_sidecar(layout: &Layout, cluster: &ClusterPlan, pod: &PodPlan) -> Resul
         "bind": pod.ip.to_string(),
         "ports": ports,
         "drain_seconds": DRAIN_SECONDS,
-        "dns": at(cluster.dns, port::DNS).to_string(),
+        "dns": cluster.resolver().to_string(),
     });
     write_yaml(&directory.join("sidecar.yaml"), &config)
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::handle::Fleet;
 use crate::hint::Hint;
 use crate::http::get_json;
-use crate::plan::{ClusterPlan, Plan, ServicePlan, at, port};
+use crate::plan::{ClusterPlan, Plan, ServicePlan, at};
 use crate::wait::POLL;
 use crate::{dns, plan};
 
@@ -61,7 +61,7 @@ pub async fn wait_converged(fleet: &Fleet, deadline: Instant) -> Result<()> {
 /// Whether an import is usable now; `Err` says what is missing.
 pub async fn is_visible(import: Import<'_>) -> Result<(), String> {
     let host = format!("{}.{}.svc.clusterset.local", import.service.name, import.service.namespace);
-    let shim = at(import.to.dns, port::DNS);
+    let shim = import.to.resolver();
     let answer = dns::ask(shim, &host, LOOK).await.map_err(|error| error.to_string())?;
     if answer.addresses.is_empty() {
         return Err(format!("{host} has no address in {} (response code {})", import.to.name, answer.code));

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::block::{self, Claim};
 use crate::handle::Fleet;
 use crate::hint::Hint;
+use crate::plan::Kind;
 use crate::process::{PidRecord, of_instance};
 use crate::wait::POLL;
 
@@ -57,6 +58,10 @@ fn identify(directory: &Path, claim: Option<Claim>) -> Result<(String, u8)> {
 async fn end_all(directory: &Path, instance: &str, grace: Duration) -> Result<(usize, usize)> {
     let mut seen: BTreeMap<(i32, u64), PidRecord> = BTreeMap::new();
     let mut alive = alive(directory, instance);
+    // Namespaces last: what drains still needs its links. They hold nothing and are killed below.
+    let holders = holders(directory);
+    alive.retain(|record| !holders.contains(record));
+    seen.extend(holders.iter().map(|record| ((record.pid, record.start_time), *record)));
     for record in &alive {
         record.signal(Signal::TERM)?;
         // A stopped process sees TERM only once it continues.
@@ -83,13 +88,22 @@ async fn end_all(directory: &Path, instance: &str, grace: Duration) -> Result<(u
         }
         for record in &left {
             seen.insert((record.pid, record.start_time), *record);
-            killed += usize::from(record.signal(Signal::KILL)?);
+            let killed_now = record.signal(Signal::KILL)? && !holders.contains(record);
+            killed += usize::from(killed_now);
         }
         let batch = Instant::now() + Duration::from_secs(2);
         while left.iter().any(PidRecord::is_alive) && Instant::now() < batch {
             tokio::time::sleep(POLL / 8).await;
         }
     }
+}
+
+/// Those that hold the namespaces of a fleet.
+fn holders(directory: &Path) -> Vec<PidRecord> {
+    let Ok(fleet) = Fleet::open(directory) else { return Vec::new() };
+    let processes = fleet.plan().processes();
+    let pauses = processes.iter().filter(|process| process.kind == Kind::Pause);
+    pauses.filter_map(|process| fleet.record(&process.name)).filter(PidRecord::is_alive).collect()
 }
 
 /// Recorded processes, and those that carry the instance id without a record.

@@ -13,6 +13,8 @@ use std::path::Path;
 use mesh::{ClusterName, MeshId, Namespace};
 use serde::{Deserialize, Serialize};
 
+use crate::ground::Ground;
+
 pub use edge::{EDGES_MAX, EdgePort, EdgeRole, EdgeSpec};
 pub use read::Problem;
 
@@ -28,6 +30,8 @@ pub struct FleetFile {
     pub name: String,
     /// The mesh id.
     pub mesh: MeshId,
+    /// What the fleet stands on, unless `fleet up --ground` says otherwise; default `loopback`.
+    pub ground: Ground,
     /// Voters of the hub: 1, 3 or 5.
     pub hub_nodes: u64,
     /// The member clusters.

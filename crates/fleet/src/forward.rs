@@ -17,15 +17,14 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Listens on `local` and forwards every connection to `host:port` through the sidecar at `proxy`. A connection that
-    /// the sidecar refuses is closed and reported to `on_error`.
-    pub async fn start(
-        local: SocketAddr,
+    /// Forwards every connection of `listener` to `host:port` through the sidecar at `proxy`. A connection that the sidecar
+    /// refuses is closed and reported to `on_error`. Must be called in a tokio runtime.
+    pub fn start(
+        listener: TcpListener,
         proxy: SocketAddr,
         target: (String, u16),
         on_error: impl Fn(String) + Clone + Send + 'static,
     ) -> Result<Self> {
-        let listener = TcpListener::bind(local).await.with_context(|| format!("cannot listen on {local}"))?;
         let local = listener.local_addr()?;
         let shutdown = CancellationToken::new();
         let ended = shutdown.clone();

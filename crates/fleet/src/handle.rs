@@ -15,8 +15,9 @@ use tokio::time::Instant;
 use crate::block;
 use crate::hint::Hint;
 use crate::layout::Layout;
-use crate::plan::{ClusterPlan, Plan, PodPlan, ProcessPlan};
+use crate::plan::{ClusterPlan, Kind, Plan, PodPlan, ProcessPlan};
 use crate::process::{PidRecord, ProcessState, spawn};
+use crate::raise;
 use crate::wait::{POLL, is_ready, until_ready};
 
 /// What `fleet.json` keeps.
@@ -150,8 +151,15 @@ impl Fleet {
     pub async fn start(&self, name: &str, within: Duration) -> Result<PidRecord> {
         let process = self.process(name)?;
         self.check_claim()?;
+        if let (Kind::Pause, Some(namespace)) = (process.kind, &process.namespace) {
+            raise::disconnect(self, namespace).await?;
+        }
         let record = self.spawn(&process)?;
-        until_ready(&self.layout, &process, Instant::now() + within).await?;
+        let deadline = Instant::now() + within;
+        until_ready(&self.layout, &process, deadline).await?;
+        if let (Kind::Pause, Some(namespace)) = (process.kind, &process.namespace) {
+            raise::reconnect(self, namespace).await?;
+        }
         Ok(record)
     }
 
@@ -188,7 +196,7 @@ impl Fleet {
             let record = self.record(&process.name);
             let state = record.map_or(ProcessState::Dead, |record| record.state());
             let ready = match state {
-                ProcessState::Running => is_ready(&process).await,
+                ProcessState::Running => is_ready(&self.layout, &process).await,
                 _ => Err(String::new()),
             };
             Status {

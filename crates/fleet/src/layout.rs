@@ -59,6 +59,11 @@ impl Layout {
         self.cluster(cluster).join("workloads").join(pod)
     }
 
+    /// The setup script of a network namespace, and the files that are mounted in it.
+    pub fn namespace(&self, name: &str) -> PathBuf {
+        self.root.join("net").join(name)
+    }
+
     /// Standard output and error of a process; `name` is the process' name with its slashes.
     pub fn log(&self, name: &str) -> PathBuf {
         self.root.join("logs").join(format!("{name}.log"))

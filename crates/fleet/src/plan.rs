@@ -2,7 +2,7 @@
 //!
 //! Addresses in `127.<block>.0.0/16`: hub node *i* is `.0.i`; in cluster *k* (from 1) `.k.1` is the agent, `.k.2` to `.k.8`
 //! the east-west gateways, `.k.9` the DNS shim, `.k.10` to `.k.19` ingress and egress gateways, and pods follow from
-//! `.k.20`.
+//! `.k.20`. On the ground `netns` the same in `10.<block>.0.0/16`, and IPv6 beside it ([`crate::network`]).
 
 mod process;
 
@@ -13,6 +13,7 @@ use mesh::{ClusterName, MeshId, Namespace, TrustDomain};
 use serde::{Deserialize, Serialize};
 
 use crate::file::{ClusterSpec, EdgePort, EdgeRole, EdgeSpec, Export, FleetFile, PortProtocol, PortSpec, WorkloadSpec};
+use crate::ground::Ground;
 
 pub use process::{Kind, ProcessPlan, Ready};
 
@@ -34,8 +35,10 @@ pub mod port {
     pub const QUIC: u16 = 15443;
     /// The sidecar's explicit proxy.
     pub const OUTBOUND: u16 = 15001;
-    /// The DNS shim.
+    /// The DNS shim, where it needs no privileges.
     pub const DNS: u16 = 15053;
+    /// The DNS shim in a namespace of its own: where every resolver asks.
+    pub const DNS_STANDARD: u16 = 53;
     /// First port of applications behind a sidecar.
     pub const APP: u16 = 30000;
 }
@@ -47,6 +50,9 @@ pub struct Plan {
     pub name: String,
     /// The mesh id.
     pub mesh: MeshId,
+    /// What the fleet stands on.
+    #[serde(default)]
+    pub ground: Ground,
     /// The second octet of all addresses.
     pub block: u8,
     /// The hub's voters.
@@ -80,6 +86,8 @@ pub struct ClusterPlan {
     pub edges: Vec<EdgePlan>,
     /// The DNS shim's address.
     pub dns: Ipv4Addr,
+    /// Its port.
+    pub dns_port: u16,
     /// Every pod of every workload.
     pub pods: Vec<PodPlan>,
     /// Every Service, by namespace and name.
@@ -172,10 +180,12 @@ pub struct ServicePlan {
 impl Plan {
     /// Plans a validated fleet into a block of addresses.
     pub fn new(file: &FleetFile, block: u8) -> Self {
-        let node = |id| HubNode { id, ip: Ipv4Addr::new(127, block, 0, octet(id)) };
+        let ground = file.ground;
+        let node = |id| HubNode { id, ip: address(ground, block, 0, id) };
         Self {
             name: file.name.clone(),
             mesh: file.mesh.clone(),
+            ground,
             block,
             hub: (1..=file.hub_nodes).map(node).collect(),
             clusters: (1..).zip(&file.clusters).map(|(k, spec)| cluster(file, block, k, spec)).collect(),
@@ -204,6 +214,13 @@ impl Plan {
     /// Join addresses of all hub nodes.
     pub fn hub_join(&self) -> Vec<String> {
         self.hub.iter().map(|node| format!("{}:{}", node.ip, port::HUB_JOIN)).collect()
+    }
+}
+
+impl ClusterPlan {
+    /// Where the cluster's DNS shim listens.
+    pub fn resolver(&self) -> SocketAddr {
+        at(self.dns, self.dns_port)
     }
 }
 
@@ -252,8 +269,17 @@ fn octet(number: u64) -> u8 {
     u8::try_from(number).unwrap_or(u8::MAX)
 }
 
+/// On loopback everyone shares one stack; in namespaces the addresses are private ones.
+fn address(ground: Ground, block: u8, k: u64, last: u64) -> Ipv4Addr {
+    let first = match ground {
+        Ground::Loopback => 127,
+        Ground::Netns => 10,
+    };
+    Ipv4Addr::new(first, block, octet(k), octet(last))
+}
+
 fn cluster(file: &FleetFile, block: u8, k: u64, spec: &ClusterSpec) -> ClusterPlan {
-    let ip = |last: u64| Ipv4Addr::new(127, block, octet(k), octet(last));
+    let ip = |last: u64| address(file.ground, block, k, last);
     let gateway = |n| GatewayPlan { name: format!("gateway-{n}"), ip: ip(n + 1) };
     let replicas = spec.workloads.iter().flat_map(|workload| (1..=workload.replicas).map(move |n| (workload, n)));
     ClusterPlan {
@@ -263,6 +289,10 @@ fn cluster(file: &FleetFile, block: u8, k: u64, spec: &ClusterSpec) -> ClusterPl
         gateways: (1..=spec.gateways).map(gateway).collect(),
         edges: (10..).zip(&spec.edges).map(|(last, spec)| edge(spec, ip(last))).collect(),
         dns: ip(9),
+        dns_port: match file.ground {
+            Ground::Loopback => port::DNS,
+            Ground::Netns => port::DNS_STANDARD,
+        },
         pods: (20..).zip(replicas).map(|(last, (workload, n))| pod(workload, n, ip(last))).collect(),
         services: services(spec),
     }

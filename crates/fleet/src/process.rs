@@ -88,6 +88,12 @@ impl PidRecord {
         Self { pid, start_time: stat(pid).map_or(0, |stat| stat.start_time) }
     }
 
+    /// Whether it is a namespace's holder that is done with setting up: all that is left is `sleep infinity`.
+    pub fn holds(&self) -> bool {
+        let command = std::fs::read_to_string(format!("/proc/{}/comm", self.pid));
+        command.is_ok_and(|command| command.trim_end() == "sleep") && self.is_alive()
+    }
+
     /// What the kernel says about it now.
     pub fn state(&self) -> ProcessState {
         match stat(self.pid) {

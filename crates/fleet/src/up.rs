@@ -2,23 +2,26 @@
 //! of real clusters would make.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hub_client::{HubClient, InitRequest, JoinConfig, Member, OperatorCredential};
 use mesh::ClusterName;
+use tokio::io::AsyncBufReadExt;
 use tokio::time::Instant;
 
 use crate::converge::wait_converged;
 use crate::down::{GRACE, down};
 use crate::file::FleetFile;
+use crate::ground::Ground;
 use crate::handle::{Fleet, State};
 use crate::hint::Hint;
 use crate::layout::Layout;
 use crate::plan::{ClusterPlan, Kind, Plan, ProcessPlan, at, port};
 use crate::process::write_json;
 use crate::wait::until_all_ready;
-use crate::{block, config, manifests};
+use crate::{block, config, manifests, network, raise};
 
 /// Told about every step, for people who wait.
 pub type Progress<'a> = &'a (dyn Fn(&str) + Send + Sync);
@@ -57,8 +60,13 @@ impl UpRequest {
 /// Brings a fleet up and waits until every export is usable from where it should be. Must be called in a tokio runtime.
 /// On failure everything is taken down again, unless the request says to keep it.
 pub async fn up(request: UpRequest, progress: Progress<'_>) -> Result<Fleet> {
+    request.file.ground.check()?;
     let fleet = create(&request)?;
-    match bring_up(&fleet, request.patience, progress).await {
+    let outcome = match request.file.ground {
+        Ground::Loopback => finish(&fleet, request.patience, progress).await,
+        Ground::Netns => bring_up_inside(&fleet, request.patience, progress).await,
+    };
+    match outcome {
         Ok(()) => Ok(fleet),
         Err(error) => {
             if !request.keep_on_failure {
@@ -97,7 +105,39 @@ fn make_private(directory: &Path) -> Result<()> {
     made.with_context(|| format!("cannot create {}", directory.display()))
 }
 
-async fn bring_up(fleet: &Fleet, patience: Duration, progress: Progress<'_>) -> Result<()> {
+/// Makes the namespaces, then lets a `hubctl` inside the management namespace do the rest: out here nothing of the fleet can
+/// be reached.
+async fn bring_up_inside(fleet: &Fleet, patience: Duration, progress: Progress<'_>) -> Result<()> {
+    progress(&format!("making {}", counted(network::namespaces(fleet.plan()).len(), "namespace")));
+    raise::raise(fleet, Instant::now() + patience).await?;
+    let words = fleet.enter_node()?;
+    let mut command = tokio::process::Command::new(&words[0]);
+    command.args(&words[1..]).arg(fleet.state.binaries.join("hubctl")).arg("--fleet").arg(fleet.layout.root());
+    command.args(["fleet", "finish", "--patience", &patience.as_secs().to_string()]);
+    command.env(block::ENV_REGISTRY, &fleet.state.registry).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn().context("cannot run nsenter")?;
+    let stderr = child.stderr.take().context("hubctl has no standard error")?;
+    let mut lines = tokio::io::BufReader::new(stderr).lines();
+    let mut failed = Vec::new();
+    while let Some(line) = lines.next_line().await? {
+        match line.strip_prefix(PROGRESS) {
+            Some(step) => progress(step),
+            None => failed.push(line),
+        }
+    }
+    if child.wait().await?.success() {
+        return Ok(());
+    }
+    let told = failed.join("\n");
+    let (message, hint) = told.rsplit_once("\nhint: ").unwrap_or((&told, "run it again with --keep-on-failure"));
+    Err(Hint::error(message.trim_start_matches("error: "), hint))
+}
+
+/// What `hubctl fleet finish` writes before each step.
+pub const PROGRESS: &str = "step: ";
+
+/// Brings up what stands on the ground. The caller must reach the fleet's addresses.
+pub async fn finish(fleet: &Fleet, patience: Duration, progress: Progress<'_>) -> Result<()> {
     let plan = fleet.plan();
     start_hub(fleet, patience, progress).await?;
     let operator = OperatorCredential::load(&fleet.layout.operator())?;
@@ -166,7 +206,7 @@ fn write_cluster(fleet: &Fleet, cluster: &ClusterPlan) -> Result<()> {
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     manifests::apply(&directory, &manifests::generate(cluster))?;
     config::write_agent(&fleet.layout, fleet.plan(), cluster)?;
-    config::write_proxies(&fleet.layout, cluster)
+    config::write_proxies(&fleet.layout, fleet.plan(), cluster)
 }
 
 /// Starts all processes of some kinds at once and waits for all of them.

@@ -19,12 +19,16 @@ pub const POLL: Duration = Duration::from_millis(40);
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Whether a process serves; `Err` says what it lacks.
-pub async fn is_ready(process: &ProcessPlan) -> Result<(), String> {
+pub async fn is_ready(layout: &Layout, process: &ProcessPlan) -> Result<(), String> {
     match &process.ready {
         Ready::Admin(address) => match http::get(*address, "/readyz", LOOK).await {
             Ok((status, _)) if status.is_success() => Ok(()),
             Ok((_, body)) => Err(blockers(&body)),
             Err(error) => Err(error.to_string()),
+        },
+        Ready::Holds => match PidRecord::load(&layout.pid(&process.name)) {
+            Some(record) if record.holds() => Ok(()),
+            _ => Err("its namespace is not set up".to_owned()),
         },
         Ready::Accepts(addresses) => {
             for address in addresses {
@@ -49,7 +53,7 @@ fn blockers(body: &[u8]) -> String {
 /// Waits until a process serves. Fails at once if it ends, and at the deadline; both with the end of its log.
 pub async fn until_ready(layout: &Layout, process: &ProcessPlan, deadline: Instant) -> Result<()> {
     loop {
-        let lacking = match is_ready(process).await {
+        let lacking = match is_ready(layout, process).await {
             Ok(()) => return Ok(()),
             Err(lacking) => lacking,
         };

@@ -29,6 +29,7 @@ fn every_mistake_names_its_field() {
         (format!("{HEAD}hub: {{nodes: 2}}"), "hub.nodes: 2 is not an odd number of voters"),
         (format!("{HEAD}hub: {{nodes: 7}}"), "hub.nodes: expected a number from 1 to 5, found 7"),
         (format!("{HEAD}hub: {{node: 3}}"), "hub.node: unknown field"),
+        (format!("{HEAD}ground: kind"), "ground: unknown ground \"kind\""),
         (format!("{HEAD}mesh: Demo"), "mesh: mesh id \"Demo\" is not valid"),
         ("name: demo\nclusters: [{name: hub}]".into(), "clusters[0].name: a cluster cannot be called hub"),
         ("name: demo\nclusters: [{name: a}, {name: a}]".into(), "clusters: cluster \"a\" is listed twice"),

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use fleet::up::{UpRequest, up};
-use fleet::{Fleet, FleetFile, Hint, block, down, handle, process};
+use fleet::up::{self, UpRequest};
+use fleet::{Fleet, FleetFile, Ground, Hint, block, down, handle, process};
 
 use crate::cli::{FleetCommand, Up};
 use crate::context::Context;
@@ -40,6 +40,11 @@ pub(super) async fn run(context: &Context, command: FleetCommand) -> Result<u8> 
         FleetCommand::Forward { workload, target, local } => {
             run::forward(&context.fleet()?, &workload, &target, local).await
         }
+        FleetCommand::Finish { patience } => {
+            let progress = |step: &str| note(&format!("{}{step}", up::PROGRESS));
+            up::finish(&context.fleet()?, Duration::from_secs(patience), &progress).await?;
+            Ok(0)
+        }
         FleetCommand::Echo { ports } => run::echo(&ports).await,
     }
 }
@@ -50,8 +55,8 @@ fn default_directory(name: &str) -> PathBuf {
 }
 
 async fn bring_up(options: Up) -> Result<u8> {
-    let crate::cli::Ground::Loopback = options.ground;
-    let file = FleetFile::load(&options.file)?;
+    let mut file = FleetFile::load(&options.file)?;
+    file.ground = options.ground.map_or(file.ground, Into::into);
     let binaries = handle::find_binaries()?;
     let directory = std::path::absolute(options.dir.unwrap_or_else(|| default_directory(&file.name)))?;
     let mut request = UpRequest::new(file, &directory, binaries);
@@ -61,7 +66,7 @@ async fn bring_up(options: Up) -> Result<u8> {
     let progress = |step: &str| note(&format!("[{:5.1} s] {step}", started.elapsed().as_secs_f64()));
     let interrupted = tokio::signal::ctrl_c();
     let fleet = tokio::select! {
-        fleet = up(request, &progress) => fleet?,
+        fleet = up::up(request, &progress) => fleet?,
         _ = interrupted => {
             note("interrupted; taking down what was started");
             down::down(&directory, &registry, down::GRACE).await?;
@@ -103,7 +108,8 @@ fn list(context: &Context) -> Result<u8> {
         let plan = fleet.plan();
         let clusters: Vec<_> = plan.clusters.iter().map(|cluster| cluster.name.to_string()).collect();
         let alive = process::of_instance(&fleet.state.instance).len();
-        let block = format!("127.{}.0.0/16", plan.block);
+        let first = if plan.ground == Ground::Loopback { 127 } else { 10 };
+        let block = format!("{first}.{}.0.0/16", plan.block);
         let row = [plan.name.clone(), directory.display().to_string(), block, clusters.join(","), alive.to_string()];
         rows.push(serde_json::json!({
             "fleet": plan.name, "directory": directory, "block": row[2], "clusters": clusters, "alive": alive,

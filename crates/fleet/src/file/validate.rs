@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use super::edge::edges;
 use super::read::{Problem, Reader, name, report, text};
+use crate::ground::Ground;
+
 use super::{ClusterSpec, Export, FleetFile, GATEWAYS_MAX, PODS_MAX, PortProtocol, PortSpec, WorkloadSpec};
 
 /// Ports that Isthmus listens on beside a workload (see the port table in ARCHITECTURE.md).
@@ -18,13 +20,14 @@ type Problems = Vec<Problem>;
 
 /// Validates the whole file. `None` only if problems were reported.
 pub(super) fn fleet(value: &Value, problems: &mut Problems) -> Option<FleetFile> {
-    let reader = Reader::open("", value, &["name", "mesh", "hub", "clusters"], problems)?;
+    let reader = Reader::open("", value, &["name", "mesh", "ground", "hub", "clusters"], problems)?;
     let fleet_name = label(&reader, "name", problems);
     if reader.get("name").is_none() {
         reader.missing("name", "for example `name: demo`", problems);
     }
     let mesh = reader.text("mesh", problems).unwrap_or_else(|| "demo".to_owned());
     let mesh = name(&reader.at("mesh"), MeshId::new(mesh), problems);
+    let ground = ground(&reader, problems);
     let hub_nodes = hub(&reader, problems);
     let listed = reader.list("clusters", problems);
     if listed.is_empty() {
@@ -32,7 +35,16 @@ pub(super) fn fleet(value: &Value, problems: &mut Problems) -> Option<FleetFile>
     }
     let clusters: Vec<_> = listed.iter().filter_map(|(path, value)| cluster(path, value, problems)).collect();
     across_clusters(&clusters, problems);
-    Some(FleetFile { name: fleet_name?, mesh: mesh?, hub_nodes, clusters })
+    Some(FleetFile { name: fleet_name?, mesh: mesh?, ground, hub_nodes, clusters })
+}
+
+fn ground(reader: &Reader<'_>, problems: &mut Problems) -> Ground {
+    let Some(named) = reader.text("ground", problems) else { return Ground::default() };
+    Ground::parse(&named).unwrap_or_else(|| {
+        let hint = format!("use one of {}", Ground::ALL.map(Ground::as_str).join(", "));
+        report(problems, &reader.at("ground"), format!("unknown ground {named:?}"), hint);
+        Ground::default()
+    })
 }
 
 fn hub(reader: &Reader<'_>, problems: &mut Problems) -> u64 {

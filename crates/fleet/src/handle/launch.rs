@@ -46,7 +46,12 @@ impl Fleet {
                 let (cluster, pod) = self.pod(process.name.trim_end_matches("/app"))?;
                 (self.app(pod)?, pod.environment(&cluster.name))
             }
+            Kind::Pause => (self.pause_command(process)?, Vec::new()),
             kind => (self.component(process, kind)?, Vec::new()),
+        };
+        let command = match &process.namespace {
+            Some(namespace) if process.kind != Kind::Pause => [self.enter(namespace)?, command].concat(),
+            _ => command,
         };
         Ok(Launch {
             command,
@@ -65,7 +70,7 @@ impl Fleet {
             Kind::Agent => self.layout.agent(cluster).join("agent.yaml"),
             Kind::Gateway | Kind::Edge => self.layout.component(cluster, name).join("gateway.yaml"),
             Kind::Dns => self.layout.component(cluster, name).join("dns.yaml"),
-            Kind::Sidecar | Kind::App => {
+            Kind::Sidecar | Kind::App | Kind::Pause => {
                 let pod = process.name.split('/').nth(1).unwrap_or_default();
                 self.layout.pod(cluster, pod).join("sidecar.yaml")
             }

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+use crate::ground::Ground;
+use crate::network::{self, Namespace, Place};
+
 use super::{ClusterPlan, Plan, PodPlan, at, port};
 
 /// What a process is.
@@ -21,6 +24,8 @@ pub enum Kind {
     Sidecar,
     /// The application of a workload.
     App,
+    /// The process that holds a namespace, as a pod's pause container does.
+    Pause,
 }
 
 impl Kind {
@@ -33,6 +38,7 @@ impl Kind {
             Self::Dns => "isthmus-dns",
             Self::Sidecar => "isthmus-sidecar",
             Self::App => "hubctl",
+            Self::Pause => "sleep",
         }
     }
 }
@@ -42,6 +48,8 @@ impl Kind {
 pub enum Ready {
     /// `GET /readyz` on this admin listener answers 200.
     Admin(SocketAddr),
+    /// It has set its namespace up and only holds it.
+    Holds,
     /// All of these accept a TCP connection.
     Accepts(Vec<SocketAddr>),
 }
@@ -55,6 +63,8 @@ pub struct ProcessPlan {
     pub kind: Kind,
     /// Its cluster; `None` for hub nodes.
     pub cluster: Option<String>,
+    /// The namespace that it runs in or, if it is a pause, holds; `None` on loopback.
+    pub namespace: Option<String>,
     /// Its main listener, for tables.
     pub address: SocketAddr,
     /// How to see that it serves.
@@ -62,16 +72,24 @@ pub struct ProcessPlan {
 }
 
 impl Plan {
-    /// Every process, hub first, applications last.
+    /// Every process: those that hold namespaces first, then the hub, applications last.
     pub fn processes(&self) -> Vec<ProcessPlan> {
         let hub = self.hub.iter().map(|node| ProcessPlan {
             name: format!("hub-{}", node.id),
             kind: Kind::Hub,
             cluster: None,
+            namespace: None,
             address: at(node.ip, port::HUB_API),
             ready: Ready::Admin(at(node.ip, port::ADMIN)),
         });
-        hub.chain(self.clusters.iter().flat_map(cluster)).collect()
+        let mut processes: Vec<_> = hub.chain(self.clusters.iter().flat_map(cluster)).collect();
+        if self.ground == Ground::Netns {
+            for process in &mut processes {
+                process.namespace = Some(network::namespace_of(&process.name).to_owned());
+            }
+            processes.splice(0..0, network::namespaces(self).iter().map(|namespace| pause(self, namespace)));
+        }
+        processes
     }
 
     /// One process by name.
@@ -80,11 +98,28 @@ impl Plan {
     }
 }
 
+fn pause(plan: &Plan, namespace: &Namespace) -> ProcessPlan {
+    let address = match namespace.place {
+        Place::Member(address) => address,
+        Place::Node => network::NODE_ADDRESS,
+        Place::Fabric(k) => network::fabric_address(plan, k),
+    };
+    ProcessPlan {
+        name: namespace.pause(),
+        kind: Kind::Pause,
+        cluster: None,
+        namespace: Some(namespace.name.clone()),
+        address: at(address, 0),
+        ready: Ready::Holds,
+    }
+}
+
 fn cluster(cluster: &ClusterPlan) -> Vec<ProcessPlan> {
     let component = |name: &str, kind, ip, main| ProcessPlan {
         name: format!("{}/{name}", cluster.name),
         kind,
         cluster: Some(cluster.name.to_string()),
+        namespace: None,
         address: at(ip, main),
         ready: Ready::Admin(at(ip, port::ADMIN)),
     };
@@ -96,7 +131,7 @@ fn cluster(cluster: &ClusterPlan) -> Vec<ProcessPlan> {
         let main = edge.ports.first().map_or(port::HBONE, |port| port.target);
         component(&edge.name, Kind::Edge, edge.ip, main)
     }));
-    processes.push(component("dns", Kind::Dns, cluster.dns, port::DNS));
+    processes.push(component("dns", Kind::Dns, cluster.dns, cluster.dns_port));
     let meshed = cluster.pods.iter().filter(|pod| pod.mesh);
     processes
         .extend(meshed.map(|pod| component(&format!("{}/sidecar", pod.name), Kind::Sidecar, pod.ip, port::OUTBOUND)));
@@ -114,6 +149,7 @@ fn app(cluster: &ClusterPlan, pod: &PodPlan) -> Option<ProcessPlan> {
         name: format!("{}/{}/app", cluster.name, pod.name),
         kind: Kind::App,
         cluster: Some(cluster.name.to_string()),
+        namespace: None,
         address: listeners.first().copied().unwrap_or(at(pod.ip, 0)),
         ready: Ready::Accepts(listeners),
     })

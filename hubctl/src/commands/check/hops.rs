@@ -126,7 +126,7 @@ fn judge_paths(paths: &Value, remote: &str) -> Result<String, String> {
 /// The name of an import, asked of the importing cluster's shim.
 fn name(import: Import<'_>) -> Check {
     let host = format!("{}.{}.svc.clusterset.local", import.service.name, import.service.namespace);
-    let shim = at(import.to.dns, port::DNS);
+    let shim = import.to.resolver();
     Check::new(format!("{}: dns {host}", import.to.name), async move {
         let answer = dns::ask(shim, &host, WITHIN).await.map_err(|error| error.to_string())?;
         match answer.addresses.first() {

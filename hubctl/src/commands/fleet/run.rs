@@ -6,29 +6,22 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result};
 use fleet::echo::{Echo, EchoPort, Whoami};
 use fleet::forward::{Forward, parse_target};
-use fleet::{Fleet, process};
+use fleet::{Fleet, Ground, process};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::ground;
 use crate::output::{self, note};
 
 /// Runs a command whose traffic goes through the workload's sidecar, and takes over its exit code.
 pub(super) async fn exec(fleet: &Fleet, workload: &str, command: &[String]) -> Result<u8> {
-    let (cluster, pod) = fleet.meshed_pod(workload)?;
-    let (program, arguments) = command.split_first().context("the command is empty")?;
-    let proxy = pod.proxy();
+    let words = match fleet.plan().ground {
+        Ground::Loopback => command.to_vec(),
+        Ground::Netns => [fleet.enter_here(&namespace(fleet, workload)?)?, command.to_vec()].concat(),
+    };
+    let (program, arguments) = words.split_first().context("the command is empty")?;
     let mut child = tokio::process::Command::new(program);
     child.args(arguments).stdin(Stdio::inherit());
-    for name in process::PROXY_VARIABLES {
-        // Loopback names and addresses go through the sidecar too: here they are the mesh.
-        let value = match name.to_lowercase().as_str() {
-            "no_proxy" => String::new(),
-            // socks5h: the sidecar resolves names, by way of the cluster's shim.
-            "all_proxy" => format!("socks5h://{proxy}"),
-            _ => format!("http://{proxy}"),
-        };
-        child.env(name, value);
-    }
-    child.envs(pod.environment(&cluster.name));
+    environment(fleet, workload, &mut child)?;
     let status = match child.status().await {
         // As a shell would say it.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -40,13 +33,48 @@ pub(super) async fn exec(fleet: &Fleet, workload: &str, command: &[String]) -> R
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
+/// The namespace of a workload's first pod, of a pod, or any other.
+fn namespace(fleet: &Fleet, reference: &str) -> Result<String> {
+    match fleet.pod(reference) {
+        Ok((cluster, pod)) => Ok(format!("{}/{}", cluster.name, pod.name)),
+        Err(_) => Ok(fleet.namespace(reference)?.name),
+    }
+}
+
+/// What the application of the workload is told, and where its traffic is not captured, the way to its sidecar.
+fn environment(fleet: &Fleet, workload: &str, child: &mut tokio::process::Command) -> Result<()> {
+    let pod = fleet.pod(workload);
+    let (cluster, pod) = match (pod, fleet.plan().ground) {
+        (Ok(found), _) => found,
+        (Err(_), Ground::Netns) => return Ok(()),
+        (Err(error), Ground::Loopback) => return Err(error),
+    };
+    if fleet.plan().ground == Ground::Loopback {
+        fleet.meshed_pod(workload)?;
+    }
+    child.envs(pod.environment(&cluster.name));
+    let proxy = pod.proxy();
+    for name in process::PROXY_VARIABLES {
+        // Loopback names and addresses go through the sidecar too: here they are the mesh.
+        let value = match name.to_lowercase().as_str() {
+            "no_proxy" => String::new(),
+            // socks5h: the sidecar resolves names, by way of the cluster's shim.
+            "all_proxy" => format!("socks5h://{proxy}"),
+            _ => format!("http://{proxy}"),
+        };
+        child.env(name, value);
+    }
+    Ok(())
+}
+
 /// Forwards until Ctrl-C.
 pub(super) async fn forward(fleet: &Fleet, workload: &str, target: &str, local: SocketAddr) -> Result<u8> {
     let (_, pod) = fleet.meshed_pod(workload)?;
     let (host, port) = parse_target(target)?;
     let told = format!("{host}:{port}");
     let warn = |error| note(&format!("warning: {error}"));
-    let forward = Forward::start(local, pod.proxy(), (host, port), warn).await?;
+    let listener = ground::listener(local)?;
+    let forward = Forward::start(tokio::net::TcpListener::from_std(listener)?, pod.proxy(), (host, port), warn)?;
     output::text(&format!("{}\n", forward.local))?;
     note(&format!("forwarding {} to {told} as {workload} sees it; Ctrl-C ends it", forward.local));
     tokio::signal::ctrl_c().await?;
