@@ -7,8 +7,9 @@ use std::sync::Arc;
 use discovery::Kind;
 use discovery::server::Snapshot;
 use mesh::{
-    ClusterName, ExportPolicy, Group, HostEntry, Import, LocalGateway, MeshInfo, MtlsMode, Namespace, RemoteCluster,
-    RemoteGateway, SYSTEM_NAMESPACE, Service, ServiceName, ServicePort, SpiffeId, Visibility, Workload,
+    AddressEntry, ClusterName, ExportPolicy, Group, HostEntry, Import, LocalGateway, MeshInfo, MtlsMode, Namespace,
+    Pod, RemoteCluster, RemoteGateway, SYSTEM_NAMESPACE, Service, ServiceName, ServicePort, SpiffeId, Visibility,
+    Workload,
 };
 
 use crate::config::GatewayConfig;
@@ -79,6 +80,7 @@ pub fn compile(inputs: &Inputs<'_>, revision: u64) -> Snapshot {
     add_clusters(&mut snapshot, inputs);
     add_workloads(&mut snapshot, inputs);
     add_configured(&mut snapshot, inputs.configured);
+    let mut addresses = Addresses::default();
     let imports = imports(inputs);
     let names: BTreeSet<&ServiceName> = inputs.local.services.keys().chain(imports.keys().copied()).collect();
     for name in names {
@@ -91,9 +93,35 @@ pub fn compile(inputs: &Inputs<'_>, revision: u64) -> Snapshot {
         if let Some(host) = host_entry(&service, shared) {
             snapshot.insert(Kind::HostEntry, name.to_string(), &api::discovery::HostEntry::from(&host));
         }
+        addresses.note(&service);
         snapshot.insert(Kind::Service, name.to_string(), &api::discovery::Service::from(&service));
     }
+    for (address, entry) in &addresses.0 {
+        snapshot.insert(Kind::Address, address.to_string(), &api::discovery::Address::from(entry));
+    }
     snapshot
+}
+
+/// Who has which address: what sidecars ask when a workload dials one.
+#[derive(Default)]
+struct Addresses(BTreeMap<IpAddr, AddressEntry>);
+
+impl Addresses {
+    fn note(&mut self, service: &Service) {
+        let own = service.cluster_addresses.iter().chain(&service.clusterset_addresses);
+        for address in own {
+            self.of(*address).services.insert(service.name.clone());
+        }
+        for endpoint in &service.endpoints {
+            let entry = self.of(endpoint.address);
+            entry.services.insert(service.name.clone());
+            entry.pod.get_or_insert_with(|| Pod { name: endpoint.name.clone(), identity: endpoint.identity.clone() });
+        }
+    }
+
+    fn of(&mut self, address: IpAddr) -> &mut AddressEntry {
+        self.0.entry(address).or_insert_with(|| AddressEntry { address, services: BTreeSet::new(), pod: None })
+    }
 }
 
 fn add_gateways(snapshot: &mut Snapshot, inputs: &Inputs<'_>) {

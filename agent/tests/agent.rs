@@ -119,7 +119,7 @@ impl Cluster {
         let name = credential.workload.replace('/', ".");
         let cache_dir: PathBuf = self.directory.path().join(format!("cache-{name}"));
         let (registry, stop) = (Registry::default(), CancellationToken::new());
-        let config = ClientConfig { role, credential, cache_dir };
+        let config = ClientConfig { role, credential, cache_dir, dialer: dial::Dialer::unmarked() };
         let client = Client::start(config, stop.clone(), &registry).expect("started");
         Proxy { client, registry, _stop: stop.drop_guard() }
     }

@@ -53,7 +53,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let admin = TcpListener::bind(config.listen_admin).await.map_err(bind("admin", config.listen_admin))?;
 
     let credential = Credential::load(&config.credential).map_err(RunError::Credential)?;
-    let client_config = ClientConfig { role: Role::Dns, credential, cache_dir: config.cache_dir.clone() };
+    let client_config = ClientConfig {
+        role: Role::Dns,
+        credential,
+        cache_dir: config.cache_dir.clone(),
+        dialer: dial::Dialer::unmarked(),
+    };
     let client = Client::start(client_config, shutdown.ended(), &registry).map_err(RunError::Discovery)?;
     let upstreams = upstreams(&config);
     tracing::info!(listen = %config.listen_dns, ?upstreams, "answering");

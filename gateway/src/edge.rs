@@ -97,6 +97,7 @@ impl Edge {
     /// Starts the engine and follows the configuration; ports are opened as soon as a view names them.
     pub(crate) fn start(parts: Parts) -> Arc<Self> {
         let outbound = Outbound::start(OutboundConfig {
+            dialer: dial::Dialer::unmarked(),
             directory: parts.directory.clone(),
             credentials: parts.credentials.clone(),
             resolver: parts.resolver,
@@ -148,7 +149,8 @@ pub(crate) async fn run(config: Config, ground: Ground, shutdown: Shutdown) -> R
     let (mtls, admin_listener) = (bind(ground.mtls).await?, bind(config.admin).await?);
     let credential = Credential::load(&config.credential)?;
     let workload: ServiceName = credential.workload.parse()?;
-    let client_config = ClientConfig { role: Role::Sidecar, credential, cache_dir: config.cache_dir };
+    let client_config =
+        ClientConfig { role: Role::Sidecar, credential, cache_dir: config.cache_dir, dialer: dial::Dialer::unmarked() };
     let client = Client::start(client_config, shutdown.ended(), &registry)?;
     let access = AccessLog::stdout(&registry).map_err(RunError::AccessLog)?;
     let metrics = Metrics::default();
@@ -192,7 +194,7 @@ pub(crate) async fn run(config: Config, ground: Ground, shutdown: Shutdown) -> R
 /// Who knows the addresses of hosts outside the mesh.
 fn resolver(dns: Option<SocketAddr>) -> Result<Arc<dyn Resolve>, RunError> {
     Ok(match dns {
-        Some(shim) => Arc::new(ShimResolver::new(shim).map_err(RunError::Resolver)?),
+        Some(shim) => Arc::new(ShimResolver::new(shim, dial::Dialer::unmarked()).map_err(RunError::Resolver)?),
         None => Arc::new(SystemResolver),
     })
 }

@@ -201,7 +201,12 @@ async fn run_east_west(config: Config, ground: EastWest, shutdown: Shutdown) -> 
     let waiting = readiness.block("no certificate or no view yet");
     let credential = Credential::load(&config.credential)?;
     let trust_domain = credential.trust_domain.clone();
-    let client_config = ClientConfig { role: Role::Gateway, credential, cache_dir: config.cache_dir.clone() };
+    let client_config = ClientConfig {
+        role: Role::Gateway,
+        credential,
+        cache_dir: config.cache_dir.clone(),
+        dialer: dial::Dialer::unmarked(),
+    };
     let client = Client::start(client_config, shutdown.ended(), &registry)?;
     let admin_listener = bind(config.admin).await?;
     let running = start(Parts {

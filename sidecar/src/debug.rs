@@ -1,6 +1,7 @@
 //! What an operator may ask the sidecar: readiness, figures, and what it would decide.
 
 use discovery::Client;
+use mesh::PortScope;
 use proxy::debug::{self, Described, to_json};
 use proxy::outbound::Outbound;
 use serde_json::{Value, json};
@@ -12,7 +13,13 @@ const AUTHORIZE_HINT: &str =
     "/debug/authorize?port=9080&peer=spiffe://…; more: host=, method=, path=, headers=, claims= (a JSON object)";
 
 /// The admin API of a sidecar.
-pub(crate) fn admin_api(client: &Client, outbound: &Outbound, registry: Registry, readiness: Readiness) -> Admin {
+pub(crate) fn admin_api(
+    client: &Client,
+    outbound: &Outbound,
+    scope: PortScope,
+    registry: Registry,
+    readiness: Readiness,
+) -> Admin {
     let (explained, explaining) = (client.clone(), outbound.clone());
     let (authorized, viewed) = (client.clone(), client.clone());
     let (pooled, endpoints) = (outbound.clone(), outbound.clone());
@@ -26,7 +33,7 @@ pub(crate) fn admin_api(client: &Client, outbound: &Outbound, registry: Registry
             async move {
                 let view = client.view().borrow().clone();
                 match Described::read(&query) {
-                    Ok(described) => debug::authorized(&view, &described),
+                    Ok(described) => debug::authorized(&view, &described, scope),
                     Err(error) => debug::refused(error, AUTHORIZE_HINT),
                 }
             }

@@ -66,7 +66,7 @@ impl Explicit {
     async fn socks(self, mut stream: TcpStream, source: SocketAddr) {
         match tokio::time::timeout(self.limits.header_timeout, socks::accept(&mut stream)).await {
             Ok(Ok(Destination { host, port })) => {
-                self.outbound.stream(stream, Dialled { host, port, source: Some(source) }).await;
+                self.outbound.stream(stream, Dialled { host, port, source: Some(source), transparent: false }).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "a SOCKS5 client was refused"),
             Err(_) => tracing::debug!("a SOCKS5 client took too long"),
@@ -123,7 +123,7 @@ impl Explicit {
             match hyper::upgrade::on(request).await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
                 Ok(Ok(parts)) => {
                     let io = Rewind::new(parts.read_buf, parts.io.into_inner());
-                    outbound.stream(io, Dialled { host, port, source: Some(source) }).await;
+                    outbound.stream(io, Dialled { host, port, source: Some(source), transparent: false }).await;
                 }
                 Ok(Err(_)) => tracing::error!("a captured connection is of an unexpected type"),
                 Err(error) => tracing::debug!(error = body::chain(&error), "a CONNECT broke off"),

@@ -20,8 +20,10 @@ mod explicit;
 mod resolver;
 mod run;
 mod socks;
+mod transparent;
 
 pub use config::{CaptureConfig, Config, ConfigError};
 pub use explicit::Explicit;
 pub use resolver::ShimResolver;
 pub use run::{RunError, run};
+pub use transparent::{Transparent, listen_everywhere};

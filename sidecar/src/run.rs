@@ -1,16 +1,17 @@
 //! The process: credentials, discovery, listeners, admin.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dial::Dialer;
 use discovery::{Client, ClientConfig, Role};
 use identity::bootstrap::Credential;
-use mesh::{NameError, ServiceName};
+use mesh::{NameError, PortScope, ServiceName};
 use proxy::access::Recorder;
 use proxy::guard::Guard;
-use proxy::inbound::{Inbound, InboundConfig};
+use proxy::inbound::{Application, Inbound, InboundConfig};
 use proxy::listen::{Lifecycle, Limits};
 use proxy::metrics::Metrics;
 use proxy::outbound::{Directory, Outbound, OutboundConfig};
@@ -23,6 +24,7 @@ use crate::debug::admin_api;
 use crate::directory::Discovered;
 use crate::explicit::Explicit;
 use crate::resolver::ShimResolver;
+use crate::transparent::{Transparent, listen_everywhere};
 
 /// Why the sidecar does not run.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,16 @@ pub enum RunError {
     /// The access log has no thread.
     #[error("the access log cannot start")]
     AccessLog(#[source] io::Error),
+    /// Sockets cannot be marked.
+    #[error(
+        "capture.mark: sockets cannot be marked with {mark}\nhint: CAP_NET_ADMIN or CAP_NET_RAW is needed; or write `mark: 0`, run the sidecar as a user of its own and apply the capture with --proxy-uid"
+    )]
+    Mark {
+        /// The mark.
+        mark: u32,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A listener cannot be bound.
     #[error("{what} cannot listen on {address}\nhint: is another process there, and is the address local?")]
     Bind {
@@ -57,6 +69,8 @@ pub enum RunError {
 /// All listeners, bound before anything is promised.
 struct Listeners {
     outbound: Option<TcpListener>,
+    captured_outbound: Vec<TcpListener>,
+    captured_inbound: Vec<TcpListener>,
     mtls: TcpListener,
     admin: TcpListener,
     plain: Vec<(u16, TcpListener)>,
@@ -68,9 +82,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let readiness = Readiness::new();
     let waiting = readiness.block("no certificate or no view of the mesh yet");
     let listeners = bind(&config).await?;
+    let dialer = dialer(&config)?;
     let credential = Credential::load(&config.credential).map_err(RunError::Credential)?;
     let workload: ServiceName = credential.workload.parse().map_err(RunError::Workload)?;
-    let client_config = ClientConfig { role: Role::Sidecar, credential, cache_dir: config.cache_dir.clone() };
+    let client_config = ClientConfig { role: Role::Sidecar, credential, cache_dir: config.cache_dir.clone(), dialer };
     let client = Client::start(client_config, shutdown.ended(), &registry).map_err(RunError::Discovery)?;
     let access_log = AccessLog::stdout(&registry).map_err(RunError::AccessLog)?;
     let metrics = Metrics::default();
@@ -78,14 +93,16 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let log = access_log.clone();
     let recorder = Recorder::new(metrics, move |record| log.record(record));
     let life = Lifecycle::new(shutdown.draining(), shutdown.ended());
-    let directory: Arc<dyn Directory> = Arc::new(Discovered(client.clone()));
+    let directory: Arc<dyn Directory> =
+        Arc::new(Discovered { client: client.clone(), by_address: config.capture.is_some() });
     let outbound = Outbound::start(OutboundConfig {
         directory: directory.clone(),
         credentials: client.credentials(),
-        resolver: resolver(config.dns)?,
+        resolver: resolver(config.dns, dialer)?,
         recorder: recorder.clone(),
         life: life.clone(),
         namespace: workload.namespace().clone(),
+        dialer,
     });
     let inbound = Inbound::start(InboundConfig {
         directory,
@@ -94,10 +111,15 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         life: life.clone(),
         limits: Limits::default(),
         ports: config.ports.clone(),
+        application: config.capture.map(|_| application(&config)),
         guard: Guard::new(outbound.clone()),
+        dialer,
     });
-    let admin = admin_api(&client, &outbound, registry, readiness);
-    serve(listeners, &inbound, Explicit::new(outbound, life.clone(), config.bind), admin, &shutdown);
+    let scope = config.capture.map_or(PortScope::Declared, |_| PortScope::All);
+    let admin = admin_api(&client, &outbound, scope, registry, readiness);
+    let transparent = Transparent::new(outbound.clone(), inbound.clone(), life.clone());
+    let explicit = Explicit::new(outbound, life.clone(), config.bind);
+    serve(listeners, Handlers { inbound, explicit, transparent }, admin, &shutdown);
     tracing::info!(workload = %workload, mtls = %config.listen_mtls, "serving");
     tokio::spawn(async move {
         client.ready().await;
@@ -113,10 +135,23 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     Ok(())
 }
 
+/// Marks the sidecar's own sockets where the kernel tells them by it.
+fn dialer(config: &Config) -> Result<Dialer, RunError> {
+    let Some(mark) = config.capture.and_then(|capture| capture.mark) else { return Ok(Dialer::unmarked()) };
+    let dialer = Dialer::marked(mark);
+    dialer.check().map_err(|source| RunError::Mark { mark, source })?;
+    Ok(dialer)
+}
+
+fn application(config: &Config) -> Application {
+    let explicit = config.listen_outbound.map(|address| address.port());
+    Application { address: config.bind, reserved: config.own_ports().into_iter().chain(explicit).collect() }
+}
+
 /// Who knows the addresses of hosts outside the mesh.
-fn resolver(dns: Option<SocketAddr>) -> Result<Arc<dyn Resolve>, RunError> {
+fn resolver(dns: Option<SocketAddr>, dialer: Dialer) -> Result<Arc<dyn Resolve>, RunError> {
     Ok(match dns {
-        Some(shim) => Arc::new(ShimResolver::new(shim).map_err(RunError::Resolver)?),
+        Some(shim) => Arc::new(ShimResolver::new(shim, dialer).map_err(RunError::Resolver)?),
         None => Arc::new(SystemResolver),
     })
 }
@@ -135,7 +170,16 @@ async fn bind(config: &Config) -> Result<Listeners, RunError> {
         let address = SocketAddr::new(config.bind, port.number);
         plain.push((port.number, listen("a port of the workload", address).await?));
     }
+    let everywhere = |what, port: Option<u16>| {
+        let bound = port.map_or(Ok(Vec::new()), listen_everywhere);
+        let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.unwrap_or_default());
+        bound.map_err(|source| RunError::Bind { what, address, source })
+    };
+    let (outbound_port, inbound_port) =
+        config.capture.map(|capture| (capture.outbound_port, capture.inbound_port)).unzip();
     Ok(Listeners {
+        captured_outbound: everywhere("the capture of outbound connections", outbound_port)?,
+        captured_inbound: everywhere("the capture of inbound connections", inbound_port)?,
         outbound,
         mtls: listen("mTLS", config.listen_mtls).await?,
         admin: listen("admin", config.listen_admin).await?,
@@ -143,7 +187,15 @@ async fn bind(config: &Config) -> Result<Listeners, RunError> {
     })
 }
 
-fn serve(listeners: Listeners, inbound: &Inbound, explicit: Explicit, admin: Admin, shutdown: &Shutdown) {
+/// Who serves which listeners.
+struct Handlers {
+    inbound: Inbound,
+    explicit: Explicit,
+    transparent: Transparent,
+}
+
+fn serve(listeners: Listeners, handlers: Handlers, admin: Admin, shutdown: &Shutdown) {
+    let Handlers { inbound, explicit, transparent } = handlers;
     let ended = shutdown.clone();
     tokio::spawn(async move {
         if let Err(error) = admin.serve(listeners.admin, ended).await {
@@ -152,6 +204,14 @@ fn serve(listeners: Listeners, inbound: &Inbound, explicit: Explicit, admin: Adm
     });
     if let Some(listener) = listeners.outbound {
         tokio::spawn(async move { explicit.serve(listener).await });
+    }
+    for listener in listeners.captured_outbound {
+        let transparent = transparent.clone();
+        tokio::spawn(async move { transparent.serve_outbound(listener).await });
+    }
+    for listener in listeners.captured_inbound {
+        let transparent = transparent.clone();
+        tokio::spawn(async move { transparent.serve_inbound(listener).await });
     }
     let mtls = inbound.clone();
     tokio::spawn(async move { mtls.serve_mtls(listeners.mtls).await });

@@ -1,6 +1,7 @@
 //! The workload's listener, with real sockets and an application without a sidecar behind it.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::disallowed_methods, reason = "the test plays the client, which nobody captures")]
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -78,6 +79,7 @@ async fn explicit_with(protocol: Protocol, resolver: Arc<dyn Resolve>) -> (Socke
     let (keep, directory) = watch::channel(Arc::new(view(app().await, protocol)));
     let life = Lifecycle::default();
     let outbound = Outbound::start(OutboundConfig {
+        dialer: dial::Dialer::unmarked(),
         directory: Arc::new(directory),
         credentials: Credentials::anonymous(TrustBundles::new()),
         resolver,
@@ -180,7 +182,8 @@ async fn the_shim_is_asked_for_hosts_outside_the_mesh_by_their_absolute_names() 
     // Nobody listens on the first address.
     const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 77, 66, 55), Ipv4Addr::LOCALHOST];
     let (dns, asked) = shim("api.outside.example.", &ADDRESSES).await;
-    let (at, _keep) = explicit_with(Protocol::Http, Arc::new(ShimResolver::new(dns).unwrap())).await;
+    let (at, _keep) =
+        explicit_with(Protocol::Http, Arc::new(ShimResolver::new(dns, dial::Dialer::unmarked()).unwrap())).await;
     let port = app().await.port();
     for name in ["api.outside.example", "API.outside.example."] {
         let request = format!("GET http://{name}:{port}/z HTTP/1.1\r\nhost: {name}:{port}\r\n\r\n");
@@ -199,7 +202,8 @@ async fn the_shim_is_asked_for_hosts_outside_the_mesh_by_their_absolute_names() 
 #[tokio::test]
 async fn what_the_shim_does_not_know_is_an_error_and_literals_are_no_question() {
     let (dns, asked) = shim("api.outside.example.", &[]).await;
-    let (at, _keep) = explicit_with(Protocol::Http, Arc::new(ShimResolver::new(dns).unwrap())).await;
+    let (at, _keep) =
+        explicit_with(Protocol::Http, Arc::new(ShimResolver::new(dns, dial::Dialer::unmarked()).unwrap())).await;
     let outside = app().await;
     for host in [outside.to_string(), format!("localhost:{}", outside.port())] {
         let connect = format!("CONNECT {host} HTTP/1.1\r\n\r\n");

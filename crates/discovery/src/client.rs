@@ -9,11 +9,14 @@ mod issue;
 mod metrics;
 pub(crate) mod session;
 mod stream;
+pub(crate) mod wanted;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dial::Dialer;
 use identity::Credentials;
 use identity::bootstrap::Credential;
 use mesh::{ServiceName, View};
@@ -21,9 +24,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::types::{Kind, NodeId, NodeIdError, Role};
+use crate::types::{NodeId, NodeIdError, Role};
 use demand::{Demands, Use};
 use session::{Known, Session};
+use wanted::Wanted;
 
 /// What a client needs to know.
 #[derive(Debug, Clone)]
@@ -34,6 +38,8 @@ pub struct ClientConfig {
     pub credential: Credential,
     /// Directory of the last-good cache; created if it is missing.
     pub cache_dir: PathBuf,
+    /// Who opens connections to the agent.
+    pub dialer: Dialer,
 }
 
 /// Why a client cannot start.
@@ -55,7 +61,7 @@ pub enum StartError {
     },
 }
 
-/// What is known of a service that was asked for.
+/// What is known of a service or an address that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Demand {
     /// The view has it.
@@ -90,8 +96,8 @@ pub struct Client {
 /// A change of the subscriptions.
 #[derive(Debug)]
 enum Command {
-    Subscribe(ServiceName),
-    Unsubscribe(Vec<ServiceName>),
+    Subscribe(Wanted),
+    Unsubscribe(Vec<Wanted>),
 }
 
 impl Client {
@@ -126,7 +132,7 @@ impl Client {
             cache_age: Mutex::new(cache_age),
         });
 
-        let issuer = issue::Issuer::new(config.credential.clone(), bundles_rx, svid_tx, metrics.clone());
+        let issuer = issue::Issuer::new(config.credential.clone(), bundles_rx, svid_tx, metrics.clone(), config.dialer);
         tokio::spawn(issuer.run(shutdown.clone()));
         tokio::spawn(cache.run(saved_rx, shutdown.clone()));
         tokio::spawn(sweep(Arc::clone(&shared), commands.clone(), shutdown.clone()));
@@ -138,6 +144,7 @@ impl Client {
             commands: commands_rx,
             publish: stream::Publish { view: view_tx, known: known_tx, bundles: bundles_tx, saved: saved_tx },
             shared: Arc::clone(&shared),
+            dialer: config.dialer,
             metrics,
             shutdown,
         };
@@ -166,14 +173,23 @@ impl Client {
     /// Finds out whether a service exists; a sidecar subscribes to it. Waits for the agent's answer up to `timeout`;
     /// without an agent the last known answer counts.
     pub async fn service(&self, name: &ServiceName, timeout: Duration) -> Demand {
+        self.demand(&Wanted::Service(name.clone()), timeout).await
+    }
+
+    /// Finds out who has an address, in the same way; only sidecars are told.
+    pub async fn address(&self, address: IpAddr, timeout: Duration) -> Demand {
+        self.demand(&Wanted::Address(address), timeout).await
+    }
+
+    async fn demand(&self, wanted: &Wanted, timeout: Duration) -> Demand {
         if self.role == Role::Sidecar {
-            self.note_use(name).await;
+            self.note_use(wanted).await;
         }
         let mut known = self.known.clone();
         let role = self.role;
-        let answered = known.wait_for(|known| answer(known, name, role).is_some());
+        let answered = known.wait_for(|known| answer(known, wanted, role).is_some());
         match tokio::time::timeout(timeout, answered).await {
-            Ok(Ok(known)) => answer(&known, name, role).unwrap_or(Demand::Unknown),
+            Ok(Ok(known)) => answer(&known, wanted, role).unwrap_or(Demand::Unknown),
             _ => Demand::Unknown,
         }
     }
@@ -185,7 +201,12 @@ impl Client {
         lost_at.map(|lost_at| lost_at.elapsed() + *lock(&self.shared.cache_age))
     }
 
-    async fn note_use(&self, name: &ServiceName) {
+    /// For how long this process has been without its agent; `None` while connected.
+    pub fn lost_for(&self) -> Option<Duration> {
+        lock(&self.shared.lost_at).map(|lost_at| lost_at.elapsed())
+    }
+
+    async fn note_use(&self, name: &Wanted) {
         let used = lock(&self.shared.demands).handle_use(name, Instant::now());
         let Use::New { evicted } = used else { return };
         // Sending fails only after shutdown, when nobody needs the answer.
@@ -196,12 +217,16 @@ impl Client {
     }
 }
 
-fn answer(known: &Known, name: &ServiceName, role: Role) -> Option<Demand> {
-    if known.view.services.contains_key(name) {
+fn answer(known: &Known, wanted: &Wanted, role: Role) -> Option<Demand> {
+    let present = match wanted {
+        Wanted::Service(name) => known.view.services.contains_key(name),
+        Wanted::Address(address) => known.view.addresses.contains_key(address),
+    };
+    if present {
         return Some(Demand::Present);
     }
-    let complete = role != Role::Sidecar && known.complete.contains(&Kind::Service);
-    (complete || known.absent.contains(name)).then_some(Demand::Absent)
+    let complete = role != Role::Sidecar && known.complete.contains(&wanted.kind());
+    (complete || known.absent.contains(wanted)).then_some(Demand::Absent)
 }
 
 /// Ends subscriptions that were not used for long.

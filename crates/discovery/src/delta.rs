@@ -1,12 +1,13 @@
 //! A response as typed changes, and the pure function that merges them into a view.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use api::wire::WireError;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 use mesh::{
-    ClusterName, HostEntry, LocalGateway, MeshInfo, NameError, RemoteCluster, Secret, Service, ServiceName, View,
-    Workload,
+    AddressEntry, ClusterName, HostEntry, LocalGateway, MeshInfo, NameError, RemoteCluster, Secret, Service,
+    ServiceName, View, Workload,
 };
 use prost::Message;
 
@@ -31,6 +32,8 @@ pub enum Item {
     Entry(Arc<Service>),
     /// TLS material.
     Secret(Arc<Secret>),
+    /// Put or replace who has an address.
+    Address(Arc<AddressEntry>),
 }
 
 /// The name of something that is gone, parsed for its kind.
@@ -52,6 +55,8 @@ pub enum Removed {
     Entry(ServiceName),
     /// The secret is gone, or is no longer for this client.
     Secret(String),
+    /// Nobody has the address.
+    Address(IpAddr),
 }
 
 /// What one response changes.
@@ -128,6 +133,7 @@ pub fn apply(view: &View, delta: Delta) -> View {
             Removed::HostEntry(name) => drop(view.hosts.remove(&name)),
             Removed::Entry(name) => drop(view.entries.remove(&name)),
             Removed::Secret(name) => drop(view.secrets.remove(&name)),
+            Removed::Address(address) => drop(view.addresses.remove(&address)),
         }
     }
     for item in delta.put {
@@ -140,6 +146,7 @@ pub fn apply(view: &View, delta: Delta) -> View {
             Item::HostEntry(host) => drop(view.hosts.insert(host.name.clone(), host)),
             Item::Entry(service) => drop(view.entries.insert(service.name.clone(), service)),
             Item::Secret(secret) => drop(view.secrets.insert(secret.name.clone(), secret)),
+            Item::Address(entry) => drop(view.addresses.insert(entry.address, entry)),
         }
     }
     view
@@ -214,6 +221,11 @@ fn decode_resource(kind: Kind, resource: &Resource) -> Result<Item, ResourceErro
             same_name(name, message.name.clone())?;
             Ok(Item::Secret(Arc::new(Secret::from(&message))))
         }
+        Kind::Address => {
+            let message: api::discovery::Address = message(bytes)?;
+            same_name(name, message.address.clone())?;
+            Ok(Item::Address(Arc::new(AddressEntry::try_from(&message).map_err(ResourceError::Wire)?)))
+        }
     }
 }
 
@@ -235,5 +247,7 @@ pub(crate) fn decode_removed(kind: Kind, name: &str) -> Result<Removed, NameErro
         Kind::HostEntry => Removed::HostEntry(name.parse()?),
         Kind::Entry => Removed::Entry(name.parse()?),
         Kind::Secret => Removed::Secret(name.to_owned()),
+        // What is no address was never put.
+        Kind::Address => Removed::Address(name.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))),
     })
 }

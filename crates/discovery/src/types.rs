@@ -21,6 +21,9 @@ pub const HOST_ENTRY: &str = "type.isthmus.dev/isthmus.discovery.v1.HostEntry";
 /// Type URL of [`api::discovery::Entry`].
 pub const ENTRY: &str = "type.isthmus.dev/isthmus.discovery.v1.Entry";
 /// Type URL of [`api::discovery::Secret`].
+/// Who has an address.
+pub const ADDRESS: &str = "type.isthmus.dev/isthmus.discovery.v1.Address";
+/// TLS material.
 pub const SECRET: &str = "type.isthmus.dev/isthmus.discovery.v1.Secret";
 
 /// The name of the one `Mesh` resource.
@@ -47,17 +50,23 @@ pub enum Kind {
     Entry,
     /// TLS material of a workload's configuration.
     Secret,
+    /// Who has an address; asked for by name.
+    Address,
 }
 
 impl Kind {
+    /// What sidecars ask for by name, on demand.
+    pub const BY_NAME: [Kind; 2] = [Kind::Service, Kind::Address];
+
     /// Every kind, in the order in which a server sends them. Mesh comes last: whoever has it has all that was sent before,
     /// so that a first view with `mesh` set is a whole one.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Cluster,
         Kind::LocalGateway,
         Kind::Secret,
         Kind::Workload,
         Kind::Service,
+        Kind::Address,
         Kind::Entry,
         Kind::HostEntry,
         Kind::Mesh,
@@ -74,6 +83,7 @@ impl Kind {
             Kind::HostEntry => HOST_ENTRY,
             Kind::Entry => ENTRY,
             Kind::Secret => SECRET,
+            Kind::Address => ADDRESS,
         }
     }
 
@@ -114,7 +124,7 @@ impl Role {
 
     /// The kinds of which the role may see anything at all.
     pub fn may_see(self, kind: Kind) -> bool {
-        self.wildcards().contains(&kind) || (self == Role::Sidecar && kind == Kind::Service)
+        self.wildcards().contains(&kind) || (self == Role::Sidecar && Kind::BY_NAME.contains(&kind))
     }
 
     /// The account that a system component of this role has; `None` for sidecars, which run as their workload.

@@ -41,7 +41,8 @@ pub use admit::{
     Candidate, DestinationDecision, SourceDecision, TunnelMode, TunnelRequest, admit_destination, admit_source,
 };
 pub use authorize::{
-    AccessDecision, AccessRequest, InboundDecision, InboundPeer, authorize, authorize_inbound, normalize_path,
+    AccessDecision, AccessRequest, InboundDecision, InboundPeer, PortScope, authorize, authorize_inbound,
+    normalize_path,
 };
 pub use balance::{Draw, Load, Pick, Tables, hash_ring, pick};
 pub use hash::{HashMember, HashRing};

@@ -33,6 +33,8 @@ pub struct View {
     pub hosts: BTreeMap<ServiceName, Arc<HostEntry>>,
     /// Hosts that ServiceEntries and routes add to the registry; all that the proxy's namespace sees.
     pub entries: BTreeMap<ServiceName, Arc<Service>>,
+    /// Who has the addresses that the workload dialled lately; only sidecars that capture transparently ask.
+    pub addresses: BTreeMap<IpAddr, Arc<AddressEntry>>,
     /// TLS material that the proxy's configuration names, by `<namespace>/<name>`.
     #[serde(skip)]
     pub secrets: BTreeMap<String, Arc<Secret>>,
@@ -64,6 +66,14 @@ impl View {
     /// The name of the own cluster, once known.
     pub fn cluster(&self) -> Option<&ClusterName> {
         self.mesh.as_deref().map(|mesh| &mesh.cluster)
+    }
+
+    /// Whether a service of the view has the address, or a pod behind one.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.services.values().any(|service| {
+            let own = service.cluster_addresses.contains(&address) || service.clusterset_addresses.contains(&address);
+            own || service.endpoints.iter().any(|endpoint| endpoint.address == address)
+        })
     }
 
     /// The member that owns a trust domain. Trust domains are unique among members.
@@ -392,6 +402,26 @@ pub struct HostEntry {
     pub ports: Vec<ServicePort>,
     /// Exported or imported: has a clusterset name.
     pub clusterset: bool,
+}
+
+/// Who has an address of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AddressEntry {
+    /// The address.
+    pub address: IpAddr,
+    /// The services that have it, or of which the pod is an endpoint.
+    pub services: BTreeSet<ServiceName>,
+    /// The pod that has it.
+    pub pod: Option<Pod>,
+}
+
+/// A pod, as its address tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// The identity that its sidecar proves; `None` when it has no sidecar.
+    pub identity: Option<SpiffeId>,
 }
 
 #[cfg(test)]

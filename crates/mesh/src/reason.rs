@@ -99,6 +99,11 @@ pub enum Reason {
     },
     /// Allowed because no policy says otherwise.
     AllowedByDefault,
+    /// The workload declares no such port; its application may have it all the same.
+    UndeclaredPort {
+        /// The port.
+        port: u16,
+    },
     /// Plain text was accepted in PERMISSIVE mode.
     PermissivePlain,
     /// The export allows the peer's cluster.
@@ -135,6 +140,7 @@ impl fmt::Display for Reason {
             Self::NoEndpoint => f.write_str("no endpoint is left to try"),
             Self::Denied { denial } => write!(f, "denied: {denial}"),
             Self::AllowedByDefault => f.write_str("no policy says otherwise"),
+            Self::UndeclaredPort { port } => write!(f, "port {port} is not declared, and open as the application's"),
             Self::PermissivePlain => f.write_str("plain text is accepted in permissive mode"),
             Self::ExportAllows { cluster } => write!(f, "the export allows {cluster}"),
         }

@@ -109,7 +109,12 @@ fn from_workload(context: &Context<'_>, decision: &mut RouteDecision) {
     match found {
         Found::Place(place) if scope::reaches(context, &place) => {
             decision.service = Some(place.service.name.clone());
-            rules::decide(context, &place, decision);
+            // Who dials a pod means this pod; rules are for those who dial the service. Clients of a headless one dial pods.
+            if place.pod.is_some() && !place.service.headless {
+                destination::by_default(context, &place, decision);
+            } else {
+                rules::decide(context, &place, decision);
+            }
         }
         // There is nothing behind the address of a clusterset name but the mesh.
         Found::Place(place) if place.clusterset => {
@@ -121,7 +126,14 @@ fn from_workload(context: &Context<'_>, decision: &mut RouteDecision) {
             scope::unknown(context, decision);
         }
         Found::Unknown => decision.refuse(Reason::UnknownService),
-        Found::NotInMesh => scope::unknown(context, decision),
+        Found::NotInMesh => {
+            if let Host::Address(address) = host {
+                let known = context.view.addresses.get(address);
+                let services = known.iter().flat_map(|entry| &entry.services);
+                services.for_each(|service| decision.want(context.view, Some(service)));
+            }
+            scope::unknown(context, decision);
+        }
     }
 }
 

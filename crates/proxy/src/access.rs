@@ -295,10 +295,13 @@ impl Record {
     }
 }
 
+/// Istio's name of where connections go to ports of the workload that nobody declared.
+pub(crate) const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
+
 /// Istio's name of the cluster that a decision leads to.
 fn upstream_cluster(decision: &RouteDecision) -> String {
     match (&decision.outcome, &decision.service) {
-        (RouteOutcome::Passthrough, _) => "PassthroughCluster".to_owned(),
+        (RouteOutcome::Passthrough, _) | (RouteOutcome::Forward { .. }, None) => "PassthroughCluster".to_owned(),
         (RouteOutcome::Refuse, _) if decision.reasons.contains(&Reason::NotInMesh) => "BlackHoleCluster".to_owned(),
         (RouteOutcome::Forward { .. }, Some(service)) => {
             let subset = decision.subset.as_deref().unwrap_or_default();

@@ -2,7 +2,7 @@
 //! verified or counted: identity and claims are taken as they are given.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use mesh::{AccessRequest, Claims, InboundPeer, Protocol, Reason, RouteDecision, SpiffeId, View, Workload};
+use mesh::{AccessRequest, Claims, InboundPeer, PortScope, Protocol, Reason, RouteDecision, SpiffeId, View, Workload};
 use serde_json::{Value, json};
 use telemetry::Query;
 
@@ -63,10 +63,10 @@ pub fn decided(described: &Described, decision: &RouteDecision, http: bool, age:
 }
 
 /// What a sidecar would say to it: which transport it demands, what the policies decide, which limits count it.
-pub fn authorized(view: &View, described: &Described) -> Value {
+pub fn authorized(view: &View, described: &Described, scope: PortScope) -> Value {
     let Some(workload) = view.workload.as_deref() else { return refused("there is no view yet", "") };
     let (peer, port) = (described.peer.as_ref(), described.question.port);
-    let transport = mesh::authorize_inbound(view, peer.map_or(InboundPeer::Plain, InboundPeer::Mutual), port);
+    let transport = mesh::authorize_inbound(view, peer.map_or(InboundPeer::Plain, InboundPeer::Mutual), port, scope);
     let own_port = transport.outcome.as_ref().map_or(port, |port| port.number);
     let opaque = |port: &mesh::WorkloadPort| matches!(port.protocol, Protocol::Tcp | Protocol::TcpServerFirst);
     let http = (!transport.outcome.as_ref().is_ok_and(opaque)).then_some("http");

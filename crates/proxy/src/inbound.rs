@@ -9,17 +9,19 @@ mod gate;
 mod http;
 mod mtls;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use dial::Dialer;
 use identity::{Credentials, PeerIdentity};
-use mesh::{Denial, Host, InboundDecision, InboundPeer, Protocol, View, WorkloadPort};
+use mesh::{Denial, Host, InboundDecision, InboundPeer, PortScope, Protocol, Reason, View, WorkloadPort};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::access::{Party, Record, Recorder, Reporter};
+use crate::access::{INBOUND_PASSTHROUGH, Party, Record, Recorder, Reporter};
 use crate::guard::{Facts, Guard};
-use crate::listen::{self, Lifecycle, Limits};
+use crate::listen::{self, Accepted, Lifecycle, Limits};
 use crate::outbound::Directory;
 use crate::pool::plain::PlainPool;
 
@@ -48,8 +50,21 @@ pub struct InboundConfig {
     pub limits: Limits,
     /// The workload's ports.
     pub ports: Vec<AppPort>,
+    /// Set when the application owns its ports and connections to it are captured.
+    pub application: Option<Application>,
     /// Who applies the workload's policies.
     pub guard: Guard,
+    /// Who opens connections to the application.
+    pub dialer: Dialer,
+}
+
+/// An application that owns its ports: all of them can be opened, declared or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Application {
+    /// Where it is, for connections that do not tell by what they dialled.
+    pub address: IpAddr,
+    /// Ports that are the sidecar's own and never the application's.
+    pub reserved: BTreeSet<u16>,
 }
 
 /// The inbound engine; clones share it.
@@ -123,7 +138,7 @@ impl Inbound {
     /// Starts the engine; listeners are given to it one by one.
     pub fn start(config: InboundConfig) -> Self {
         let engine = Arc::new(Engine {
-            plain: PlainPool::new(config.credentials.clone(), APP_TIMEOUT),
+            plain: PlainPool::new(config.credentials.clone(), APP_TIMEOUT, config.dialer),
             handshakes: Semaphore::new(config.limits.handshakes),
             gate: Arc::default(),
             config,
@@ -154,24 +169,49 @@ impl Inbound {
         let config = &self.0.config;
         listen::accept(listener, &config.limits, &config.life, |accepted| {
             let engine = self.0.clone();
-            async move { engine.plain_connection(accepted, number).await }
+            async move {
+                let local = accepted.stream.local_addr().ok();
+                engine.plain_connection(accepted, local, number).await;
+            }
         })
         .await;
+    }
+
+    /// Carries one captured connection in plain text, which was going to `original`.
+    pub async fn captured(&self, accepted: Accepted, original: SocketAddr) {
+        self.0.clone().plain_connection(accepted, Some(original), original.port()).await;
     }
 }
 
 impl Engine {
     /// The decision on a port, and where the port leads when it may be opened.
-    fn admit(&self, view: &View, peer: &Peer, number: u16) -> (InboundDecision, Result<Admitted, Denial>) {
-        let decision = mesh::authorize_inbound(view, peer.as_inbound(), number);
+    fn admit(&self, view: &View, caller: &Caller, number: u16) -> (InboundDecision, Result<Admitted, Denial>) {
+        let application = self.config.application.as_ref();
+        let scope = application.map_or(PortScope::Declared, |_| PortScope::All);
+        let decision = mesh::authorize_inbound(view, caller.peer.as_inbound(), number, scope);
         let admitted = decision.outcome.clone().and_then(|port| {
+            if application.is_some_and(|application| application.reserved.contains(&port.number)) {
+                return Err(Denial::UnknownPort);
+            }
             let known = self.config.ports.iter().find(|known| known.number == port.number);
-            let known = known.ok_or(Denial::UnknownPort)?;
-            let protocol = if known.protocol == Protocol::Auto { port.protocol } else { known.protocol };
-            let app = known.app.ok_or(Denial::UnknownPort)?;
-            Ok(Admitted { port, app, protocol })
+            let declared = known.map(|known| known.protocol).filter(|protocol| *protocol != Protocol::Auto);
+            let own =
+                |application: &Application| SocketAddr::new(caller.dialled.unwrap_or(application.address), port.number);
+            let app = known.and_then(|known| known.app).or_else(|| application.map(own)).ok_or(Denial::UnknownPort)?;
+            Ok(Admitted { protocol: declared.unwrap_or(port.protocol), port, app })
         });
         (decision, admitted)
+    }
+
+    /// Takes over a decision; what goes to ports that nobody declared is no service's.
+    fn note(record: &mut Record, decision: InboundDecision) {
+        if decision.reasons.iter().any(|reason| matches!(reason, Reason::UndeclaredPort { .. })) {
+            record.service = None;
+            INBOUND_PASSTHROUGH.clone_into(&mut record.upstream_cluster);
+        }
+        record.revision = decision.revision;
+        record.reasons = decision.reasons;
+        record.attempts = 1;
     }
 
     fn begin(&self, protocol: &'static str, authority: String, view: &View, peer: &Peer) -> Record {

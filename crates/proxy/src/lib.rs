@@ -16,6 +16,8 @@
 //!
 //! Start reading at [`outbound`].
 
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests play clients, which nobody captures"))]
+
 pub mod outbound;
 
 pub mod inbound;

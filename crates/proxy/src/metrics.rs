@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::access::{Party, Record, Reporter, host_of, workload_of};
+use crate::access::{INBOUND_PASSTHROUGH, Party, Record, Reporter, host_of, workload_of};
 
 pub use policy::{Happening, PolicyMetrics};
 
@@ -191,7 +191,10 @@ fn connection_labels(record: &Record) -> ConnectionLabels {
         labels.destination_service = host_of(service);
         service.name().clone_into(&mut labels.destination_service_name);
         labels.destination_service_namespace = service.namespace().to_string();
-    } else if matches!(record.upstream_cluster.as_str(), "PassthroughCluster" | "BlackHoleCluster") {
+    } else if matches!(
+        record.upstream_cluster.as_str(),
+        "PassthroughCluster" | "BlackHoleCluster" | INBOUND_PASSTHROUGH
+    ) {
         labels.destination_service.clone_from(&record.upstream_cluster);
         labels.destination_service_name.clone_from(&record.upstream_cluster);
     }

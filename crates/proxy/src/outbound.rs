@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use api::tunnel::PathEvent;
+use dial::Dialer;
 use identity::Credentials;
 use mesh::{RouteDecision, ServiceName, Target, View};
 use serde::Serialize;
@@ -41,9 +42,9 @@ use crate::pool::dial::{LocalKey, RemoteKey};
 use crate::pool::direct::DirectPool;
 use crate::pool::gateways::Gateways;
 use crate::pool::http::HttpConnection;
+use crate::pool::origin::Opener;
 use crate::pool::{Policy, Pool};
 use crate::resolve::Resolve;
-use crate::tls::Originator;
 
 pub use arrival::{Arrival, Dialled, EndpointRow, Question};
 pub use stream::Captured;
@@ -60,6 +61,11 @@ pub trait Directory: Send + Sync + 'static {
     fn view(&self) -> Arc<View>;
     /// Returns when the view holds the service, or when it is known or likely that there is none.
     fn demand<'a>(&'a self, service: &'a ServiceName) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    /// Returns when the view says who has the address, or when it is known or likely that nobody of the mesh has. Where
+    /// views are complete, or addresses are not dialled, there is nothing to ask.
+    fn demand_address(&self, _address: std::net::IpAddr) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// A view that someone else publishes, complete from the start.
@@ -87,6 +93,8 @@ pub struct OutboundConfig {
     pub life: Lifecycle,
     /// The workload's namespace, for short names, until the view tells.
     pub namespace: mesh::Namespace,
+    /// Who opens connections.
+    pub dialer: Dialer,
 }
 
 /// The outbound engine; clones share it.
@@ -159,7 +167,7 @@ impl Outbound {
         let paths = Paths::default();
         let watched = paths.clone();
         let lose = Arc::new(move |gateway: &str, event: &PathEvent| watched.lose(gateway, &event.path));
-        let gateways = Gateways::new(config.credentials.clone(), lose);
+        let gateways = Gateways::new(config.credentials.clone(), config.dialer, lose);
         let engine = Arc::new(Engine {
             limits: Limits::for_own_workload(),
             load: LoadTable::default(),
@@ -169,7 +177,7 @@ impl Outbound {
             paths,
             opaque: Pool::new(Policy::SHARED),
             gateways,
-            direct: DirectPool::new(config.credentials.clone(), Originator::new()),
+            direct: DirectPool::new(config.credentials.clone(), Opener::new(config.dialer)),
             destinations: Destinations::default(),
             names: Names::default(),
             mirrors: Mirrors::default(),

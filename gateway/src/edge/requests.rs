@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use identity::PeerIdentity;
-use mesh::{Denial, HttpRequest, InboundPeer, Reason, ServerProtocol, ServerTlsMode, View};
+use mesh::{Denial, HttpRequest, InboundPeer, PortScope, Reason, ServerProtocol, ServerTlsMode, View};
 use proxy::access::{ClosedBy, Party, Record, Reporter};
 use proxy::body::{self, Body, Tracked};
 use proxy::fault::flag;
@@ -175,7 +175,7 @@ impl FromMesh {
     fn may_enter(&self, view: &View, port: u16, peer: &PeerIdentity) -> bool {
         let own = self.edge.credentials.svid();
         own.is_some_and(|own| own.id().trust_domain() == peer.id.trust_domain())
-            || mesh::authorize_inbound(view, InboundPeer::Mutual(&peer.id), port).outcome.is_ok()
+            || mesh::authorize_inbound(view, InboundPeer::Mutual(&peer.id), port, PortScope::Declared).outcome.is_ok()
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh::{
-    ExportPolicy, HostEntry, LocalGateway, MeshId, MeshInfo, MtlsMode, RemoteCluster, RemoteGateway, Secret,
-    TrustDomain, Workload, WorkloadPort,
+    AddressEntry, ExportPolicy, HostEntry, LocalGateway, MeshId, MeshInfo, MtlsMode, Pod, RemoteCluster, RemoteGateway,
+    Secret, TrustDomain, Workload, WorkloadPort,
 };
 
 use super::{
@@ -169,6 +169,30 @@ impl From<&Secret> for discovery::Secret {
     fn from(secret: &Secret) -> Self {
         let Secret { name, certificate, private_key, ca, crl } = secret.clone();
         Self { name, certificate, private_key, ca, crl }
+    }
+}
+
+impl TryFrom<&discovery::Address> for AddressEntry {
+    type Error = WireError;
+    fn try_from(entry: &discovery::Address) -> Result<Self, WireError> {
+        let identity = (!entry.identity.is_empty()).then(|| parse("identity", &entry.identity)).transpose()?;
+        Ok(Self {
+            address: parse("address", &entry.address)?,
+            services: parse_all("services", &entry.services)?.into_iter().collect(),
+            pod: (!entry.pod.is_empty()).then(|| Pod { name: entry.pod.clone(), identity }),
+        })
+    }
+}
+
+impl From<&AddressEntry> for discovery::Address {
+    fn from(entry: &AddressEntry) -> Self {
+        let identity = entry.pod.as_ref().and_then(|pod| pod.identity.as_ref());
+        Self {
+            address: entry.address.to_string(),
+            services: entry.services.iter().map(ToString::to_string).collect(),
+            pod: entry.pod.as_ref().map(|pod| pod.name.clone()).unwrap_or_default(),
+            identity: identity.map(ToString::to_string).unwrap_or_default(),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use dial::Dialer;
 use hyper_util::rt::TokioIo;
 use identity::Credentials;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -33,6 +34,7 @@ pub(crate) enum ConnectError {
 /// Connects to `ip:port` and verifies the peer as `config`, which was made of `credentials`, says. The channel breaks when
 /// the agent's certificate expires or is no longer vouched for.
 pub(crate) async fn connect(
+    dialer: Dialer,
     address: &str,
     config: Arc<ClientConfig>,
     credentials: &Credentials,
@@ -44,15 +46,21 @@ pub(crate) async fn connect(
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true);
     let (target, credentials) = (address.to_owned(), credentials.clone());
-    let connector = tower::service_fn(move |_: Uri| dial(target.clone(), Arc::clone(&config), credentials.clone()));
+    let connector =
+        tower::service_fn(move |_: Uri| dial(dialer, target.clone(), Arc::clone(&config), credentials.clone()));
     endpoint
         .connect_with_connector(connector)
         .await
         .map_err(|source| ConnectError::Transport { address: address.to_owned(), source })
 }
 
-async fn dial(address: String, config: Arc<ClientConfig>, credentials: Credentials) -> io::Result<TokioIo<Bounded>> {
-    let tcp = tokio::time::timeout(TIMEOUT, TcpStream::connect(&address)).await??;
+async fn dial(
+    dialer: Dialer,
+    address: String,
+    config: Arc<ClientConfig>,
+    credentials: Credentials,
+) -> io::Result<TokioIo<Bounded>> {
+    let tcp = tokio::time::timeout(TIMEOUT, dialer.connect_to(&address)).await??;
     tcp.set_nodelay(true)?;
     let (tls, peer) = identity::connect_tls(config, tcp, TIMEOUT).await.map_err(io::Error::other)?;
     let expired =
@@ -135,7 +143,7 @@ mod tests {
             drop(held);
         });
         let config = proxy.client_config(PeerPolicy::AnyKnown, ALPN).unwrap();
-        let mut connection = dial(address, config, proxy).await.unwrap().into_inner();
+        let mut connection = dial(Dialer::unmarked(), address, config, proxy).await.unwrap().into_inner();
         let read = tokio::time::timeout(Duration::from_secs(7), connection.read_u8()).await;
         assert_eq!(read.expect("it ends in time").unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
     }

@@ -1,13 +1,14 @@
-//! Which services a sidecar is subscribed to: those that its workload talked to lately.
+//! Which services and addresses a sidecar is subscribed to: those that its workload talked to lately.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mesh::ServiceName;
 use tokio::time::Instant;
 
-/// Services that one sidecar subscribes to at most; the least recently used one makes room.
-pub(crate) const MAX_SERVICES: usize = 1000;
+use super::wanted::Wanted;
+
+/// Services, and addresses, that one sidecar subscribes to at most; of each kind the least recently used one makes room.
+pub(crate) const MAX_OF_KIND: usize = 1000;
 /// After this long without use a subscription ends.
 pub(crate) const IDLE: Duration = Duration::from_secs(10 * 60);
 
@@ -19,26 +20,27 @@ pub(crate) enum Use {
     /// To be subscribed to; the named one, if any, is to be unsubscribed from in exchange.
     New {
         /// The least recently used name.
-        evicted: Option<ServiceName>,
+        evicted: Option<Wanted>,
     },
 }
 
 /// Subscriptions by the time of their last use.
 #[derive(Debug, Default)]
 pub(crate) struct Demands {
-    last_used: BTreeMap<ServiceName, Instant>,
+    last_used: BTreeMap<Wanted, Instant>,
 }
 
 impl Demands {
     /// Notes that a name is used now.
-    pub(crate) fn handle_use(&mut self, name: &ServiceName, now: Instant) -> Use {
+    pub(crate) fn handle_use(&mut self, name: &Wanted, now: Instant) -> Use {
         if let Some(last_used) = self.last_used.get_mut(name) {
             *last_used = now;
             return Use::Known;
         }
         let mut evicted = None;
-        if self.last_used.len() >= MAX_SERVICES {
-            evicted = self.last_used.iter().min_by_key(|(_, used)| **used).map(|(name, _)| name.clone());
+        let alike = || self.last_used.iter().filter(|(other, _)| other.kind() == name.kind());
+        if alike().count() >= MAX_OF_KIND {
+            evicted = alike().min_by_key(|(_, used)| **used).map(|(name, _)| name.clone());
             if let Some(name) = &evicted {
                 self.last_used.remove(name);
             }
@@ -48,7 +50,7 @@ impl Demands {
     }
 
     /// Names that were not used for [`IDLE`]; they are forgotten.
-    pub(crate) fn handle_idle(&mut self, now: Instant) -> Vec<ServiceName> {
+    pub(crate) fn handle_idle(&mut self, now: Instant) -> Vec<Wanted> {
         let idle = |used: &Instant| now.saturating_duration_since(*used) >= IDLE;
         let names: Vec<_> =
             self.last_used.iter().filter(|(_, used)| idle(used)).map(|(name, _)| name.clone()).collect();
@@ -61,21 +63,23 @@ impl Demands {
 mod tests {
     use super::*;
 
-    fn name(index: usize) -> ServiceName {
-        format!("default/s{index}").parse().expect("valid")
+    fn name(index: usize) -> Wanted {
+        Wanted::Service(format!("default/s{index}").parse().expect("valid"))
     }
 
     #[test]
     fn the_least_recently_used_service_makes_room() {
         let start = Instant::now();
         let mut demands = Demands::default();
-        for index in 0..MAX_SERVICES {
+        for index in 0..MAX_OF_KIND {
             let use_at = start + Duration::from_millis(index as u64);
             assert_eq!(demands.handle_use(&name(index), use_at), Use::New { evicted: None });
         }
         let later = start + Duration::from_secs(5);
         assert_eq!(demands.handle_use(&name(0), later), Use::Known);
-        assert_eq!(demands.handle_use(&name(MAX_SERVICES), later), Use::New { evicted: Some(name(1)) });
+        let address = Wanted::Address("10.0.0.1".parse().expect("valid"));
+        assert_eq!(demands.handle_use(&address, later), Use::New { evicted: None }, "addresses have room of their own");
+        assert_eq!(demands.handle_use(&name(MAX_OF_KIND), later), Use::New { evicted: Some(name(1)) });
     }
 
     #[test]

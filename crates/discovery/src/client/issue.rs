@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use api::agent::IssueSvidRequest;
 use api::agent::certificate_authority_client::CertificateAuthorityClient;
+use dial::Dialer;
 use identity::bootstrap::Credential;
 use identity::{Credentials, KeyRequest, PeerPolicy, Svid, TrustBundles};
 use rand::Rng;
@@ -42,6 +43,7 @@ pub(super) struct Issuer {
     anonymous: Credentials,
     svid: watch::Sender<Option<Arc<Svid>>>,
     metrics: Metrics,
+    dialer: Dialer,
 }
 
 impl Issuer {
@@ -50,9 +52,10 @@ impl Issuer {
         bundles: watch::Receiver<Arc<TrustBundles>>,
         svid: watch::Sender<Option<Arc<Svid>>>,
         metrics: Metrics,
+        dialer: Dialer,
     ) -> Self {
         let (_, none) = watch::channel(None);
-        Self { credential, anonymous: Credentials::new(none, bundles), svid, metrics }
+        Self { credential, anonymous: Credentials::new(none, bundles), svid, metrics, dialer }
     }
 
     pub(super) async fn run(self, shutdown: CancellationToken) {
@@ -91,7 +94,7 @@ impl Issuer {
         let trust_domain = self.credential.trust_domain.clone();
         let policy = PeerPolicy::System { account: "agent", trust_domain: Some(trust_domain) };
         let config = self.anonymous.client_config_open(policy, ALPN).map_err(IssueError::Tls)?;
-        let channel = connect::connect(address, config, &self.anonymous).await?;
+        let channel = connect::connect(self.dialer, address, config, &self.anonymous).await?;
         let request = KeyRequest::generate()?;
         let response = CertificateAuthorityClient::new(channel)
             .issue_svid(IssueSvidRequest {

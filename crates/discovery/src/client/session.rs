@@ -9,9 +9,10 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::google::rpc::Status;
-use mesh::{ServiceName, View};
+use mesh::View;
 
-use crate::delta::{self, Delta, Item, Rejected, Removed};
+use super::wanted::Wanted;
+use crate::delta::{self, Delta, Rejected};
 use crate::types::{Kind, NodeId, Role, WILDCARD};
 
 /// gRPC's INVALID_ARGUMENT, which a nack carries.
@@ -29,8 +30,8 @@ struct Held {
 pub(crate) struct Known {
     /// The last good state.
     pub(crate) view: Arc<View>,
-    /// Services that were asked for and do not exist.
-    pub(crate) absent: Arc<BTreeSet<ServiceName>>,
+    /// What was asked for and does not exist.
+    pub(crate) absent: Arc<BTreeSet<Wanted>>,
     /// Kinds of which a complete answer (or cache) was seen.
     pub(crate) complete: BTreeSet<Kind>,
 }
@@ -50,8 +51,8 @@ pub(crate) struct Session {
     node: NodeId,
     known: Known,
     held: BTreeMap<Kind, BTreeMap<String, Held>>,
-    /// Services subscribed to by name; sidecars only.
-    wanted: BTreeSet<ServiceName>,
+    /// Subscribed to by name; sidecars only.
+    wanted: BTreeSet<Wanted>,
     /// Kinds whose first request went out on the current stream; empty without one.
     opened: BTreeSet<Kind>,
 }
@@ -66,8 +67,8 @@ impl Session {
         &self.known
     }
 
-    /// Services subscribed to by name.
-    pub(crate) fn wanted(&self) -> &BTreeSet<ServiceName> {
+    /// Subscribed to by name.
+    pub(crate) fn wanted(&self) -> &BTreeSet<Wanted> {
         &self.wanted
     }
 
@@ -75,9 +76,8 @@ impl Session {
     pub(crate) fn handle_connected(&mut self) -> Vec<DeltaDiscoveryRequest> {
         self.opened.clear();
         let mut requests: Vec<_> = self.node.role.wildcards().iter().map(|kind| self.first_request(*kind)).collect();
-        if !self.wanted.is_empty() {
-            requests.push(self.first_request(Kind::Service));
-        }
+        let by_name = Kind::BY_NAME.into_iter().filter(|kind| self.wanted.iter().any(|wanted| wanted.kind() == *kind));
+        requests.extend(by_name.map(|kind| self.first_request(kind)));
         self.opened.extend(requests.iter().filter_map(|request| Kind::of_type_url(&request.type_url)));
         requests
     }
@@ -87,41 +87,46 @@ impl Session {
         self.opened.clear();
     }
 
-    /// Subscribes to a service; the request goes out now if there is a stream.
-    pub(crate) fn handle_subscribe(&mut self, name: ServiceName) -> Option<DeltaDiscoveryRequest> {
-        if self.node.role != Role::Sidecar || !self.wanted.insert(name.clone()) || !self.connected() {
+    /// Subscribes to a resource; the request goes out now if there is a stream.
+    pub(crate) fn handle_subscribe(&mut self, wanted: Wanted) -> Option<DeltaDiscoveryRequest> {
+        if self.node.role != Role::Sidecar || !self.wanted.insert(wanted.clone()) || !self.connected() {
             return None;
         }
-        if self.opened.insert(Kind::Service) {
-            return Some(self.first_request(Kind::Service));
+        let kind = wanted.kind();
+        if self.opened.insert(kind) {
+            return Some(self.first_request(kind));
         }
         Some(DeltaDiscoveryRequest {
-            type_url: Kind::Service.type_url().to_owned(),
-            resource_names_subscribe: vec![name.to_string()],
+            type_url: kind.type_url().to_owned(),
+            resource_names_subscribe: vec![wanted.name()],
             ..DeltaDiscoveryRequest::default()
         })
     }
 
     /// Ends subscriptions and forgets what they brought.
-    pub(crate) fn handle_unsubscribe(&mut self, names: Vec<ServiceName>) -> Option<DeltaDiscoveryRequest> {
+    pub(crate) fn handle_unsubscribe(&mut self, names: Vec<Wanted>) -> Vec<DeltaDiscoveryRequest> {
         let names: Vec<_> = names.into_iter().filter(|name| self.wanted.remove(name)).collect();
         if names.is_empty() {
-            return None;
+            return Vec::new();
         }
-        let texts: Vec<String> = names.iter().map(ToString::to_string).collect();
-        if let Some(held) = self.held.get_mut(&Kind::Service) {
-            texts.iter().for_each(|name| drop(held.remove(name)));
+        for name in &names {
+            if let Some(held) = self.held.get_mut(&name.kind()) {
+                held.remove(&name.name());
+            }
         }
         let absent = Arc::make_mut(&mut self.known.absent);
         absent.retain(|name| !names.contains(name));
         let revision = self.known.view.revision;
-        let removed = names.into_iter().map(Removed::Service).collect();
+        let removed = names.iter().cloned().map(Wanted::into_removed).collect();
         self.known.view = Arc::new(delta::apply(&self.known.view, Delta { revision, put: Vec::new(), removed }));
-        (self.connected() && self.opened.contains(&Kind::Service)).then(|| DeltaDiscoveryRequest {
-            type_url: Kind::Service.type_url().to_owned(),
-            resource_names_unsubscribe: texts,
-            ..DeltaDiscoveryRequest::default()
-        })
+        let request = |kind: Kind| {
+            let of_kind = names.iter().filter(|name| name.kind() == kind).map(Wanted::name);
+            let resource_names_unsubscribe: Vec<String> = of_kind.collect();
+            let due = self.connected() && self.opened.contains(&kind) && !resource_names_unsubscribe.is_empty();
+            let type_url = kind.type_url().to_owned();
+            due.then(|| DeltaDiscoveryRequest { type_url, resource_names_unsubscribe, ..Default::default() })
+        };
+        Kind::BY_NAME.into_iter().filter_map(request).collect()
     }
 
     /// Merges a response. `None` for a type that was never asked for.
@@ -154,10 +159,10 @@ impl Session {
         let mut rejected = Vec::new();
         for response in cached {
             let Some(kind) = Kind::of_type_url(&response.type_url) else { continue };
-            if self.node.role == Role::Sidecar && kind == Kind::Service {
+            if self.node.role == Role::Sidecar && Kind::BY_NAME.contains(&kind) {
                 let present = response.resources.iter().map(|resource| &resource.name);
                 let names = present.chain(&response.removed_resources);
-                self.wanted.extend(names.filter_map(|name| name.parse::<ServiceName>().ok()));
+                self.wanted.extend(names.filter_map(|name| Wanted::parse(kind, name)));
             }
             rejected.extend(self.merge(kind, response));
         }
@@ -170,8 +175,11 @@ impl Session {
 
     fn first_request(&self, kind: Kind) -> DeltaDiscoveryRequest {
         let wildcard = self.node.role.wildcards().contains(&kind);
-        let names =
-            if wildcard { vec![WILDCARD.to_owned()] } else { self.wanted.iter().map(ToString::to_string).collect() };
+        let names = if wildcard {
+            vec![WILDCARD.to_owned()]
+        } else {
+            self.wanted.iter().filter(|wanted| wanted.kind() == kind).map(Wanted::name).collect()
+        };
         let held = self.held.get(&kind).into_iter().flatten();
         DeltaDiscoveryRequest {
             node: Some(Node { id: self.node.to_string(), ..Node::default() }),
@@ -184,11 +192,11 @@ impl Session {
 
     fn merge(&mut self, kind: Kind, response: &DeltaDiscoveryResponse) -> Vec<Rejected> {
         let (mut delta, rejected) = delta::decode(kind, response);
-        let by_name = kind == Kind::Service && self.node.role == Role::Sidecar;
+        let by_name = Kind::BY_NAME.contains(&kind) && self.node.role == Role::Sidecar;
         let wanted = &self.wanted;
         if by_name {
             // An answer may cross with an unsubscription.
-            delta.put.retain(|item| !matches!(item, Item::Service(service) if !wanted.contains(&service.name)));
+            delta.put.retain(|item| Wanted::of_item(item).is_none_or(|item| wanted.contains(&item)));
         }
         let refused: BTreeSet<&str> = rejected.iter().map(|rejected| rejected.name.as_str()).collect();
         let held = self.held.entry(kind).or_default();
@@ -196,7 +204,7 @@ impl Session {
             held.remove(name);
         }
         for resource in response.resources.iter().filter(|resource| !refused.contains(resource.name.as_str())) {
-            let unwanted = by_name && !resource.name.parse().is_ok_and(|name: ServiceName| wanted.contains(&name));
+            let unwanted = by_name && !Wanted::parse(kind, &resource.name).is_some_and(|name| wanted.contains(&name));
             if let (Some(any), false) = (&resource.resource, unwanted) {
                 let value = Held { version: resource.version.clone(), bytes: any.value.clone() };
                 held.insert(resource.name.clone(), value);
@@ -218,28 +226,21 @@ impl Session {
             resource: Some(Any { type_url: kind.type_url().to_owned(), value: held.bytes.clone() }),
             ..Resource::default()
         });
-        let absent = if kind == Kind::Service { self.known.absent.iter().collect() } else { Vec::new() };
+        let absent = self.known.absent.iter().filter(|absent| absent.kind() == kind);
         DeltaDiscoveryResponse {
             system_version_info: revision,
             type_url: kind.type_url().to_owned(),
             resources: resources.collect(),
-            removed_resources: absent.into_iter().map(ToString::to_string).collect(),
+            removed_resources: absent.map(Wanted::name).collect(),
             ..DeltaDiscoveryResponse::default()
         }
     }
 }
 
-fn note_absence(absent: &mut BTreeSet<ServiceName>, delta: &Delta, wanted: &BTreeSet<ServiceName>) {
-    for item in &delta.put {
-        if let Item::Service(service) = item {
-            absent.remove(&service.name);
-        }
+fn note_absence(absent: &mut BTreeSet<Wanted>, delta: &Delta, wanted: &BTreeSet<Wanted>) {
+    for present in delta.put.iter().filter_map(Wanted::of_item) {
+        absent.remove(&present);
     }
-    for removed in &delta.removed {
-        if let Removed::Service(name) = removed
-            && wanted.contains(name)
-        {
-            absent.insert(name.clone());
-        }
-    }
+    let removed = delta.removed.iter().filter_map(Wanted::of_removed);
+    absent.extend(removed.filter(|removed| wanted.contains(removed)));
 }

@@ -37,6 +37,7 @@ pub(super) struct Publish {
 
 /// The task that owns the session.
 pub(super) struct Follower {
+    pub(super) dialer: dial::Dialer,
     pub(super) session: Session,
     pub(super) addresses: Vec<String>,
     pub(super) credentials: Credentials,
@@ -111,7 +112,7 @@ impl Follower {
             return StreamEnd::Shutdown;
         }
         let address = self.addresses.get(attempt % self.addresses.len().max(1)).cloned();
-        let opening = open(address, self.credentials.clone(), self.anchors.trust_domain().clone());
+        let opening = open(self.dialer, address, self.credentials.clone(), self.anchors.trust_domain().clone());
         let open = match self.while_waiting(tokio::time::timeout(ATTEMPT, opening)).await {
             None => return StreamEnd::Shutdown,
             Some(Err(_elapsed)) => return StreamEnd::TimedOut,
@@ -154,7 +155,7 @@ impl Follower {
                 Event::Rotated => return StreamEnd::Rotated,
                 Event::Command(None) => return StreamEnd::Shutdown,
                 Event::Command(Some(command)) => {
-                    if let Some(request) = self.handle_command(command) {
+                    for request in self.handle_command(command) {
                         let _closed = open.requests.send(request);
                     }
                 }
@@ -170,9 +171,9 @@ impl Follower {
         }
     }
 
-    fn handle_command(&mut self, command: Command) -> Option<DeltaDiscoveryRequest> {
+    fn handle_command(&mut self, command: Command) -> Vec<DeltaDiscoveryRequest> {
         let request = match command {
-            Command::Subscribe(name) => return self.session.handle_subscribe(name),
+            Command::Subscribe(wanted) => return self.session.handle_subscribe(wanted).into_iter().collect(),
             Command::Unsubscribe(names) => self.session.handle_unsubscribe(names),
         };
         self.publish();
@@ -227,6 +228,7 @@ impl Follower {
 }
 
 async fn open(
+    dialer: dial::Dialer,
     address: Option<String>,
     credentials: Credentials,
     trust_domain: mesh::TrustDomain,
@@ -234,7 +236,7 @@ async fn open(
     let address = address.ok_or(StreamEnd::NoAddress)?;
     let policy = PeerPolicy::System { account: "agent", trust_domain: Some(trust_domain) };
     let config = credentials.client_config(policy, ALPN).map_err(StreamEnd::Tls)?;
-    let channel = connect::connect(&address, config, &credentials).await?;
+    let channel = connect::connect(dialer, &address, config, &credentials).await?;
     let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
     let (requests, outgoing) = mpsc::unbounded_channel();
     let response = client.delta_aggregated_resources(UnboundedReceiverStream::new(outgoing)).await.map_err(Box::new)?;

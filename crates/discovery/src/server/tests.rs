@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
-use mesh::{Namespace, ServiceName, SpiffeId, TrustDomain, View};
+use mesh::{Namespace, SpiffeId, TrustDomain, View};
 use proptest::prelude::*;
 
 use super::{NotAdmitted, Peer, Session, Snapshot, Violation};
 use crate::client::session::Session as ClientSession;
+use crate::client::wanted::Wanted;
 use crate::types::{Kind, NodeId, Role};
 
 fn spiffe(namespace: &str, account: &str) -> SpiffeId {
@@ -86,8 +87,8 @@ fn serials(view: &View) -> BTreeMap<String, u64> {
     view.services.values().map(|service| (service.name.name().to_owned(), serial(service))).collect()
 }
 
-fn name(text: &str) -> ServiceName {
-    format!("default/{text}").parse().expect("valid")
+fn name(text: &str) -> Wanted {
+    Wanted::Service(format!("default/{text}").parse().expect("valid"))
 }
 
 #[test]
@@ -157,7 +158,7 @@ fn a_sidecar_gets_its_own_workload_and_the_services_that_it_asks_for() {
     assert_eq!(serials(&client.known().view), services(&[("missing", 7)]));
     assert_eq!(*client.known().absent, BTreeSet::from([name("a")]));
 
-    let request = client.handle_unsubscribe(vec![name("missing")]).expect("a request");
+    let request = client.handle_unsubscribe(vec![name("missing")]).pop().expect("a request");
     settle(&mut server, &mut client, vec![request]);
     assert!(client.known().view.services.is_empty());
     server.handle_snapshot(snapshot(3, &services(&[("missing", 8)])));
@@ -369,7 +370,7 @@ proptest! {
                 }
                 Step::Forget(text) => {
                     wanted.remove(&text);
-                    if let Some(request) = client.handle_unsubscribe(vec![name(&text)]) {
+                    for request in client.handle_unsubscribe(vec![name(&text)]) {
                         server.handle_request(&request).unwrap();
                     }
                 }

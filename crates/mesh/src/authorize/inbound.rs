@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::model::{MtlsMode, View, Workload, WorkloadPort};
+use crate::model::{MtlsMode, Protocol, View, Workload, WorkloadPort};
 use crate::names::SpiffeId;
 use crate::policy::PeerPolicyRule;
 use crate::reason::{Denial, Reason};
@@ -14,6 +14,16 @@ pub enum InboundPeer<'a> {
     Mutual(&'a SpiffeId),
     /// Plain text: nobody proved anything.
     Plain,
+}
+
+/// Which ports of a workload can be opened at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PortScope {
+    /// Those that a service or the workload declares: the sidecar owns them.
+    #[default]
+    Declared,
+    /// All: the application owns its ports, and connections to it are captured (Istio's InboundPassthroughCluster).
+    All,
 }
 
 /// Whether a sidecar lets a peer through to its application.
@@ -30,16 +40,21 @@ pub struct InboundDecision {
 /// Decides at the server's sidecar which ports a peer may open and by which transport; what it may ask for there is
 /// [`crate::authorize`]'s. `port` is a port of the workload or a service port that leads to one; a peer of another
 /// cluster may name service ports that are exported to its cluster only.
-pub fn authorize_inbound(view: &View, peer: InboundPeer<'_>, port: u16) -> InboundDecision {
+pub fn authorize_inbound(view: &View, peer: InboundPeer<'_>, port: u16, scope: PortScope) -> InboundDecision {
     let mut reasons = Vec::new();
-    let outcome = inbound(view, peer, port, &mut reasons);
+    let outcome = inbound(view, peer, (port, scope), &mut reasons);
     if let Err(denial) = outcome {
         reasons.push(Reason::Denied { denial });
     }
     InboundDecision { revision: view.revision, outcome, reasons }
 }
 
-fn inbound(view: &View, peer: InboundPeer<'_>, port: u16, reasons: &mut Vec<Reason>) -> Result<WorkloadPort, Denial> {
+fn inbound(
+    view: &View,
+    peer: InboundPeer<'_>,
+    (port, scope): (u16, PortScope),
+    reasons: &mut Vec<Reason>,
+) -> Result<WorkloadPort, Denial> {
     // Before the first view nothing is known, also not which ports must not be opened.
     let workload = view.workload.as_deref().ok_or(Denial::Draining)?;
     let mesh = view.mesh.as_deref().ok_or(Denial::Draining)?;
@@ -54,9 +69,22 @@ fn inbound(view: &View, peer: InboundPeer<'_>, port: u16, reasons: &mut Vec<Reas
         reasons.push(Reason::ExportAllows { cluster: cluster.name.clone() });
         return Ok(port.clone());
     }
-    let port = workload.port(port).ok_or(Denial::UnknownPort)?;
-    transport(workload, peer, port, reasons)?;
-    Ok(port.clone())
+    let port = match (workload.port(port), scope, peer) {
+        // Who dials the pod itself means its port, and not a service's.
+        (Some(known), PortScope::All, InboundPeer::Plain) if known.number != port => undeclared(port, reasons),
+        (Some(known), _, _) => known.clone(),
+        (None, PortScope::All, _) => undeclared(port, reasons),
+        (None, PortScope::Declared, _) => return Err(Denial::UnknownPort),
+    };
+    transport(workload, peer, &port, reasons)?;
+    Ok(port)
+}
+
+/// A port that the application has and nobody declared: how it speaks shows in its first bytes.
+fn undeclared(number: u16, reasons: &mut Vec<Reason>) -> WorkloadPort {
+    reasons.push(Reason::UndeclaredPort { port: number });
+    let (name, service_ports, exports) = Default::default();
+    WorkloadPort { number, name, protocol: Protocol::Auto, service_ports, exports }
 }
 
 /// Whether the peer's transport is the one that the port wants.
@@ -105,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::fixture::{Mesh, cluster, identity};
-    use crate::model::{ExportPolicy, Labels, Protocol};
+    use crate::model::{ExportPolicy, Labels};
     use crate::names::Namespace;
     use crate::policy::{InboundPolicy, ObjectRef, WorkloadConfig};
 
@@ -144,10 +172,40 @@ mod tests {
             ("plain, strict", MtlsMode::Strict, InboundPeer::Plain, 9080, Err(Denial::MtlsRequired)),
         ];
         for (name, mode, peer, port, expected) in cases {
-            let decision = authorize_inbound(&view(mode), peer, port);
+            let decision = authorize_inbound(&view(mode), peer, port, PortScope::Declared);
             assert_eq!(decision.outcome.map(|port| port.number), expected, "{name}");
         }
-        assert!(authorize_inbound(&View::default(), mutual, 9080).outcome.is_err(), "nothing is open before the view");
+        assert!(
+            authorize_inbound(&View::default(), mutual, 9080, PortScope::Declared).outcome.is_err(),
+            "nothing is open before the view"
+        );
+    }
+
+    #[test]
+    fn an_application_that_has_its_ports_has_undeclared_ones_too() {
+        let (web, foreign) = (identity("east.demo", "web"), identity("west.demo", "web"));
+        let (mutual, plain) = (InboundPeer::Mutual(&web), InboundPeer::Plain);
+        let cases = [
+            ("plain, permissive", MtlsMode::Permissive, plain, 22, Ok(22)),
+            ("plain, strict", MtlsMode::Strict, plain, 22, Err(Denial::MtlsRequired)),
+            ("mTLS", MtlsMode::Strict, mutual, 22, Ok(22)),
+            ("a declared one", MtlsMode::Strict, mutual, 9080, Ok(9080)),
+            ("a peer means the service's port", MtlsMode::Strict, mutual, 80, Ok(9080)),
+            ("who dials the pod means the pod's", MtlsMode::Permissive, plain, 80, Ok(80)),
+            (
+                "not for other clusters",
+                MtlsMode::Permissive,
+                InboundPeer::Mutual(&foreign),
+                22,
+                Err(Denial::NotExported),
+            ),
+        ];
+        for (name, mode, peer, port, expected) in cases {
+            let decision = authorize_inbound(&view(mode), peer, port, PortScope::All);
+            let undeclared = decision.reasons.contains(&Reason::UndeclaredPort { port });
+            assert_eq!(decision.outcome.map(|port| port.number), expected, "{name}");
+            assert_eq!(undeclared, port != 9080 && expected == Ok(port) || name == "plain, strict", "{name}");
+        }
     }
 
     #[test]
@@ -161,7 +219,8 @@ mod tests {
         ];
         for (name, trust_domain, port, expected) in cases {
             let peer = identity(trust_domain, "web");
-            let decision = authorize_inbound(&view(MtlsMode::Permissive), InboundPeer::Mutual(&peer), port);
+            let decision =
+                authorize_inbound(&view(MtlsMode::Permissive), InboundPeer::Mutual(&peer), port, PortScope::Declared);
             assert_eq!(decision.outcome.map(|port| port.number), expected, "{name}");
         }
     }
@@ -200,7 +259,7 @@ mod tests {
             ("strict for callers of other clusters", Some(Strict), Some(Strict), foreign, 80, Ok(9080)),
         ];
         for (name, workload, port_mode, peer, port, expected) in cases {
-            let decision = authorize_inbound(&governed(workload, port_mode), peer, port);
+            let decision = authorize_inbound(&governed(workload, port_mode), peer, port, PortScope::Declared);
             assert_eq!(decision.outcome.map(|port| port.number), expected, "{name}");
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn decide(
 
 /// Decides for a service without rules of its own.
 pub(super) fn by_default(context: &Context<'_>, place: &Place<'_>, decision: &mut RouteDecision) {
-    let port = context.request.port;
+    let port = place.pod.map_or(context.request.port, |pod| pod.service_port);
     // An entry is for its ports only; at others the host is like any that the mesh does not know.
     if place.entry().is_some() && place.service.port(port).is_none() {
         decision.reasons.push(Reason::Note { text: format!("{} has no port {port}", place.service.name.name()) });
@@ -126,12 +126,21 @@ fn with_names_of(entry: Option<&EntryConfig>, policy: &Arc<TrafficPolicy>) -> Ar
     }
 }
 
+/// The pod that the client means: it dialled its address, or found it behind the name of a headless service.
+fn dialled_pod(context: &Context<'_>, place: &Place<'_>) -> Option<std::net::IpAddr> {
+    let of_headless = || {
+        let address = context.request.connection.destination_ip.filter(|_| place.service.headless)?;
+        place.service.endpoints.iter().any(|endpoint| endpoint.address == address).then_some(address)
+    };
+    place.pod.map(|pod| pod.address).or_else(of_headless)
+}
+
 fn locate(context: &Context<'_>, place: &Place<'_>, labels: &Labels, decision: &mut RouteDecision) {
     if place.entry().is_some_and(|entry| entry.resolution == Resolution::None) {
         decision.outcome = RouteOutcome::Passthrough;
         return;
     }
-    let mut only = None;
+    let mut only = dialled_pod(context, place);
     if decision.policy.balancer == Balancer::Passthrough {
         let dialled = context.request.connection.destination_ip;
         let of_service = dialled.is_none_or(|address| {

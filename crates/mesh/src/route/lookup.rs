@@ -24,11 +24,21 @@ pub(super) struct Place<'a> {
     pub(super) clusterset: bool,
     /// A wildcard entry, which a service that is not in the view would go before.
     pub(super) wildcard: bool,
+    /// A pod of the service was dialled itself.
+    pub(super) pod: Option<DialledPod>,
+}
+
+/// One pod that a client dialled by its own address.
+#[derive(Clone, Copy)]
+pub(super) struct DialledPod {
+    pub(super) address: IpAddr,
+    /// The service port that leads to the port that was dialled.
+    pub(super) service_port: u16,
 }
 
 impl<'a> Place<'a> {
     fn of(service: &'a Service) -> Self {
-        Self { service, clusterset: false, wildcard: service.name.name().starts_with('*') }
+        Self { service, clusterset: false, wildcard: service.name.name().starts_with('*'), pod: None }
     }
 
     pub(super) fn entry(&self) -> Option<&'a EntryConfig> {
@@ -102,7 +112,21 @@ fn by_address<'a>(context: &Context<'a>, address: IpAddr) -> Option<Place<'a>> {
         let found = clusterset || service.cluster_addresses.contains(&address);
         found.then(|| Place { clusterset, ..Place::of(service) })
     });
-    of_service.or_else(|| entry_at(context, address))
+    of_service.or_else(|| of_pod(context, address)).or_else(|| entry_at(context, address))
+}
+
+/// A pod by its own address, at a port that a service leads to. Of several services a headless one counts: its clients dial
+/// pods.
+fn of_pod<'a>(context: &Context<'a>, address: IpAddr) -> Option<Place<'a>> {
+    let place = |service: &'a Service| {
+        let dialled = service.endpoints.iter().filter(|endpoint| endpoint.address == address);
+        let mut ports = dialled.flat_map(|endpoint| &endpoint.ports);
+        let service_port = ports.find(|(_, port)| **port == context.request.port).map(|(number, _)| *number)?;
+        Some(Place { pod: Some(DialledPod { address, service_port }), ..Place::of(service) })
+    };
+    let mut places = context.view.services.values().filter_map(|service| place(service));
+    let first = places.next()?;
+    Some(if first.service.headless { first } else { places.find(|place| place.service.headless).unwrap_or(first) })
 }
 
 /// Entries may share addresses and differ in ports; single addresses go before networks, small ones before large ones.

@@ -1,9 +1,12 @@
 //! What a client may reach: the egress hosts of its Sidecar, and hosts that the mesh does not know.
 
+use std::net::SocketAddr;
+
 use super::context::Context;
-use super::decision::{RouteDecision, RouteOutcome};
+use super::decision::{RouteDecision, RouteOutcome, Target, Tier};
 use super::destination;
 use super::lookup::Place;
+use crate::host::Host;
 use crate::names::Namespace;
 use crate::policy::{EgressHost, HostRoutes, OutboundPolicy, UnknownHosts};
 use crate::reason::{Denial, Reason};
@@ -32,7 +35,7 @@ pub(super) fn unknown(context: &Context<'_>, decision: &mut RouteDecision) {
     decision.service = None;
     decision.reasons.push(Reason::NotInMesh);
     match context.outbound().map(|outbound| &outbound.unknown) {
-        None | Some(UnknownHosts::Allow) => decision.outcome = RouteOutcome::Passthrough,
+        None | Some(UnknownHosts::Allow) => decision.outcome = passthrough(context, decision),
         Some(UnknownHosts::Refuse) => {
             let text = format!("{} allows only hosts that the mesh knows", whose(context));
             decision.reasons.push(Reason::Note { text });
@@ -40,6 +43,20 @@ pub(super) fn unknown(context: &Context<'_>, decision: &mut RouteDecision) {
         }
         Some(UnknownHosts::Through(proxy)) => destination::decide(context, proxy, None, decision),
     }
+}
+
+/// To where the client was going. A pod of the cluster whose sidecar can prove who it is has to, also at ports that no
+/// service leads to.
+fn passthrough(context: &Context<'_>, decision: &mut RouteDecision) -> RouteOutcome {
+    let Host::Address(address) = context.request.host else { return RouteOutcome::Passthrough };
+    let pod = context.view.addresses.get(address).and_then(|entry| entry.pod.as_ref());
+    let Some((pod, identity)) = pod.and_then(|pod| Some((pod, pod.identity.clone()?))) else {
+        return RouteOutcome::Passthrough;
+    };
+    decision.reasons.push(Reason::Note { text: format!("the address is that of the pod {}", pod.name) });
+    let address = SocketAddr::new(*address, context.request.port);
+    let target = Target::Local { endpoint: pod.name.clone(), address, expected: Some(identity), weight: 1 };
+    RouteOutcome::Forward { tiers: vec![Tier { targets: vec![target] }] }
 }
 
 /// Says that the Sidecar does not list the host.

@@ -49,7 +49,11 @@ fn local<'a>(service: &'a Service, wanted: &Wanted<'_>, decision: &mut RouteDeci
     let mut without_sidecar = 0_usize;
     let mut candidates = Vec::new();
     for endpoint in &service.endpoints {
-        let Some(port) = endpoint.ports.get(&decision.port).copied().filter(|_| endpoint.ready) else { continue };
+        let Some(port) =
+            endpoint.ports.get(&decision.port).copied().filter(|_| endpoint.ready || wanted.only.is_some())
+        else {
+            continue;
+        };
         if !has(&endpoint.labels, wanted.labels) || wanted.only.is_some_and(|only| only != endpoint.address) {
             continue;
         }

@@ -1,5 +1,6 @@
 //! Tables of decisions: a configuration in a small language, requests, and what comes out; see [`language`].
 
+mod captured;
 mod clusters;
 mod destinations;
 mod edits;

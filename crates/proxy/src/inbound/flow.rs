@@ -1,5 +1,6 @@
 //! Connections for the application: CONNECT flows of peers, and plain text on the workload's own ports.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -42,7 +43,7 @@ impl Engine {
             return incoming.refuse(StatusCode::BAD_REQUEST, Vec::new());
         };
         let view = self.config.directory.view();
-        let (decision, admitted) = self.admit(&view, &caller.peer, port);
+        let (decision, admitted) = self.admit(&view, &caller, port);
         let record = self.begin_flow(authority.to_string(), &view, &caller.peer, decision);
         let admitted = match admitted {
             Ok(admitted) => admitted,
@@ -83,16 +84,15 @@ impl Engine {
     }
 
     /// A connection in plain text to one of the workload's own ports.
-    pub(super) async fn plain_connection(self: Arc<Self>, accepted: Accepted, number: u16) {
+    pub(super) async fn plain_connection(self: Arc<Self>, accepted: Accepted, local: Option<SocketAddr>, number: u16) {
         let Accepted { stream, permit, peer: source } = accepted;
         let view = self.config.directory.view();
-        let (decision, admitted) = self.admit(&view, &Peer::Plain, number);
-        let local = stream.local_addr().ok();
+        let caller = Caller { peer: Peer::Plain, source, dialled: local.map(|address| address.ip()) };
+        let (decision, admitted) = self.admit(&view, &caller, number);
         let named = local.map(|address| address.to_string()).unwrap_or_default();
         let record = self.begin_flow(named, &view, &Peer::Plain, decision);
         match admitted {
             Ok(admitted) => {
-                let caller = Caller { peer: Peer::Plain, source, dialled: local.map(|address| address.ip()) };
                 let connection = Connection { caller, admitted, record, view };
                 Box::pin(self.connection(stream, connection)).await;
             }
@@ -107,9 +107,7 @@ impl Engine {
 
     fn begin_flow(&self, authority: String, view: &View, peer: &Peer, decision: InboundDecision) -> Record {
         let mut record = self.begin("tcp", authority, view, peer);
-        record.revision = decision.revision;
-        record.reasons = decision.reasons;
-        record.attempts = 1;
+        Self::note(&mut record, decision);
         record
     }
 
@@ -253,7 +251,7 @@ impl Engine {
     }
 
     pub(super) async fn dial(&self, admitted: &Admitted) -> std::io::Result<TcpStream> {
-        let stream = tokio::time::timeout(APP_TIMEOUT, TcpStream::connect(admitted.app)).await??;
+        let stream = tokio::time::timeout(APP_TIMEOUT, self.config.dialer.connect(admitted.app)).await??;
         let _ = stream.set_nodelay(true);
         Ok(stream)
     }

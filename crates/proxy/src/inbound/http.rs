@@ -34,12 +34,10 @@ impl Engine {
             return reply::text(StatusCode::BAD_REQUEST, "the request names no host or no port");
         };
         let view = self.config.directory.view();
-        let (decision, admitted) = self.admit(&view, peer, port);
+        let (decision, admitted) = self.admit(&view, &caller, port);
         let mut record = self.begin("http", authority.to_string(), &view, peer);
         record.request(&request);
-        record.revision = decision.revision;
-        record.reasons = decision.reasons;
-        record.attempts = 1;
+        Self::note(&mut record, decision);
         let protocol = upgrade::wanted(&request);
         headers::strip_hop(request.headers_mut());
         // A proxy speaks for its client when it sends the request itself: sidecars never pass on what workloads claim. The

@@ -1,5 +1,6 @@
 //! The mTLS port: one handshake, one proven peer, one HTTP/2 connection.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::Method;
@@ -17,7 +18,9 @@ impl Engine {
     /// Ends TLS and serves the peer until it goes, or until its identity runs out.
     pub(super) async fn mtls(self: Arc<Self>, accepted: Accepted) {
         let limits = &self.config.limits;
-        let (source, dialled) = (accepted.peer, accepted.stream.local_addr().ok().map(|address| address.ip()));
+        // A listener for both families shows IPv4 inside IPv6.
+        let source = SocketAddr::new(accepted.peer.ip().to_canonical(), accepted.peer.port());
+        let dialled = accepted.stream.local_addr().ok().map(|address| address.ip().to_canonical());
         let handshake = async {
             let config = self.config.credentials.server_config(PeerPolicy::AnyKnown, &[b"h2"]);
             let config = config.inspect_err(|error| tracing::error!(error = chain(error), "no TLS config")).ok()?;

@@ -82,6 +82,9 @@ pub struct Dialled {
     pub port: u16,
     /// The workload.
     pub source: Option<SocketAddr>,
+    /// The kernel handed the connection over, and the application knows of no proxy: a request goes to the host that it
+    /// names, if the mesh knows it, as with Istio's listeners for HTTP.
+    pub transparent: bool,
 }
 
 impl Dialled {
@@ -98,8 +101,8 @@ pub(super) enum Way {
     Asked(Option<SocketAddr>),
     /// On a captured connection.
     Captured(Arc<Dialled>),
-    /// Captured on the way to an address that the mesh does not know: what a request names goes before it, as with
-    /// Istio's listeners for HTTP, which look at nothing but the port.
+    /// Captured transparently, or on the way to an address that the mesh does not know: what a request names goes before
+    /// it, as with Istio's listeners for HTTP, which look at nothing but the port.
     Addressed(Arc<Dialled>),
     /// Captured, with TLS inside that names its server.
     Named(Arc<Dialled>, Arc<str>),

@@ -136,7 +136,7 @@ impl Engine {
                 timeout: decision.connect_timeout,
                 alpn: &[],
             };
-            match origin::connect(self.direct.originator(), &view, &to).await {
+            match origin::connect(self.direct.opener(), &view, &to).await {
                 Ok(io) => {
                     let io = match &decision.policy.tunnel {
                         Some(settings) => origin::tunnel(io, settings, decision.connect_timeout).await?,
@@ -220,7 +220,8 @@ impl Engine {
     }
 
     async fn dial_opaque(&self, decision: &RouteDecision, key: &LocalKey) -> Result<Outer, Fault> {
-        let (io, peer) = dial::local(&self.config.credentials, key, decision.connect_timeout).await?;
+        let (io, peer) =
+            dial::local(self.config.dialer, &self.config.credentials, key, decision.connect_timeout).await?;
         let outer = Outer::handshake(io, &flow_settings()).await.map_err(|error| Fault::connect(chain(&error)))?;
         let (credentials, watched) = (self.config.credentials.clone(), outer.clone());
         let ended = self.config.life.ended.clone();

@@ -97,6 +97,11 @@ impl Engine {
             // Also for services that the view holds: the directory forgets those that nobody asks for.
             self.config.directory.demand(service).await;
         }
+        if let (Host::Address(address), Entry::Workload) = (host, entry)
+            && !self.config.directory.view().has_address(*address)
+        {
+            self.config.directory.demand_address(*address).await;
+        }
         // The same draw in every round: what a round asks for must not depend on luck.
         let entropy = rand::random();
         let request =

@@ -174,7 +174,8 @@ impl Engine {
         key: &LocalKey,
         endpoint: &str,
     ) -> Result<HttpConnection, Fault> {
-        let (io, peer) = dial::local(&self.config.credentials, key, decision.connect_timeout).await?;
+        let (io, peer) =
+            dial::local(self.config.dialer, &self.config.credentials, key, decision.connect_timeout).await?;
         let parts = Parts {
             io,
             peer: Some(peer),

@@ -1,5 +1,6 @@
 //! One captured stream of the workload: HTTP inside is carried by request, everything else as it is.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,17 +55,31 @@ impl Outbound {
         let decision = self.0.decide_plain(&dialled.host, dialled.port, &way).await;
         let in_mesh = !matches!(decision.outcome, RouteOutcome::Passthrough);
         let by_host = is_nobodys(&decision, &dialled) && self.0.has_http(dialled.port);
-        let way = if by_host { Way::Addressed(dialled.clone()) } else { way };
+        let way = if by_host || dialled.transparent { Way::Addressed(dialled.clone()) } else { way };
         match decision.protocol {
+            protocol if protocol.is_http() && dialled.transparent => {
+                Box::pin(self.declared_http(io, way, decision, dialled)).await;
+            }
             protocol if protocol.is_http() => Box::pin(self.http(io, way)).await,
             Protocol::Auto if in_mesh || by_host => match sniff(&mut io, CLIENT_SILENCE).await {
-                Ok(sniffed) if sniffed.spoken != Spoken::Opaque => {
+                Ok(sniffed) if sniffed.spoken != Spoken::Opaque && !asks_for_tunnel(&dialled, &sniffed.first) => {
                     Box::pin(self.http(Rewind::new(sniffed.first, io), way)).await;
                 }
                 Ok(sniffed) => Box::pin(self.flow(sniffed.first, io, decision, dialled)).await,
                 Err(error) => tracing::debug!(%error, "a captured connection failed"),
             },
             _ => Box::pin(self.flow(Bytes::new(), io, decision, dialled)).await,
+        }
+    }
+
+    /// A port that was declared to speak HTTP; a CONNECT on it is for a proxy of the application's own choice.
+    async fn declared_http<T: Captured>(&self, mut io: T, way: Way, decision: RouteDecision, dialled: Arc<Dialled>) {
+        match sniff(&mut io, self.0.limits.header_timeout).await {
+            Ok(sniffed) if asks_for_tunnel(&dialled, &sniffed.first) => {
+                Box::pin(self.flow(sniffed.first, io, decision, dialled)).await;
+            }
+            Ok(sniffed) => Box::pin(self.http(Rewind::new(sniffed.first, io), way)).await,
+            Err(error) => tracing::debug!(%error, "a captured connection failed"),
         }
     }
 
@@ -132,7 +147,7 @@ impl Engine {
     /// Carries bytes both ways. Another target is tried only before the first byte was delivered.
     async fn opaque<T: Captured>(&self, io: T, decision: &RouteDecision, way: &Way) {
         let host = way.named();
-        let mut record = Record::begin(Reporter::Source, "tcp", format!("{host}:{}", way.port()));
+        let mut record = Record::begin(Reporter::Source, "tcp", authority_of(&host, way.port()));
         record.decided(decision);
         record.source = self.source(way);
         match self.establish(decision, &host, way).await {
@@ -183,9 +198,19 @@ impl Engine {
     }
 }
 
+/// Whether a client that knows nothing of this proxy asks another one for a tunnel: the other one is to see it.
+fn asks_for_tunnel(dialled: &Dialled, first: &[u8]) -> bool {
+    dialled.transparent && first.trim_ascii_start().starts_with(b"CONNECT ")
+}
+
 /// Whether an address was dialled that the mesh does not know.
 fn is_nobodys(decision: &RouteDecision, dialled: &Dialled) -> bool {
     dialled.host.parse::<std::net::IpAddr>().is_ok() && decision.reasons.contains(&Reason::NotInMesh)
+}
+
+/// As in a URL: an IPv6 address stands in brackets.
+fn authority_of(host: &str, port: u16) -> String {
+    host.parse().map_or_else(|_| format!("{host}:{port}"), |ip| SocketAddr::new(ip, port).to_string())
 }
 
 /// Takes over how a copy between client (first) and server (second) ended.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::tunnel::{GroupSelector, Header, Mode, Reply, reply};
+use dial::Dialer;
 use http::HeaderName;
 use identity::{Credentials, PeerIdentity, PeerPolicy};
 use mesh::{ClusterName, Denial, Failure, GroupKey, LocalGateway, MTLS_PORT, ServiceName, SpiffeId, View};
@@ -53,6 +54,7 @@ pub struct RemoteKey {
 
 /// Opens mTLS to a sidecar of the own cluster.
 pub async fn local(
+    dialer: Dialer,
     credentials: &Credentials,
     key: &LocalKey,
     timeout: Duration,
@@ -60,8 +62,8 @@ pub async fn local(
     identified(credentials).await?;
     let whom = key.address;
     let dial = async {
-        let stream =
-            TcpStream::connect(key.address).await.map_err(|error| Fault::connect(format!("{whom}: {error}")))?;
+        let connected = dialer.connect(key.address).await;
+        let stream = connected.map_err(|error| Fault::connect(format!("{whom}: {error}")))?;
         let _ = stream.set_nodelay(true);
         let config = credentials
             .client_config(PeerPolicy::only(key.expected.clone()), &[b"h2"])

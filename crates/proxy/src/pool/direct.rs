@@ -17,13 +17,12 @@ use identity::Credentials;
 use mesh::{ClientTls, ConnectionPool, View};
 
 use super::http::{HttpConnection, Parts, Pings};
-use super::origin::{self, OriginIo, To};
+use super::origin::{self, Opener, OriginIo, To};
 use super::plain::Speaks;
 use super::{Lease, Policy, Pool};
 use crate::body::{Body, chain};
 use crate::fault::Fault;
 use crate::headers;
-use crate::tls::Originator;
 
 /// Unused connections are closed sooner than common servers do (Node: 5 s), which avoids the race between a request and
 /// the server's close. A policy that knows its server better may say otherwise.
@@ -55,7 +54,7 @@ pub struct DirectPool {
     http2: Pool<DirectKey, HttpConnection>,
     /// Servers that were found to speak HTTP/2 behind TLS (or not), and when.
     negotiated: Mutex<HashMap<DirectKey, (Speaks, Instant)>>,
-    originator: Originator,
+    opener: Opener,
     credentials: Credentials,
 }
 
@@ -107,14 +106,14 @@ impl Drop for Returning {
 
 impl DirectPool {
     /// An empty pool.
-    pub fn new(credentials: Credentials, originator: Originator) -> Self {
+    pub fn new(credentials: Credentials, opener: Opener) -> Self {
         let (http2, negotiated) = (Pool::new(Policy::SHARED), Mutex::default());
-        Self { idle: Arc::default(), http2, negotiated, originator, credentials }
+        Self { idle: Arc::default(), http2, negotiated, opener, credentials }
     }
 
-    /// Who opens TLS.
-    pub fn originator(&self) -> &Originator {
-        &self.originator
+    /// Who opens connections.
+    pub fn opener(&self) -> &Opener {
+        &self.opener
     }
 
     /// Sends a request; the server sees `authority` as the host.
@@ -147,7 +146,7 @@ impl DirectPool {
         let (speaks, ready) = match known {
             Some((speaks, _)) => (speaks, None),
             None => {
-                let io = origin::connect(&self.originator, view, &To { alpn: EITHER, ..*to }).await?;
+                let io = origin::connect(&self.opener, view, &To { alpn: EITHER, ..*to }).await?;
                 let speaks = if io.negotiated() == Some(b"h2") { Speaks::Http2 } else { Speaks::Http1 };
                 lock(&self.negotiated).insert(key.clone(), (speaks, Instant::now()));
                 (speaks, Some(io))
@@ -175,7 +174,7 @@ impl DirectPool {
         let dial = || async move {
             let io = match ready {
                 Some(io) => io,
-                None => origin::connect(&self.originator, view, to).await?,
+                None => origin::connect(&self.opener, view, to).await?,
             };
             let parts = Parts {
                 io,
@@ -216,7 +215,7 @@ impl DirectPool {
             let reused = unused.is_some();
             let mut connection = match unused.or(new) {
                 Some(connection) => connection,
-                None => handshake(origin::connect(&self.originator, view, to).await?, to).await?,
+                None => handshake(origin::connect(&self.opener, view, to).await?, to).await?,
             };
             connection.carried += 1;
             match connection.requests.try_send_request(request).await {

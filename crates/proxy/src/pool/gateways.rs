@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::tunnel::PathEvent;
+use dial::Dialer;
 use http::{HeaderName, HeaderValue};
 use identity::{Credentials, PeerPolicy};
 use mesh::{LocalGateway, View};
-use tokio::net::TcpStream;
 
 use super::{Lease, Policy, Pool, Pooled};
 use crate::balance::{Aside, LoadGuard, LoadTable};
@@ -38,6 +38,7 @@ pub struct Gateways {
     load: LoadTable<SocketAddr>,
     aside: Aside<SocketAddr>,
     credentials: Credentials,
+    dialer: Dialer,
     on_path_down: OnPathDown,
 }
 
@@ -64,9 +65,9 @@ impl Hold {
 
 impl Gateways {
     /// No connection is made before one is needed. `on_path_down` gets the gateway's name and the event.
-    pub fn new(credentials: Credentials, on_path_down: OnPathDown) -> Self {
+    pub fn new(credentials: Credentials, dialer: Dialer, on_path_down: OnPathDown) -> Self {
         let (load, aside) = (LoadTable::default(), Aside::default());
-        Self { pool: Pool::new(Policy::SHARED), load, aside, credentials, on_path_down }
+        Self { pool: Pool::new(Policy::SHARED), load, aside, credentials, dialer, on_path_down }
     }
 
     /// The gateways in the order in which they should be tried: those not set aside, the least busy first.
@@ -112,9 +113,8 @@ impl Gateways {
     async fn dial(&self, gateway: &Arc<LocalGateway>, timeout: Duration) -> Result<Outer, Fault> {
         let whom = format!("the gateway {} at {}", gateway.name, gateway.hbone_address);
         let dial = async {
-            let stream = TcpStream::connect(gateway.hbone_address)
-                .await
-                .map_err(|error| Fault::connect(format!("{whom}: {error}")))?;
+            let connected = self.dialer.connect(gateway.hbone_address).await;
+            let stream = connected.map_err(|error| Fault::connect(format!("{whom}: {error}")))?;
             let _ = stream.set_nodelay(true);
             let config = self
                 .credentials

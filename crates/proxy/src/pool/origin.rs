@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use dial::Dialer;
 use mesh::{ClientTls, TcpKeepAlive, TrafficPolicy, TunnelSettings, View};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -63,12 +64,25 @@ impl OriginIo {
     }
 }
 
+/// Who opens connections, and TLS on them.
+pub struct Opener {
+    dialer: Dialer,
+    originator: Originator,
+}
+
+impl Opener {
+    /// Nothing is opened before it is needed.
+    pub fn new(dialer: Dialer) -> Self {
+        Self { dialer, originator: Originator::new() }
+    }
+}
+
 /// Connects; whatever fails, nothing of a request was sent.
-pub async fn connect(originator: &Originator, view: &View, to: &To<'_>) -> Result<OriginIo, Fault> {
+pub async fn connect(opener: &Opener, view: &View, to: &To<'_>) -> Result<OriginIo, Fault> {
     let dial = async {
         let whom = to.address;
         let failed = |error: io::Error| Fault::connect(format!("{whom}: {error}"));
-        let mut stream = TcpStream::connect(to.address).await.map_err(failed)?;
+        let mut stream = opener.dialer.connect(to.address).await.map_err(failed)?;
         let _ = stream.set_nodelay(true);
         if let Some(keep_alive) = &to.policy.pool.keep_alive {
             keep(&stream, keep_alive).map_err(failed)?;
@@ -79,7 +93,7 @@ pub async fn connect(originator: &Originator, view: &View, to: &To<'_>) -> Resul
         }
         match &to.policy.tls {
             ClientTls::Originate(tls) => {
-                let stream = originator.connect(stream, tls, to.host, view, to.alpn).await?;
+                let stream = opener.originator.connect(stream, tls, to.host, view, to.alpn).await?;
                 Ok(OriginIo::Tls(Box::new(stream)))
             }
             _ => Ok(OriginIo::Plain(stream)),

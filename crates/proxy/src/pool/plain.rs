@@ -1,15 +1,19 @@
 //! Plain-text HTTP to servers without a sidecar: the own application, unmeshed endpoints, hosts outside the mesh.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use dial::Dialer;
+use http::Uri;
 use http::uri::Authority;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use identity::Credentials;
 use mesh::Failure;
 use tokio::net::TcpStream;
@@ -37,9 +41,10 @@ pub enum Speaks {
 
 /// Connections in plain text.
 pub struct PlainPool {
-    http1: Client<HttpConnector, Body>,
+    http1: Client<Connector, Body>,
     http2: Pool<SocketAddr, HttpConnection>,
     credentials: Credentials,
+    connector: Connector,
 }
 
 /// The head of an answer, and what keeps its connection counted until the body has passed.
@@ -52,17 +57,15 @@ pub struct Answer {
 
 impl PlainPool {
     /// An empty pool; `credentials` are only there because connections with a peer share the type.
-    pub fn new(credentials: Credentials, connect_timeout: Duration) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(connect_timeout));
+    pub fn new(credentials: Credentials, connect_timeout: Duration, dialer: Dialer) -> Self {
+        let connector = Connector { dialer, timeout: connect_timeout };
         let http1 = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(64)
             .build(connector);
-        Self { http1, http2: Pool::new(Policy::SHARED), credentials }
+        Self { http1, http2: Pool::new(Policy::SHARED), credentials, connector }
     }
 
     /// Sends a request to `address`; the server sees `authority` as the host.
@@ -92,7 +95,7 @@ impl PlainPool {
     }
 
     async fn dial(&self, address: SocketAddr) -> Result<HttpConnection, Fault> {
-        let connect = tokio::time::timeout(mesh::CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+        let connect = tokio::time::timeout(mesh::CONNECT_TIMEOUT, self.connector.dialer.connect(address)).await;
         let io = connect
             .map_err(|_| Fault::connect_timeout(&address.to_string()))?
             .map_err(|error| Fault::connect(format!("{address}: {error}")))?;
@@ -105,6 +108,34 @@ impl PlainPool {
     /// Closes what is no longer used.
     pub fn sweep(&self) {
         self.http2.sweep();
+    }
+}
+
+/// Opens connections for the HTTP client, whose URIs are addresses.
+#[derive(Clone, Copy)]
+struct Connector {
+    dialer: Dialer,
+    timeout: Duration,
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let Self { dialer, timeout } = *self;
+        Box::pin(async move {
+            let address = uri.authority().and_then(|authority| authority.as_str().parse().ok());
+            let address = address.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no address"))?;
+            let stream = tokio::time::timeout(timeout, dialer.connect(address)).await??;
+            stream.set_nodelay(true)?;
+            Ok(TokioIo::new(stream))
+        })
     }
 }
 

@@ -2,15 +2,20 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
-use super::{Resolve, Resolving};
-use hickory_resolver::TokioResolver;
+use dial::Dialer;
+use hickory_resolver::Resolver;
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::runtime::iocompat::AsyncIoTokioAsStd;
+use hickory_resolver::net::runtime::{RuntimeProvider, TokioHandle, TokioRuntimeProvider, TokioTime};
 use hickory_resolver::proto::rr::Name;
+use tokio::net::{TcpStream, UdpSocket};
+
+use super::{Resolve, Resolving};
 
 /// How long one question waits for its answer; it is put twice.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -19,20 +24,55 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const ANSWERS_MAX: u64 = 256;
 
 /// Asks the DNS shim and nobody else: neither `/etc/hosts` nor `/etc/resolv.conf` is read.
-#[derive(Debug, Clone)]
-pub struct ShimResolver(TokioResolver);
+#[derive(Clone)]
+pub struct ShimResolver(Resolver<Sockets>);
 
 impl ShimResolver {
     /// Nothing is asked before a name is needed.
-    pub fn new(shim: SocketAddr) -> io::Result<Self> {
+    pub fn new(shim: SocketAddr, dialer: Dialer) -> io::Result<Self> {
         let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
             connection.port = shim.port();
             connection
         });
         let server = NameServerConfig::new(shim.ip(), true, connections.to_vec());
         let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let sockets = Sockets { dialer, runtime: TokioRuntimeProvider::default() };
+        let builder = Resolver::builder_with_config(config, sockets);
         builder.with_options(options()).build().map(Self).map_err(io::Error::other)
+    }
+}
+
+/// Tokio's runtime with the proxy's own sockets.
+#[derive(Clone)]
+struct Sockets {
+    dialer: Dialer,
+    runtime: TokioRuntimeProvider,
+}
+
+type Opening<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
+
+impl RuntimeProvider for Sockets {
+    type Handle = TokioHandle;
+    type Timer = TokioTime;
+    type Udp = UdpSocket;
+    type Tcp = AsyncIoTokioAsStd<TcpStream>;
+
+    fn create_handle(&self) -> TokioHandle {
+        self.runtime.create_handle()
+    }
+
+    fn connect_tcp(&self, server: SocketAddr, _: Option<SocketAddr>, wait: Option<Duration>) -> Opening<Self::Tcp> {
+        let dialer = self.dialer;
+        Box::pin(async move {
+            let stream = tokio::time::timeout(wait.unwrap_or(TIMEOUT), dialer.connect(server)).await??;
+            stream.set_nodelay(true)?;
+            Ok(AsyncIoTokioAsStd(stream))
+        })
+    }
+
+    fn bind_udp(&self, local: SocketAddr, _: SocketAddr) -> Opening<UdpSocket> {
+        let dialer = self.dialer;
+        Box::pin(async move { dialer.bind_udp(local).await })
     }
 }
 

@@ -1,5 +1,7 @@
 //! The engine with real sockets: sidecars, applications and a gateway that pipes, all in one process.
 
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests play clients, which nobody captures"))]
+
 #[cfg(test)]
 mod arrival;
 #[cfg(test)]

@@ -246,6 +246,7 @@ impl Server {
         let (recorder, records) = recorder();
         let life = Lifecycle::default();
         let outbound = Outbound::start(OutboundConfig {
+            dialer: dial::Dialer::unmarked(),
             directory: Arc::new(directory.clone()),
             credentials: credentials.clone(),
             resolver: Arc::new(SystemResolver),
@@ -254,12 +255,14 @@ impl Server {
             namespace: Namespace::new("default").unwrap(),
         });
         let config = InboundConfig {
+            dialer: dial::Dialer::unmarked(),
             directory: Arc::new(directory),
             credentials,
             recorder,
             guard: Guard::new(outbound),
             life: life.clone(),
             limits: Limits::default(),
+            application: None,
             ports: vec![AppPort { number: PORT, app: Some(app), protocol: Protocol::Auto }],
         };
         let inbound = Inbound::start(config);
@@ -309,6 +312,7 @@ impl Client {
         let (view, directory) = watch::channel(Arc::new(view.0));
         let (recorder, records) = recorder();
         let config = OutboundConfig {
+            dialer: dial::Dialer::unmarked(),
             directory: Arc::new(directory),
             credentials,
             resolver,
@@ -336,7 +340,8 @@ impl Client {
         let outbound = self.outbound.clone();
         tokio::spawn(async move {
             while let Ok((stream, peer)) = listener.accept().await {
-                let dialled = Dialled { host: host.clone(), port: PORT, source: source.or(Some(peer)) };
+                let dialled =
+                    Dialled { host: host.clone(), port: PORT, source: source.or(Some(peer)), transparent: false };
                 let outbound = outbound.clone();
                 tokio::spawn(async move { outbound.stream(stream, dialled).await });
             }

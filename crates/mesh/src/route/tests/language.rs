@@ -3,7 +3,7 @@
 //! ```text
 //! client shop at=us/a app=web                    the workload beside the proxy: namespace, locality, labels
 //! sidecar hosts=./*,*/a.example unknown=refuse   what it may reach: allow, refuse, through:<host>
-//! service reviews v1*2 v2@us/b ports=80,443 export global ip=10.0.0.1 vip=243.0.0.1
+//! service reviews v1*2 v2@us/b ports=80,443 export global headless ip=10.0.0.1 vip=243.0.0.1
 //! import west reviews v1*3@eu/a                  groups of another cluster
 //! entry a.example dns ports=80 to=shop hosts=b.example*2 net=10.0.0.0/8 in=shop v1
 //! dr reviews in=shop for=app:web v1 v2 tls=mutual lb=header:user locality=failover:us>eu private
@@ -143,7 +143,7 @@ impl Builder {
         let made = Service {
             name: name_of(words.0[1]),
             global: words.has("global"),
-            headless: false,
+            headless: words.has("headless"),
             clusterset_addresses: addresses(words, "vip"),
             cluster_addresses: addresses(words, "ip"),
             endpoints: pods(words.0[1], &words.0[2..], &ports),

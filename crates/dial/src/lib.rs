@@ -1,0 +1,101 @@
+//! The one door by which a proxy opens sockets of its own.
+//!
+//! What it is: a [`Dialer`] that whoever starts a proxy hands to everything that dials. Beside a workload whose connections
+//! are captured it marks each socket (`SO_MARK`), so that the kernel does not hand the proxy's connections to the proxy.
+//!
+//! What it is not: it knows no TLS, no pools and no time limits.
+//!
+//! **Invariant:** a socket carries the mark before its first packet leaves. `clippy.toml` of the crates that run beside a
+//! workload forbids every other way to open one.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream, UdpSocket, lookup_host};
+
+/// Opens sockets, marked or not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dialer {
+    mark: Option<u32>,
+}
+
+impl Dialer {
+    /// For a process whose connections nobody captures.
+    pub const fn unmarked() -> Self {
+        Self { mark: None }
+    }
+
+    /// Marks every socket with this `SO_MARK`.
+    pub const fn marked(mark: u32) -> Self {
+        Self { mark: Some(mark) }
+    }
+
+    /// Whether the process may mark sockets (`CAP_NET_ADMIN`, or `CAP_NET_RAW` since Linux 5.17).
+    pub fn check(&self) -> io::Result<()> {
+        self.mark(&TcpSocket::new_v4()?)
+    }
+
+    /// Connects to an address.
+    pub async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        self.mark(&socket)?;
+        socket.connect(address).await
+    }
+
+    /// Connects to the first address of `host:port` that takes the connection.
+    pub async fn connect_to(&self, host_port: &str) -> io::Result<TcpStream> {
+        let mut failed = io::Error::new(io::ErrorKind::NotFound, format!("{host_port} has no address"));
+        for address in lookup_host(host_port).await? {
+            match self.connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    /// Binds a socket for datagrams.
+    pub async fn bind_udp(&self, local: SocketAddr) -> io::Result<UdpSocket> {
+        let socket = UdpSocket::bind(local).await?;
+        self.mark(&socket)?;
+        Ok(socket)
+    }
+
+    fn mark(&self, socket: &impl std::os::fd::AsFd) -> io::Result<()> {
+        match self.mark {
+            Some(mark) => SockRef::from(socket).set_mark(mark),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn names_and_addresses_are_connected_to() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let dialer = Dialer::unmarked();
+        let named = address.to_string();
+        let (one, two) = tokio::join!(dialer.connect(address), dialer.connect_to(&named));
+        assert_eq!((one.unwrap().peer_addr().unwrap(), two.unwrap().peer_addr().unwrap()), (address, address));
+        assert!(dialer.connect_to("nothing.invalid:1").await.is_err());
+    }
+
+    /// Whether it may be marked depends on who runs the test; an unmarked socket never stands in for a marked one.
+    #[tokio::test]
+    async fn a_socket_carries_its_mark_or_is_not_opened() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialer = Dialer::marked(1337);
+        match (dialer.check(), dialer.connect(listener.local_addr().unwrap()).await) {
+            (Ok(()), Ok(stream)) => assert_eq!(SockRef::from(&stream).mark().unwrap(), 1337),
+            (Err(check), Err(connect)) => assert_eq!(check.kind(), connect.kind()),
+            (check, connect) => panic!("{check:?} {connect:?}"),
+        }
+    }
+}
