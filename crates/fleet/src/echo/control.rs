@@ -6,6 +6,9 @@
 //!
 //! A single request steers its own answer with headers: `x-echo-status: <status>`, `x-echo-delay: <milliseconds>` and
 //! `x-echo-header: <name>=<value>`, which is added to the answer.
+//!
+//! gRPC calls are counted, fail and wait in the same way; an HTTP status then stands for the gRPC status of the same
+//! meaning (503: UNAVAILABLE, 504: DEADLINE_EXCEEDED, …).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

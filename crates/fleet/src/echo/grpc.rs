@@ -1,11 +1,14 @@
-//! The gRPC face: unary, server streaming and bidirectional streaming.
+//! The gRPC face: unary, server streaming and bidirectional streaming. It counts, fails and waits as the HTTP one does.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
+use http::{HeaderMap, StatusCode};
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::answer::{Answer, Whoami, client_identity, headers};
+use super::answer::{Answer, client_identity, headers};
+use super::control::{State, Wish};
 use super::pb::echo_server::Echo;
 use super::pb::{EchoRequest, EchoResponse};
 
@@ -13,7 +16,7 @@ use super::pb::{EchoRequest, EchoResponse};
 const COUNT_MAX: u32 = 1_000_000;
 
 pub(super) struct EchoService {
-    pub(super) whoami: Whoami,
+    pub(super) state: Arc<State>,
 }
 
 type Replies = Pin<Box<dyn Stream<Item = Result<EchoResponse, Status>> + Send>>;
@@ -21,7 +24,7 @@ type Replies = Pin<Box<dyn Stream<Item = Result<EchoResponse, Status>> + Send>>;
 #[tonic::async_trait]
 impl Echo for EchoService {
     async fn unary(&self, request: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
-        let answer = self.answer(&request, "Unary");
+        let answer = self.begin(request.metadata().clone().into_headers(), "Unary").await?;
         let message = request.into_inner().message;
         Ok(Response::new(EchoResponse { message, index: 0, answer_json: answer }))
     }
@@ -29,7 +32,7 @@ impl Echo for EchoService {
     type ServerStreamStream = Replies;
 
     async fn server_stream(&self, request: Request<EchoRequest>) -> Result<Response<Replies>, Status> {
-        let answer = self.answer(&request, "ServerStream");
+        let answer = self.begin(request.metadata().clone().into_headers(), "ServerStream").await?;
         let EchoRequest { message, count } = request.into_inner();
         if count > COUNT_MAX {
             return Err(Status::invalid_argument(format!("count is at most {COUNT_MAX}")));
@@ -44,7 +47,7 @@ impl Echo for EchoService {
     type BidiStreamStream = Replies;
 
     async fn bidi_stream(&self, request: Request<Streaming<EchoRequest>>) -> Result<Response<Replies>, Status> {
-        let answer = self.answer(&request, "BidiStream");
+        let answer = self.begin(request.metadata().clone().into_headers(), "BidiStream").await?;
         let mut index = 0;
         let replies = request.into_inner().map(move |message| {
             let answer_json = if index == 0 { answer.clone() } else { String::new() };
@@ -57,10 +60,10 @@ impl Echo for EchoService {
 }
 
 impl EchoService {
-    fn answer<T>(&self, request: &Request<T>, method: &str) -> String {
-        let metadata = request.metadata().clone().into_headers();
+    /// Counts a call, and waits or fails as it was asked to; gives the answer as JSON.
+    async fn begin(&self, metadata: HeaderMap, method: &str) -> Result<String, Status> {
         let answer = Answer {
-            whoami: self.whoami.clone(),
+            whoami: self.state.whoami.clone(),
             protocol: "grpc".to_owned(),
             method: "POST".to_owned(),
             path: format!("/isthmus.echo.v1.Echo/{method}"),
@@ -68,6 +71,30 @@ impl EchoService {
             headers: headers(&metadata),
             body_bytes: 0,
         };
-        serde_json::to_string(&answer).unwrap_or_default()
+        let failing = self.state.count(&answer);
+        let wish = Wish::of(&metadata);
+        tokio::time::sleep(wish.delay).await;
+        match failing.or(wish.status).map_or(Code::Ok, code) {
+            Code::Ok => Ok(serde_json::to_string(&answer).unwrap_or_default()),
+            code => Err(Status::new(code, "as you wish")),
+        }
+    }
+}
+
+/// The gRPC status that servers mean by an HTTP status.
+fn code(status: StatusCode) -> Code {
+    match status.as_u16() {
+        200..=299 => Code::Ok,
+        400 => Code::InvalidArgument,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::NotFound,
+        409 => Code::Aborted,
+        429 => Code::ResourceExhausted,
+        499 => Code::Cancelled,
+        501 => Code::Unimplemented,
+        503 => Code::Unavailable,
+        504 => Code::DeadlineExceeded,
+        _ => Code::Internal,
     }
 }

@@ -45,10 +45,10 @@ pub(super) async fn serve(stream: TcpStream, state: Arc<State>, shutdown: Cancel
     let _ = connection.await;
 }
 
-async fn answer(request: Request<Incoming>, state: &State) -> Response<Body> {
+async fn answer(request: Request<Incoming>, state: &Arc<State>) -> Response<Body> {
     let content_type = request.headers().get(header::CONTENT_TYPE);
     if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
-        let mut server = EchoServer::new(EchoService { whoami: state.whoami.clone() });
+        let mut server = EchoServer::new(EchoService { state: state.clone() });
         return match server.call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
