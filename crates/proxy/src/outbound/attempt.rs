@@ -69,7 +69,7 @@ impl<'a> Attempts<'a> {
             Load {
                 active: self.engine.load.active(&key),
                 ejected: self.engine.aside.is_aside(&key),
-                out: self.destination.is_ejected(&key),
+                out: self.destination.is_ejected(self.decision, &key),
                 tried: self.tried.contains(&key) || self.is_elsewhere(target),
                 age: self.destination.age(self.decision, &key),
             }

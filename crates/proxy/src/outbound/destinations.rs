@@ -144,10 +144,13 @@ impl Destination {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Whether outlier detection keeps an endpoint out.
-    pub(super) fn is_ejected(&self, key: &TargetKey) -> bool {
+    /// Whether outlier detection keeps an endpoint out: only while the policy still has it. Endpoints that get nothing have
+    /// no outcomes by which [`Self::observe`] would learn that it has gone.
+    pub(super) fn is_ejected(&self, decision: &RouteDecision, key: &TargetKey) -> bool {
         let health = lock(&self.health);
-        health.rules.is_some() && health.outliers.is_ejected(key, Instant::now().into_std())
+        decision.policy.outlier.is_some()
+            && health.rules.is_some()
+            && health.outliers.is_ejected(key, Instant::now().into_std())
     }
 
     /// Takes the outcome of an attempt at an endpoint.
