@@ -46,7 +46,7 @@ use crate::pool::origin::Opener;
 use crate::pool::{Policy, Pool};
 use crate::resolve::Resolve;
 
-pub use arrival::{Arrival, Dialled, EndpointRow, Question};
+pub use arrival::{Arrival, Dialled, EndpointRow, Judged, Question};
 pub use stream::Captured;
 pub(crate) use stream::{IDLE, note_copy};
 

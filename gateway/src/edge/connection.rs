@@ -8,9 +8,9 @@ use http::HeaderValue;
 use identity::{PeerIdentity, peer_identity};
 use mesh::{HostPattern, Listener, Server, ServerProtocol, ServerTlsMode, View};
 use proxy::detect::Rewind;
-use proxy::guard::Facts;
+use proxy::guard::{ConnectionAdmission, Facts};
 use proxy::listen::{Accepted, Lifecycle, in_turn};
-use proxy::outbound::{Arrival, Captured};
+use proxy::outbound::{Arrival, Captured, Judged};
 use proxy::tls::{Hello, client_cert_header, read_hello};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -38,7 +38,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn arrival(&self, remote_ip: Option<IpAddr>) -> Arrival {
+    pub(super) fn arrival(&self, remote_ip: Option<IpAddr>, judged: Judged) -> Arrival {
         Arrival {
             port: self.port,
             source: self.source,
@@ -47,6 +47,7 @@ impl Link {
             sni: self.sni.clone(),
             scheme: self.scheme,
             peer: self.peer.clone(),
+            judged,
         }
     }
 
@@ -210,7 +211,10 @@ impl Edge {
         let Some(workload) = &view.workload else { return };
         let admitted = self.guard.admit_connection(&workload.config.inbound, &link.facts(None)).await;
         match admitted {
-            Ok(_) => self.outbound.gateway_stream(io, link.arrival(None)).await,
+            Ok(ConnectionAdmission { reasons, audit }) => {
+                let arrival = link.arrival(None, Judged { reasons, audit });
+                self.outbound.gateway_stream(io, arrival).await;
+            }
             Err(refusal) => {
                 io.abort();
                 drop(io);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mesh::{Listener, ServerProtocol, ServerTlsMode};
 use proxy::debug::{self, Described, to_json};
-use proxy::outbound::Arrival;
+use proxy::outbound::{Arrival, Judged};
 use serde_json::{Value, json};
 use telemetry::{Admin, Query};
 
@@ -67,6 +67,7 @@ impl Edge {
             sni: spoken.tls.then(|| Arc::from(described.question.host.as_str())),
             scheme: spoken.scheme.unwrap_or("http"),
             peer: None,
+            judged: Judged::default(),
         };
         let http = spoken.scheme.is_some();
         let decision = self.outbound.explain_arrival(&described.question, arrival, http).await;

@@ -11,7 +11,7 @@ use proxy::fault::flag;
 use proxy::guard::{ConnectionRefusal, Refusal};
 use proxy::hbone::Incoming;
 use proxy::listen::{self, Accepted, Lifecycle};
-use proxy::outbound::Captured;
+use proxy::outbound::{Captured, Judged};
 use proxy::peers::{self, Doing, Peers};
 use proxy::{headers, reply, serve};
 use tokio::net::TcpListener;
@@ -59,7 +59,8 @@ impl Edge {
         }
         match self.guard.admit(policy, &link.facts(remote_ip), request).await {
             Ok(admission) => {
-                let arrival = link.arrival(remote_ip);
+                let judged = Judged { reasons: admission.reasons, audit: admission.audit };
+                let arrival = link.arrival(remote_ip, judged);
                 let mut response = self.outbound.gateway_request(admission.request, arrival).await;
                 admission.response_headers.apply(response.headers_mut());
                 response
@@ -87,6 +88,7 @@ impl Edge {
         let mut record = self.begin("tcp", format!("{authority}:{}", link.port), &self.view(), link);
         record.flags = refusal.flag;
         record.reasons.clone_from(&refusal.reasons);
+        record.audit = refusal.audit;
         record.error = Some(refusal.denial.to_string());
         record.closed_by = ClosedBy::Us;
         self.recorder.opened(&record);

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::uri::Authority;
 use identity::PeerIdentity;
-use mesh::{ConnectionFacts, Entry, HttpRequest};
+use mesh::{ConnectionFacts, Entry, HttpRequest, Reason, RouteDecision};
 use serde::Serialize;
+
+use crate::access::Record;
 
 /// What a gateway knows of a connection that it accepted.
 #[derive(Debug, Clone)]
@@ -26,6 +28,17 @@ pub struct Arrival {
     pub scheme: &'static str,
     /// Who the client proved to be.
     pub peer: Option<Arc<PeerIdentity>>,
+    /// What the gateway's own policies said before; for the record.
+    pub judged: Judged,
+}
+
+/// What the policies of a gateway said of something that they let in.
+#[derive(Debug, Clone, Default)]
+pub struct Judged {
+    /// Which of them decided.
+    pub reasons: Vec<Reason>,
+    /// An AUDIT policy matched.
+    pub audit: bool,
 }
 
 /// What is asked of [`super::Outbound::explain`].
@@ -168,6 +181,16 @@ impl Way {
         match self {
             Self::Gateway(arrival) => arrival.peer.as_deref(),
             _ => None,
+        }
+    }
+
+    /// Takes over what was decided: by a gateway's own policies, and where it goes.
+    pub(super) fn decided(&self, record: &mut Record, decision: &RouteDecision) {
+        record.decided(decision);
+        if let Self::Gateway(arrival) = self {
+            record.audit = arrival.judged.audit;
+            let of_policies = arrival.judged.reasons.iter().filter(|reason| **reason != Reason::AllowedByDefault);
+            record.reasons = of_policies.chain(&decision.reasons).cloned().collect();
         }
     }
 

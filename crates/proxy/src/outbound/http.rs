@@ -53,7 +53,7 @@ impl Outbound {
         record.request_id = headers::request_id(request.headers_mut());
         let (mut head, body) = request.into_parts();
         let decision = self.0.decide_http(&head, &authority, way).await;
-        record.decided(&decision);
+        way.decided(&mut record, &decision);
         let mut answers = AnswerEdits::of(&decision, &facts(&head, &authority, way));
         let mut record = self.0.config.recorder.open(record);
         if let Some(response) = answers.preflight() {

@@ -148,7 +148,7 @@ impl Engine {
     async fn opaque<T: Captured>(&self, io: T, decision: &RouteDecision, way: &Way) {
         let host = way.named();
         let mut record = Record::begin(Reporter::Source, "tcp", authority_of(&host, way.port()));
-        record.decided(decision);
+        way.decided(&mut record, decision);
         record.source = self.source(way);
         match self.establish(decision, &host, way).await {
             Ok(Established { connected, chosen, permit, attempts }) => {

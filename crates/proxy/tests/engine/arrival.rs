@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use mesh::*;
 use proxy::body::{self, Body};
-use proxy::outbound::Arrival;
+use proxy::outbound::{Arrival, Judged};
 use serde_json::json;
 
 use crate::policy::{routed, rule, with_policy};
@@ -55,6 +55,7 @@ fn arrival() -> Arrival {
         sni: None,
         scheme: "https",
         peer: None,
+        judged: Judged::default(),
     }
 }
 
