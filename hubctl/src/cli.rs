@@ -326,6 +326,9 @@ pub(crate) struct Explain {
     /// Request header `name: value`
     #[arg(short = 'H', long = "header")]
     pub(crate) headers: Vec<String>,
+    /// The name in the ClientHello: a connection that speaks TLS, which the proxy does not read
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["method", "path", "headers"])]
+    pub(crate) sni: Option<String>,
 }
 
 /// Seconds of `90s`, `15m`, `2h` or a bare number of seconds.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use telemetry::{Admin, Query, Readiness, Registry};
 
 const EXPLAIN_HINT: &str =
-    "/debug/explain?host=reviews.default&port=9080; more: method=, path=, headers= (one `name: value` a line)";
+    "/debug/explain?host=reviews.default&port=9080; more: method=, path=, headers= (one `name: value` a line), sni=";
 const AUTHORIZE_HINT: &str =
     "/debug/authorize?port=9080&peer=spiffe://…; more: host=, method=, path=, headers=, claims= (a JSON object)";
 
@@ -56,7 +56,7 @@ pub(crate) fn admin_api(
 }
 
 /// What the workload's next request to a host would meet. A request without method and path is a connection, unless the
-/// port speaks HTTP: then it is `GET /`.
+/// port speaks HTTP: then it is `GET /`. With the name of a ClientHello it is a connection that speaks TLS.
 async fn explain(client: &Client, outbound: &Outbound, query: &Query) -> Value {
     let described = match Described::read(query) {
         Ok(described) => described,
@@ -67,8 +67,13 @@ async fn explain(client: &Client, outbound: &Outbound, query: &Query) -> Value {
         return debug::refused("host is needed", EXPLAIN_HINT);
     }
     let plain = outbound.decide(&question.host, question.port).await;
-    let http = described.http || plain.protocol.is_http() || plain.service.is_none();
-    let decision = if http { outbound.explain(question).await } else { plain };
+    let tls = question.sni.is_some() && !described.http;
+    let http = !tls && (described.http || plain.protocol.is_http() || plain.service.is_none());
+    let decision = match (tls, http) {
+        (true, _) => outbound.explain_connection(question).await,
+        (_, true) => outbound.explain(question).await,
+        (false, false) => plain,
+    };
     debug::decided(&described, &decision, http, age(client))
 }
 

@@ -22,7 +22,8 @@ pub struct Described {
 }
 
 impl Described {
-    /// Reads `host`, `port`, `method`, `path`, `headers` (one `name: value` a line), `peer` and `claims` (a JSON object).
+    /// Reads `host`, `port`, `method`, `path`, `headers` (one `name: value` a line), `sni`, `peer` and `claims` (a JSON
+    /// object).
     pub fn read(query: &Query) -> Result<Self, String> {
         let port = query.get("port").and_then(|port| port.parse().ok()).ok_or("port is needed, as a number")?;
         let peer = query.get("peer").filter(|peer| !peer.is_empty()).map(str::parse::<SpiffeId>).transpose();
@@ -33,6 +34,7 @@ impl Described {
             method: query.get("method").unwrap_or("GET").to_owned(),
             path: path(query),
             headers: headers(query)?,
+            sni: query.get("sni").filter(|sni| !sni.is_empty()).map(str::to_owned),
         };
         Ok(Self {
             question,

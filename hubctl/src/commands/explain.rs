@@ -70,6 +70,9 @@ fn request(options: &Explain) -> String {
     if let Some(path) = &options.path {
         add("path", path);
     }
+    if let Some(sni) = &options.sni {
+        add("sni", sni);
+    }
     if !options.headers.is_empty() {
         add("headers", &options.headers.join("\n"));
     }

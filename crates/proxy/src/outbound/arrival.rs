@@ -54,6 +54,8 @@ pub struct Question {
     pub path: String,
     /// The headers.
     pub headers: HeaderMap,
+    /// The name in the ClientHello, of a connection that speaks TLS.
+    pub sni: Option<String>,
 }
 
 impl Question {

@@ -35,6 +35,13 @@ impl Outbound {
         self.0.decide(&Asked { host, port: question.port, http: Some(http), connection, entry }).await
     }
 
+    /// The decision for a connection whose bytes are not read, but for the name in its ClientHello.
+    pub async fn explain_connection(&self, question: &Question) -> RouteDecision {
+        let connection = ConnectionFacts { sni: question.sni.as_deref(), ..ConnectionFacts::default() };
+        let (host, entry) = (self.0.host(&question.host), Entry::Workload);
+        self.0.decide(&Asked { host, port: question.port, http: None, connection, entry }).await
+    }
+
     /// The same at a port of a gateway; `http` tells whether it reads requests there or carries bytes.
     pub async fn explain_arrival(&self, question: &Question, arrival: Arrival, http: bool) -> RouteDecision {
         let way = Way::Gateway(Arc::new(arrival));

@@ -366,6 +366,7 @@ async fn a_request_without_a_route_is_answered_404() {
         method: "GET".into(),
         path: path.into(),
         headers: HeaderMap::new(),
+        sni: None,
     };
     let decision = client.outbound.explain(&question("/only")).await;
     assert!(decision.rule.is_some() && decision.denial().is_none(), "{decision:?}");
