@@ -37,16 +37,38 @@ impl Certificates {
         self.directory.path().join(name).display().to_string()
     }
 
+    /// Revokes a certificate of the CA: `ca.crl` is made anew.
+    pub fn revoke(&self, name: &str) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/revoke.sh");
+        let output = Command::new("sh").arg(script).arg(self.directory.path()).arg(name).output().expect("sh runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// What a shell command prints that runs beside the files.
+    pub fn shell(&self, command: &str) -> String {
+        let output = Command::new("sh").args(["-c", command]).current_dir(self.path()).output().expect("sh runs");
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
     /// A Secret `secret` in istio-system with the certificate `name`; with the CA as well, for mutual TLS.
     pub fn secret(&self, secret: &str, name: &str, with_ca: bool) -> String {
-        let indented = |file: String| {
-            let text = std::fs::read_to_string(self.file(&file)).expect("a certificate");
-            text.lines().map(|line| format!("    {line}\n")).collect::<String>()
-        };
-        let (certificate, key) = (indented(format!("{name}.crt")), indented(format!("{name}.key")));
-        let ca = if with_ca { format!("  ca.crt: |\n{}", indented("ca.crt".to_owned())) } else { String::new() };
-        format!(
-            "apiVersion: v1\nkind: Secret\nmetadata: {{name: {secret}, namespace: istio-system}}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{certificate}  tls.key: |\n{key}{ca}"
-        )
+        let (certificate, key) = (format!("{name}.crt"), format!("{name}.key"));
+        let mut entries = vec![("tls.crt", certificate.as_str()), ("tls.key", key.as_str())];
+        entries.extend(with_ca.then_some(("ca.crt", "ca.crt")));
+        self.secret_of(secret, &entries)
+    }
+
+    /// A Secret `secret` in istio-system with these files, each `(<key>, <file>)`.
+    pub fn secret_of(&self, secret: &str, entries: &[(&str, &str)]) -> String {
+        let mut text = format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: {secret}, namespace: istio-system}}\nstringData:\n"
+        );
+        for (key, file) in entries {
+            let content = std::fs::read_to_string(self.file(file)).expect("a file of the certificates");
+            let lines = content.lines().map(|line| format!("    {line}\n"));
+            text.push_str(&format!("  {key}: |\n{}", lines.collect::<String>()));
+        }
+        text
     }
 }

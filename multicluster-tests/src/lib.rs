@@ -17,14 +17,18 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+mod agreement;
 mod certificates;
 mod configure;
 mod credentials;
+mod curl;
 mod shots;
 mod tools;
+pub use agreement::Asked;
 pub use certificates::Certificates;
 pub use credentials::{BadCredential, Fakes};
-pub use shots::{Shot, assert_share, shoot, tally, volley};
+pub use curl::{answer, curl, s_client};
+pub use shots::{Shot, assert_at_most, assert_share, shoot, tally, volley};
 pub use tools::{Server, foreign_binary, python, tool};
 
 /// Two clusters: `east/web` calls, `west/reviews` serves. One hub voter and one gateway each, to start fast.

@@ -89,16 +89,41 @@ pub fn tally<K: Ord>(shots: &[Shot], key: impl Fn(&Shot) -> K) -> BTreeMap<K, us
     tally
 }
 
-/// Fails unless `hits` of `total` is what chance allows for a probability: six standard deviations, which a right share
-/// leaves once in five hundred million runs.
+/// How seldom a right share may fail a test: once in a billion runs.
+const UNLIKELY: f64 = 1e-9;
+
+/// Fails unless `hits` of `total` is what chance allows for a probability: neither tail of the binomial distribution may be
+/// less likely than [`UNLIKELY`].
 #[track_caller]
 pub fn assert_share(what: &str, hits: usize, total: usize, probability: f64) {
-    #[expect(clippy::cast_precision_loss, reason = "counts of a test")]
-    let (hits, total) = (hits as f64, total as f64);
-    let mean = total * probability;
-    let allowed = 6.0 * (total * probability * (1.0 - probability)).sqrt();
-    println!("{what}: {hits} of {total}, expected {mean} ± {allowed:.1}");
-    assert!((hits - mean).abs() <= allowed, "{what}: {hits} of {total}, expected {mean} ± {allowed:.1}");
+    let mean = real(total) * probability;
+    let (less, more) = (tail(0, hits, total, probability), tail(hits, total, total, probability));
+    println!("{what}: {hits} of {total}, expected {mean:.1}; chance of so few {less:.2e}, of so many {more:.2e}");
+    assert!(less > UNLIKELY && more > UNLIKELY, "{what}: {hits} of {total}, expected {mean:.1}");
+}
+
+/// Fails when `hits` of `total` is more than chance allows for a probability of at most this.
+#[track_caller]
+pub fn assert_at_most(what: &str, hits: usize, total: usize, probability: f64) {
+    let more = tail(hits, total, total, probability);
+    println!("{what}: {hits} of {total}, at most {:.1} expected; chance {more:.2e}", real(total) * probability);
+    assert!(more > UNLIKELY, "{what}: {hits} of {total} for a probability of at most {probability:.3}");
+}
+
+/// The probability of `from..=to` hits in `total` independent draws.
+fn tail(from: usize, to: usize, total: usize, probability: f64) -> f64 {
+    let (hit, miss) = (probability.ln(), (-probability).ln_1p());
+    let log_factorial = |n: usize| (2..=n).map(|k| real(k).ln()).sum::<f64>();
+    let chance = |hits: usize| {
+        let ways = log_factorial(total) - log_factorial(hits) - log_factorial(total - hits);
+        (ways + real(hits) * hit + real(total - hits) * miss).exp()
+    };
+    (from..=to).map(chance).sum()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a test")]
+fn real(count: usize) -> f64 {
+    count as f64
 }
 
 impl Scenario {
@@ -139,5 +164,24 @@ impl Scenario {
         let pod = self.fleet.pod(pod).expect("the pod exists").1;
         let http = pod.ports.iter().find(|port| port.protocol == PortProtocol::Http).expect("an HTTP port");
         SocketAddr::from((pod.ip, http.app))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tails_are_those_of_the_binomial_distribution() {
+        for (from, to, total, probability, expected) in [
+            (0, 10, 10, 0.3, 1.0),
+            (0, 0, 10, 0.5, 1.0 / 1024.0),
+            (10, 10, 10, 0.5, 1.0 / 1024.0),
+            (2, 2, 4, 0.5, 0.375),
+        ] {
+            let chance = tail(from, to, total, probability);
+            assert!((chance - expected).abs() < 1e-12, "{from}..={to} of {total} at {probability}: {chance}");
+        }
+        assert!(tail(160, 1000, 1000, 0.1) < 1e-8 && tail(0, 100, 1000, 0.1) > 0.5);
     }
 }

@@ -1,13 +1,12 @@
 //! Requests that enter the mesh through an ingress gateway, asked for by programs that nobody here wrote.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "whatever fails here is a failed test")]
+#![expect(clippy::expect_used, reason = "whatever fails here is a failed test")]
 
 use std::net::SocketAddr;
-use std::process::Stdio;
 use std::time::Duration;
 
 use fleet::call::Call;
-use multicluster_tests::{Certificates, Scenario, Server, Shot, eventually, shoot, step, tool};
+use multicluster_tests::{Certificates, Scenario, Server, Shot, answer, curl, eventually, shoot, step, tool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -63,32 +62,6 @@ async fn an_ingress_gateway_serves_hosts_by_sni_from_secrets() {
     mutual(&scenario, &certificates, at(8443)).await;
     passthrough(&scenario, &certificates, at(8443)).await;
     opaque(&scenario, at(31400)).await;
-}
-
-/// curl of a host at the ingress: what it printed, or its exit code.
-async fn curl(
-    host: &str,
-    at: SocketAddr,
-    path: &str,
-    certificates: &Certificates,
-    more: &[&str],
-) -> Result<String, i32> {
-    let resolve = format!("{host}:{}:{}", at.port(), at.ip());
-    let url = format!("https://{host}:{}{path}", at.port());
-    let ca = certificates.file("ca.crt");
-    let mut command = Command::new("curl");
-    command.args(["-sS", "--max-time", "20", "--noproxy", "*", "--resolve", &resolve, "--cacert", &ca]).args(more);
-    let output = command.arg(&url).stdin(Stdio::null()).output().await.expect("curl runs");
-    if !output.status.success() {
-        println!("curl {url}: {}", String::from_utf8_lossy(&output.stderr).trim());
-        return Err(output.status.code().unwrap_or(-1));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn answer(said: Result<String, i32>) -> fleet::echo::Answer {
-    let said = said.expect("curl succeeds");
-    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 
 async fn https(scenario: &Scenario, certificates: &Certificates, at: SocketAddr) {
