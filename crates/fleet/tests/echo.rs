@@ -179,9 +179,9 @@ async fn a_refused_tunnel_says_why() {
 async fn a_forward_carries_a_half_close() {
     let ground = ground().await;
     let target = ground.port(PortProtocol::Tcp);
-    let local = "127.0.0.1:0".parse().expect("an address");
+    let local = TcpListener::bind("127.0.0.1:0").await.expect("listens");
     let target = (target.ip().to_string(), target.port());
-    let forward = Forward::start(local, ground.proxy, target, |error| panic!("{error}")).await.expect("listens");
+    let forward = Forward::start(local, ground.proxy, target, |error| panic!("{error}")).expect("an address");
     let mut stream = TcpStream::connect(forward.local).await.expect("connects");
     stream.write_all(b"over and back").await.expect("written");
     stream.shutdown().await.expect("half-closed");
