@@ -6,8 +6,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::transport::{Congestion, TunnelSettings};
+
 /// The longest drain that a configuration may ask for, in seconds.
 const DRAIN_MAX_SECONDS: u64 = 3600;
+/// The most connections to one remote gateway; each costs sockets, probes and memory on both sides.
+const CONNECTIONS_MAX: u8 = 8;
+/// The most packets that a peer may leave unacknowledged.
+const ACK_EVERY_MAX: u8 = 64;
 
 /// What a gateway needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,10 +39,10 @@ pub enum Role {
     EastWest {
         /// TCP: HBONE from workloads of the own cluster.
         hbone: SocketAddr,
-        /// UDP: QUIC from gateways of other clusters, and to them.
+        /// UDP: QUIC from gateways of other clusters, and to them. TCP: the same tunnel while UDP is blocked.
         quic: SocketAddr,
-        /// Whether the kernel may segment datagrams (GSO). Off helps behind rate limiters that drop bursts.
-        segmentation_offload: bool,
+        /// How tunnels are run.
+        tunnel: TunnelSettings,
     },
     /// Serves what Gateways of the configuration say, at the edge of the mesh: ingress and egress do the same.
     Edge {
@@ -61,7 +67,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not the YAML that it should be; the source names the field.
-    #[error("{path} is not a gateway configuration; hint: fields are name, role, credential, cache_dir, listen, bind, dns, drain_seconds, segmentation_offload", path = path.display())]
+    #[error("{path} is not a gateway configuration; hint: fields are name, role, credential, cache_dir, listen, bind, dns, drain_seconds, segmentation_offload, tunnel", path = path.display())]
     Parse {
         /// The file.
         path: PathBuf,
@@ -93,8 +99,26 @@ struct Raw {
     dns: Option<SocketAddr>,
     #[serde(default = "default_drain")]
     drain_seconds: u64,
-    #[serde(default = "default_offload")]
+    #[serde(default = "default_true")]
     segmentation_offload: bool,
+    #[serde(default)]
+    tunnel: RawTunnel,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields, default)]
+struct RawTunnel {
+    connections: u8,
+    congestion: Congestion,
+    ack_every: u8,
+    fallback: bool,
+}
+
+impl Default for RawTunnel {
+    fn default() -> Self {
+        let TunnelSettings { connections, congestion, ack_every, fallback, .. } = TunnelSettings::default();
+        Self { connections, congestion, ack_every, fallback }
+    }
 }
 
 #[derive(Deserialize, Default, Clone, Copy)]
@@ -119,7 +143,7 @@ fn default_drain() -> u64 {
     5
 }
 
-fn default_offload() -> bool {
+fn default_true() -> bool {
     true
 }
 
@@ -167,7 +191,7 @@ fn role(raw: &Raw) -> Result<Role, ConfigError> {
             Ok(Role::EastWest {
                 hbone: raw.listen.hbone.ok_or_else(|| needed("listen.hbone", "for example 10.0.0.2:15008"))?,
                 quic: raw.listen.quic.ok_or_else(|| needed("listen.quic", "for example 10.0.0.2:15443"))?,
-                segmentation_offload: raw.segmentation_offload,
+                tunnel: tunnel(raw)?,
             })
         }
         RawRole::Ingress | RawRole::Egress => {
@@ -178,6 +202,19 @@ fn role(raw: &Raw) -> Result<Role, ConfigError> {
             Ok(Role::Edge { mtls, bind: raw.bind.unwrap_or(mtls.ip()), dns: raw.dns })
         }
     }
+}
+
+fn tunnel(raw: &Raw) -> Result<TunnelSettings, ConfigError> {
+    let RawTunnel { connections, congestion, ack_every, fallback } = raw.tunnel;
+    if !(1..=CONNECTIONS_MAX).contains(&connections) {
+        let why = format!("{connections} connections to each gateway");
+        return Err(ConfigError::Field { field: "tunnel.connections", why, hint: "1 to 8; 3 is the default" });
+    }
+    if !(2..=ACK_EVERY_MAX).contains(&ack_every) {
+        let why = format!("an acknowledgement every {ack_every} packets");
+        return Err(ConfigError::Field { field: "tunnel.ack_every", why, hint: "2 to 64; 2 is the default" });
+    }
+    Ok(TunnelSettings { connections, congestion, ack_every, fallback, segmentation_offload: raw.segmentation_offload })
 }
 
 #[cfg(test)]
@@ -200,7 +237,11 @@ mod tests {
     fn a_file_needs_no_more_than_names_and_addresses() {
         let config = load(GOOD).unwrap();
         assert_eq!(config.drain, Duration::from_secs(5));
-        assert!(matches!(config.role, Role::EastWest { segmentation_offload: true, .. }), "{:?}", config.role);
+        assert!(
+            matches!(config.role, Role::EastWest { tunnel, .. } if tunnel == TunnelSettings::default()),
+            "{:?}",
+            config.role
+        );
     }
 
     #[test]
@@ -228,6 +269,11 @@ mod tests {
             ("drain_secs: 4\n", "drain_secs"),
             ("drain_seconds: 4000\n", "drain_seconds"),
             ("segmentation_offload: maybe\n", "segmentation_offload"),
+            ("tunnel: {connections: 9}\n", "tunnel.connections"),
+            ("tunnel: {connections: 0}\n", "tunnel.connections"),
+            ("tunnel: {ack_every: 1}\n", "tunnel.ack_every"),
+            ("tunnel: {congestion: vegas}\n", "vegas"),
+            ("tunnel: {conections: 2}\n", "conections"),
         ] {
             let error = load(&format!("{GOOD}{change}")).expect_err(change);
             assert!(error.contains(expected) || error.contains("bool"), "{error}");

@@ -4,15 +4,16 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use identity::{Credentials, PeerIdentity};
-use mesh::{TrustDomain, View};
+use mesh::{ClassHints, FlowClass, ServiceName, SpiffeId, TrustDomain, View};
 use telemetry::{AccessLog, Shutdown};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::endpoints::Endpoints;
+use crate::limits::Limit;
 use crate::metrics::Metrics;
 use crate::paths::Paths;
 
@@ -43,9 +44,28 @@ pub(crate) struct Context {
     pub(crate) endpoints: Endpoints,
     /// How endpoints are reached.
     pub(crate) dial: Dial,
+    /// Connections that the gateways of other clusters have, over either transport.
+    pub(crate) peers: Limit<SpiffeId>,
+    /// Streams that other clusters have open.
+    pub(crate) streams: Limit<TrustDomain>,
+    /// What flows to a service have carried. Never held across an await.
+    pub(crate) hints: Mutex<ClassHints<FlowKey>>,
 }
 
+/// What flows are told apart by when their class is learnt.
+pub(crate) type FlowKey = (ServiceName, u16);
+
 impl Context {
+    /// What the next flow to a service will likely be.
+    pub(crate) fn expect(&self, key: &FlowKey) -> FlowClass {
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner).expect(key)
+    }
+
+    /// Learns what a flow has carried.
+    pub(crate) fn learn(&self, key: &FlowKey, bytes: u64) {
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner).learn(key, bytes);
+    }
+
     /// The view of now.
     pub(crate) fn current_view(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())

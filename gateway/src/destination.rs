@@ -1,122 +1,116 @@
 //! The destination side: streams from gateways of other clusters, each to an endpoint of its own choice.
+//!
+//! [`quic`] and [`tcp`] accept the connections; what their streams carry is the same.
+
+pub(crate) mod quic;
+pub(crate) mod tcp;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::tunnel::{Accepted, Reply};
 use identity::PeerIdentity;
-use mesh::{Candidate, Denial, TunnelMode, TunnelRequest};
+use mesh::{Candidate, Denial, SpiffeId, Transport, TunnelMode, TunnelRequest};
 use proxy::copy::{CopyOutcome, Side, abort_tcp, copy_bidirectional};
 use proxy::tunnel;
-use quinn::{Connection, Endpoint, Incoming, VarInt};
+use quinn::VarInt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::context::Context;
 use crate::endpoints::Busy;
 use crate::flow;
-use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES, HEADER_TIMEOUT, PeerLimit};
-use crate::quic_io::QuicIo;
+use crate::limits::{HEADER_TIMEOUT, Place};
+use crate::metrics::WireLabels;
 use crate::record::Record;
+use crate::stream::{Flows, TunnelIo};
 
 /// How long one endpoint may take to accept a connection.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many endpoints are tried for one stream.
 const DIAL_ATTEMPTS: usize = 3;
+/// How long refusing a stream may take.
+const REFUSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often slow readers are looked for.
+const SLOW_READERS: Duration = Duration::from_secs(1);
 /// The application error code of a connection that we end because its peer is not trusted (any more).
 const UNTRUSTED: VarInt = VarInt::from_u32(2);
 /// The application error code of a connection beyond a limit.
 const OVERLOADED: VarInt = VarInt::from_u32(3);
 
-/// Accepts connections until the process ends.
-pub(crate) async fn listen(context: Arc<Context>, endpoint: Endpoint) {
-    let (handshakes, peers) = (Arc::new(Semaphore::new(HANDSHAKES)), PeerLimit::default());
-    while let Some(incoming) = endpoint.accept().await {
-        if context.is_draining() {
-            incoming.refuse();
-            continue;
-        }
-        let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
-            context.metrics.refuse("quic", "limit");
-            // Whoever comes back has shown that its address is real.
-            if incoming.may_retry() {
-                let _ = incoming.retry();
-            } else {
-                incoming.refuse();
-            }
-            continue;
-        };
-        let (context, peers) = (Arc::clone(&context), peers.clone());
-        tokio::spawn(async move {
-            let accepted = handshake(incoming).await;
-            drop(permit);
-            match accepted {
-                Ok((connection, peer)) => serve(context, connection, peer, peers).await,
-                Err(error) => {
-                    context.metrics.refuse("quic", "handshake");
-                    tracing::info!(%error, "QUIC handshake refused");
-                }
-            }
-        });
-    }
+/// A peer that may open streams, and its place among them.
+struct Admission {
+    peer: Arc<PeerIdentity>,
+    _place: Place<SpiffeId>,
 }
 
-/// Never `into_0rtt`: nothing is read before the client's certificate is verified.
-async fn handshake(incoming: Incoming) -> Result<(Connection, PeerIdentity), String> {
-    let connecting = incoming.accept().map_err(|error| error.to_string())?;
-    let connected = timeout(HANDSHAKE_TIMEOUT, connecting).await.map_err(|_| "it took too long".to_owned())?;
-    let connection = connected.map_err(|error| error.to_string())?;
-    match identity::quic_peer(&connection) {
-        Ok(peer) => Ok((connection, peer)),
-        Err(error) => {
-            connection.close(UNTRUSTED, b"no identity");
-            Err(error.to_string())
-        }
-    }
-}
-
-async fn serve(context: Arc<Context>, connection: Connection, peer: PeerIdentity, peers: PeerLimit) {
+/// Judges the proven peer of a new connection; the code and the reason say why it is refused.
+fn admit_peer(
+    context: &Context,
+    peer: PeerIdentity,
+    listener: &'static str,
+) -> Result<Admission, (VarInt, &'static str)> {
     let trust_domain = peer.id.trust_domain();
     let refusal = if *trust_domain == context.trust_domain {
-        Some("own-cluster")
+        Some((UNTRUSTED, "own-cluster"))
     } else if context.current_view().cluster_of(trust_domain).is_none() {
-        Some("unknown-cluster")
+        Some((UNTRUSTED, "unknown-cluster"))
     } else {
         None
     };
-    if let Some(reason) = refusal {
-        context.metrics.refuse("quic", reason);
-        tracing::info!(peer = %peer.id, reason, "QUIC connection refused");
-        return connection.close(UNTRUSTED, reason.as_bytes());
+    let place = refusal.map_or_else(|| context.peers.enter(&peer.id).ok_or((OVERLOADED, "limit")), Err);
+    match place {
+        Ok(place) => Ok(Admission { peer: Arc::new(peer), _place: place }),
+        Err((code, reason)) => {
+            context.metrics.refuse(listener, reason);
+            tracing::info!(peer = %peer.id, reason, listener, "connection refused");
+            Err((code, reason))
+        }
     }
-    let Some(_place) = peers.enter(&peer.id) else {
-        context.metrics.refuse("quic", "limit");
-        return connection.close(OVERLOADED, b"too many connections");
+}
+
+/// Starts one stream of a peer, or refuses it when its cluster has as many as it may.
+fn begin_stream(context: &Arc<Context>, peer: &Arc<PeerIdentity>, mut io: TunnelIo) {
+    let Some(place) = context.streams.enter(peer.id.trust_domain()) else {
+        let transport = io.transport().as_str();
+        context.metrics.refused_streams.get_or_create(&WireLabels { transport }).inc();
+        // Nothing of it is kept: its header is not even read.
+        let message = "the cluster has too many streams open".to_owned();
+        let reply = flow::denied(Denial::Overloaded, message, context.full_name());
+        tokio::spawn(async move {
+            let refusing = async {
+                let _ = write_reply(&mut io, &reply).await;
+                let _ = io.shutdown().await;
+            };
+            let _ = timeout(REFUSE_TIMEOUT, refusing).await;
+        });
+        return;
     };
-    tracing::info!(peer = %peer.id, address = %connection.remote_address(), "QUIC connection accepted");
-    let peer = Arc::new(peer);
+    let flow = serve_stream(Arc::clone(context), Arc::clone(peer), io);
+    context.shutdown.spawn(async move {
+        flow.await;
+        drop(place);
+    });
+}
+
+/// Looks for slow readers among the flows of one connection, for ever.
+async fn watch_readers(context: &Context, flows: &Flows, transport: Transport) {
     loop {
-        tokio::select! {
-            stream = connection.accept_bi() => match stream {
-                Ok((send, recv)) => {
-                    let io = QuicIo::new(send, recv);
-                    context.shutdown.spawn(serve_stream(Arc::clone(&context), Arc::clone(&peer), io));
-                }
-                Err(error) => return tracing::info!(peer = %peer.id, %error, "QUIC connection ended"),
-            },
-            reason = context.until_untrusted(&peer) => {
-                tracing::info!(peer = %peer.id, reason, "QUIC connection closed");
-                return connection.close(UNTRUSTED, reason.as_bytes());
-            }
+        tokio::time::sleep(SLOW_READERS).await;
+        let cut = flows.cut_slow_readers(Instant::now());
+        if cut > 0 {
+            tracing::warn!(flows = cut, "flows reset: their readers are too slow");
+            let labels = WireLabels { transport: transport.as_str() };
+            context.metrics.slow_readers.get_or_create(&labels).inc_by(cut as u64);
         }
     }
 }
 
 /// One flow from its header to its end.
-async fn serve_stream(context: Arc<Context>, peer: Arc<PeerIdentity>, mut io: QuicIo) {
+async fn serve_stream(context: Arc<Context>, peer: Arc<PeerIdentity>, mut io: TunnelIo) {
     let mut record = Record::begin(&context, "inbound", &peer.id);
+    record.transport = io.transport().as_str();
     match admit(&context, &peer, &mut io, &mut record).await {
         Ok(Admitted::Probe) => {
             let accepted = Accepted { gateway: context.name.clone(), ..Accepted::default() };
@@ -149,10 +143,10 @@ struct Dialled {
 async fn admit(
     context: &Context,
     peer: &PeerIdentity,
-    io: &mut QuicIo,
+    io: &mut TunnelIo,
     record: &mut Record,
 ) -> Result<Admitted, (Denial, String)> {
-    let header = timeout(HEADER_TIMEOUT, tunnel::read_frame(io.reader()))
+    let header = timeout(HEADER_TIMEOUT, tunnel::read_frame(io))
         .await
         .map_err(|_| (Denial::BadHeader, "no header came".to_owned()))?
         .map_err(|error| (Denial::BadHeader, error.to_string()))?;
@@ -196,7 +190,7 @@ async fn dial(context: &Context, candidates: Vec<Candidate>) -> Result<Dialled, 
     Err(last)
 }
 
-async fn carry(context: &Context, mut io: QuicIo, mut dialled: Dialled, record: &mut Record) {
+async fn carry(context: &Context, mut io: TunnelIo, mut dialled: Dialled, record: &mut Record) {
     record.endpoint.clone_from(&dialled.candidate.endpoint);
     let accepted =
         Accepted { gateway: context.name.clone(), endpoint: dialled.candidate.endpoint.clone(), ..Accepted::default() };
@@ -205,9 +199,11 @@ async fn carry(context: &Context, mut io: QuicIo, mut dialled: Dialled, record: 
         record.error = error;
         return abort_tcp(&dialled.stream);
     }
+    let too_slow = io.too_slow();
     let outcome = tokio::select! {
         outcome = copy_bidirectional(&mut io, &mut dialled.stream, None) => outcome,
-        () = context.shutdown.ended().cancelled_owned() => ended(),
+        () = too_slow.cancelled() => cut("the server reads too slowly"),
+        () = context.shutdown.ended().cancelled_owned() => cut("the gateway ended"),
     };
     record.carried(outcome.a_to_b, outcome.b_to_a);
     record.closed_by = match outcome.closed_by {
@@ -224,21 +220,21 @@ async fn carry(context: &Context, mut io: QuicIo, mut dialled: Dialled, record: 
     }
 }
 
-/// What a copy has done that the end of the process cut off.
-pub(crate) fn ended() -> CopyOutcome {
-    let error = std::io::Error::other("the gateway ended");
+/// The outcome of a copy that we cut off.
+pub(crate) fn cut(why: &'static str) -> CopyOutcome {
+    let error = std::io::Error::other(why);
     CopyOutcome { a_to_b: 0, b_to_a: 0, closed_by: Side::Us, error: Some(error) }
 }
 
 /// Replies and ends the stream.
-async fn answer(io: &mut QuicIo, reply: &Reply) {
+async fn answer(io: &mut TunnelIo, reply: &Reply) {
     if write_reply(io, reply).await.is_ok() {
-        io.finish();
+        let _ = io.shutdown().await;
         io.settled().await;
     }
 }
 
-async fn write_reply(io: &mut QuicIo, reply: &Reply) -> Result<(), String> {
+async fn write_reply(io: &mut TunnelIo, reply: &Reply) -> Result<(), String> {
     let frame = tunnel::to_frame(reply).map_err(|error| error.to_string())?;
     io.write_all(&frame).await.map_err(|error| error.to_string())
 }

@@ -37,11 +37,12 @@ mod endpoints;
 mod edge;
 
 mod paths;
-mod quic_io;
+mod stream;
 mod transport;
 
 pub use config::{Config, ConfigError, Role};
 pub use run::{Parts, RunError, Running, run, start};
+pub use transport::{Congestion, TunnelSettings};
 
 #[cfg(test)]
 pub(crate) mod tests;

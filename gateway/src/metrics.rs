@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use mesh::Transport;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,6 +20,8 @@ pub(crate) struct StreamLabels {
     pub(crate) service: String,
     /// `accepted`, or the denial.
     pub(crate) result: &'static str,
+    /// `quic` or `tcp` between the gateways; `none` if the flow did not come that far.
+    pub(crate) transport: &'static str,
 }
 
 /// Labels of bytes.
@@ -43,6 +46,24 @@ pub(crate) struct PathLabels {
     pub(crate) remote_gateway: String,
 }
 
+/// Labels of what a path runs over.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct TransportLabels {
+    /// The remote cluster.
+    pub(crate) cluster: String,
+    /// The remote gateway.
+    pub(crate) remote_gateway: String,
+    /// `quic` or `tcp`.
+    pub(crate) transport: &'static str,
+}
+
+/// Labels of one transport.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct WireLabels {
+    /// `quic` or `tcp`.
+    pub(crate) transport: &'static str,
+}
+
 /// Labels of a path's state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct StateLabels {
@@ -57,7 +78,7 @@ pub(crate) struct StateLabels {
 /// Labels of refused connections.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct RefusedLabels {
-    /// `hbone` or `quic`.
+    /// `hbone`, `quic` or `tcp`.
     pub(crate) listener: &'static str,
     /// `handshake`, `limit`, `own-cluster` or `unknown-cluster`.
     pub(crate) reason: &'static str,
@@ -81,6 +102,12 @@ pub(crate) struct Metrics {
     pub(crate) replays: Family<PathLabels, Counter>,
     pub(crate) refused: Family<RefusedLabels, Counter>,
     pub(crate) socket: Family<SocketLabels, Gauge>,
+    pub(crate) socket_refused: Gauge,
+    pub(crate) connections: Family<TransportLabels, Gauge>,
+    pub(crate) path_transport: Family<TransportLabels, Gauge>,
+    pub(crate) transport_changes: Family<TransportLabels, Counter>,
+    pub(crate) slow_readers: Family<WireLabels, Counter>,
+    pub(crate) refused_streams: Family<WireLabels, Counter>,
 }
 
 impl Metrics {
@@ -96,6 +123,18 @@ impl Metrics {
         registry.register(&name("replays"), "Flows sent again, by the path that failed", metrics.replays.clone());
         registry.register(&name("refused_connections"), "Connections refused", metrics.refused.clone());
         registry.register(&name("udp_socket_buffer_bytes"), "What the kernel granted", metrics.socket.clone());
+        let help = "1 if the kernel granted smaller UDP socket buffers than wanted: raise net.core.{r,w}mem_max";
+        registry.register(&name("udp_socket_buffer_refused"), help, metrics.socket_refused.clone());
+        let help = "Connections of a path that take new flows";
+        registry.register(&name("path_connections"), help, metrics.connections.clone());
+        let help = "1 for the transport that new flows of a path take";
+        registry.register(&name("path_transport"), help, metrics.path_transport.clone());
+        let help = "How often new flows of a path went over to a transport";
+        registry.register(&name("path_transport_changes"), help, metrics.transport_changes.clone());
+        let help = "Flows reset because their reader was too slow";
+        registry.register(&name("slow_readers"), help, metrics.slow_readers.clone());
+        let help = "Streams refused because their peer had too many";
+        registry.register(&name("refused_streams"), help, metrics.refused_streams.clone());
         metrics
     }
 
@@ -119,6 +158,31 @@ impl Metrics {
         }
         if state.is_none() {
             self.rtt.remove(labels);
+            for transport in [Transport::Quic, Transport::Tcp] {
+                let labels = transport_labels(labels, transport);
+                self.connections.remove(&labels);
+                self.path_transport.remove(&labels);
+            }
         }
+    }
+
+    /// Publishes how many connections of a path take new flows over a transport, and whether new flows prefer it.
+    pub(crate) fn path_over(&self, labels: &PathLabels, transport: Transport, usable: usize, preferred: bool) {
+        let labels = transport_labels(labels, transport);
+        self.connections.get_or_create(&labels).set(i64::try_from(usable).unwrap_or(i64::MAX));
+        self.path_transport.get_or_create(&labels).set(i64::from(preferred));
+    }
+
+    /// Counts that new flows of a path went over to a transport.
+    pub(crate) fn transport_changed(&self, labels: &PathLabels, transport: Transport) {
+        self.transport_changes.get_or_create(&transport_labels(labels, transport)).inc();
+    }
+}
+
+fn transport_labels(labels: &PathLabels, transport: Transport) -> TransportLabels {
+    TransportLabels {
+        cluster: labels.cluster.clone(),
+        remote_gateway: labels.remote_gateway.clone(),
+        transport: transport.as_str(),
     }
 }

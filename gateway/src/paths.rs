@@ -1,35 +1,50 @@
-//! The tunnels to other clusters: one QUIC connection to every gateway of every cluster that something is imported
-//! from, kept, probed, ejected, brought back.
+//! The tunnels to other clusters: a path, which is a few connections, to every gateway of every cluster that something
+//! is imported from, kept, probed, ejected, brought back; over TCP while UDP does not get through.
 //!
-//! [`Paths::follow`] reconciles the set of links with the view; each link runs `link::run`. [`Paths::choose`] picks
-//! the path for one flow.
+//! [`Paths::follow`] reconciles the set of links with the view; each link keeps its lanes (`lane::Keeper`), one per
+//! connection, and judges which transport new flows take. [`Paths::choose`] picks the connection for one flow.
 
+mod connection;
+mod dial;
+mod lane;
 mod link;
-mod path;
+mod probe;
+mod tcp;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use identity::Credentials;
-use mesh::{ClusterName, RemoteCluster, RemoteGateway, TrustDomain, View};
+use mesh::{ClusterName, FlowClass, RemoteCluster, RemoteGateway, Transport, TrustDomain, View, pick_connection};
 use quinn::Endpoint;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::metrics::Metrics;
+use crate::transport::TunnelSettings;
+pub(crate) use connection::{Connection, InUse};
+pub(crate) use lane::ConnectionRow;
 use link::Link;
-pub(crate) use path::{InUse, Path};
 
-/// The health of one path as it is told to sidecars.
+/// How often connections are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a flow waits for a first connection to a cluster that has none.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// How long a flow waits altogether: for silence to be judged, and for TCP to take over from UDP.
+const FLOW_WAIT: Duration = Duration::from_millis(2_900);
+
+/// The health of one connection as it is told to sidecars.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PathState {
     pub(crate) cluster: ClusterName,
+    /// The path that the connection belongs to.
+    pub(crate) path: String,
     pub(crate) usable: bool,
 }
 
-/// The health of all paths, by id.
+/// The health of all connections, by id.
 pub(crate) type PathStates = BTreeMap<String, PathState>;
 
 /// Which gateway a link leads to; a change of any part makes another link.
@@ -45,12 +60,28 @@ pub(crate) struct Target {
 pub(crate) struct Ground {
     /// The gateway's name.
     pub(crate) name: String,
-    /// The endpoint that dials.
-    pub(crate) endpoint: Endpoint,
+    /// The endpoints that dial, each with a UDP port of its own.
+    pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) credentials: Credentials,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) metrics: Metrics,
-    pub(crate) segmentation_offload: bool,
+    pub(crate) tunnel: TunnelSettings,
+}
+
+impl Ground {
+    /// QUIC connections, in either direction.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.endpoints.iter().map(Endpoint::open_connections).sum()
+    }
+}
+
+/// What a flow asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) cluster: &'a ClusterName,
+    pub(crate) class: FlowClass,
+    /// When the flow began.
+    pub(crate) since: Instant,
 }
 
 /// All tunnels.
@@ -70,10 +101,13 @@ pub(crate) struct PathRow {
     pub(crate) remote_gateway: String,
     pub(crate) address: String,
     pub(crate) usable: bool,
+    /// What new flows take.
+    pub(crate) transport: Transport,
     pub(crate) rtt_ms: Option<f64>,
     pub(crate) streams: usize,
     pub(crate) last_error: Option<String>,
     pub(crate) silent_ms: u64,
+    pub(crate) connections: Vec<ConnectionRow>,
 }
 
 impl Paths {
@@ -87,7 +121,7 @@ impl Paths {
         &self.ground
     }
 
-    /// The health of all paths, live.
+    /// The health of all connections, live.
     pub(crate) fn states(&self) -> watch::Receiver<Arc<PathStates>> {
         self.states.subscribe()
     }
@@ -112,49 +146,87 @@ impl Paths {
         for target in wanted {
             links.entry(target).or_insert_with_key(|target| {
                 let stop = CancellationToken::new();
-                let link = Arc::new(Link::new(&self.ground.name, target.clone()));
+                let link = Arc::new(Link::new(self, target.clone()));
                 tokio::spawn(link::run(Arc::clone(self), Arc::clone(&link), stop.clone()));
                 (link, stop.drop_guard())
             });
         }
     }
 
-    /// The best usable path to a cluster that is not among `tried`: the one with the fewest streams for its share.
-    /// Waits up to `wait` for one to become usable.
-    pub(crate) async fn choose(&self, cluster: &ClusterName, tried: &[String], wait: Duration) -> Option<Arc<Path>> {
+    /// The connection for one flow that was not accepted on any of `tried`.
+    ///
+    /// The first time it waits up to [`FIRST_WAIT`] for one to become usable. While a gateway may still come back over
+    /// either transport, or a flow has failed once and all that is left is suspect, it waits until the flow is
+    /// [`FLOW_WAIT`] old.
+    pub(crate) async fn choose(&self, wanted: Wanted<'_>, tried: &[Arc<Connection>]) -> Option<Arc<Connection>> {
         let mut states = self.states.subscribe();
-        let deadline = tokio::time::Instant::now() + wait;
         loop {
             states.borrow_and_update();
-            if let Some(path) = self.best(cluster, tried) {
-                return Some(path);
+            let now = Instant::now();
+            let age = now.saturating_duration_since(wanted.since);
+            let found = self.best(wanted, tried, now);
+            if let Some((connection, suspect)) = found
+                && (!suspect || tried.is_empty())
+            {
+                return Some(connection);
             }
-            match tokio::time::timeout_at(deadline, states.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return None,
+            let hope = self.links().iter().any(|(target, (link, _))| {
+                target.cluster == *wanted.cluster && (link.is_settling(now) || link.is_suspect(now))
+            });
+            let limit = match (hope, tried.is_empty()) {
+                (true, _) => FLOW_WAIT,
+                (false, true) => FIRST_WAIT,
+                (false, false) => Duration::ZERO,
+            };
+            if age >= limit {
+                return None;
             }
+            // Hope may end without a change of states.
+            let _ = tokio::time::timeout(TICK.min(limit - age), states.changed()).await;
         }
     }
 
-    fn best(&self, cluster: &ClusterName, tried: &[String]) -> Option<Arc<Path>> {
-        let now = std::time::Instant::now();
+    /// The best connection, and whether it is suspect.
+    fn best(&self, wanted: Wanted<'_>, tried: &[Arc<Connection>], now: Instant) -> Option<(Arc<Connection>, bool)> {
+        let (mut loads, mut connections) = (Vec::new(), Vec::new());
         let links = self.links();
-        let candidates = links.iter().filter(|(target, _)| target.cluster == *cluster);
-        let usable = candidates.filter_map(|(_, (link, _))| link.path()).filter(|path| path.is_usable());
-        usable
-            .filter(|path| !tried.iter().any(|id| id == path.id()))
-            .map(|path| (path.load(now), rand::random::<u32>(), path))
-            .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
-            .map(|(_, _, path)| path)
+        let to_cluster = links.iter().filter(|(target, _)| target.cluster == *wanted.cluster);
+        for (gateway, (_, (link, _))) in to_cluster.enumerate() {
+            for (mut load, connection) in link.loads(gateway, now) {
+                if tried.iter().any(|it| Arc::ptr_eq(it, &connection)) {
+                    continue;
+                }
+                // What failed over one connection rather tries another gateway.
+                let sibling = tried.iter().any(|it| it.labels() == connection.labels());
+                load.share /= if sibling { 1e6 } else { 1.0 };
+                loads.push(load);
+                connections.push(connection);
+            }
+        }
+        let index = pick_connection(&loads, wanted.class, rand::random_range(0.0..1.0))?;
+        Some((Arc::clone(connections.get(index)?), loads.get(index)?.suspect))
+    }
+
+    /// Whether something is imported from the cluster of a target.
+    fn imports_from(&self, target: &Target) -> bool {
+        let view = self.ground.view.borrow();
+        view.clusters.get(&target.cluster).is_some_and(|cluster| cluster.imported)
+    }
+
+    /// Ends the metrics of a link, unless another one to the same gateway has taken its place.
+    fn forget_metrics(&self, link: &Link) {
+        if !self.links().values().any(|(other, _)| other.labels == link.labels) {
+            self.ground.metrics.path_state(&link.labels, None);
+        }
     }
 
     /// What `/debug/paths` shows.
     pub(crate) fn rows(&self) -> Vec<PathRow> {
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         self.links().values().map(|(link, _)| link.row(now)).collect()
     }
 
-    /// Publishes the health of one path.
+    /// Publishes the health of one connection.
     pub(crate) fn publish(&self, id: &str, state: Option<PathState>) {
         self.states.send_if_modified(|states| {
             if states.get(id) == state.as_ref() {

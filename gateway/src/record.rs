@@ -26,8 +26,10 @@ pub(crate) struct Record {
     source: String,
     /// The pod.
     pub(crate) endpoint: String,
-    /// The path between the gateways.
+    /// The connection between the gateways, at the source gateway.
     pub(crate) path: String,
+    /// `quic` or `tcp` between the gateways; `none` if the flow did not come that far.
+    pub(crate) transport: &'static str,
     pub(crate) revision: u64,
     /// `accepted`, or the denial in kebab case.
     result: &'static str,
@@ -64,6 +66,7 @@ impl Record {
             source: String::new(),
             endpoint: String::new(),
             path: String::new(),
+            transport: "none",
             revision: 0,
             result: "failed",
             reasons: Vec::new(),
@@ -104,6 +107,11 @@ impl Record {
         self.response_bytes = response;
     }
 
+    /// Bytes carried, both directions.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        self.request_bytes.saturating_add(self.response_bytes)
+    }
+
     /// Writes the line and counts the flow.
     pub(crate) fn finish(mut self, context: &Context) {
         self.duration_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -115,6 +123,7 @@ impl Record {
                 peer_cluster: self.cluster.clone(),
                 service: self.label.clone(),
                 result: self.result,
+                transport: self.transport,
             })
             .inc();
         for (kind, bytes) in [("request", self.request_bytes), ("response", self.response_bytes)] {

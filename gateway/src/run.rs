@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use discovery::{Client, ClientConfig, Role};
@@ -19,9 +19,10 @@ use tokio::sync::watch;
 use crate::config::{self, Config};
 use crate::context::{Context, Dial, dial_tcp};
 use crate::endpoints::Endpoints;
+use crate::limits::{Bounds, Limit};
 use crate::metrics::{Metrics, SocketLabels};
 use crate::paths::{Ground, Paths};
-use crate::transport::{TransportError, TransportOptions};
+use crate::transport::{TransportError, TransportOptions, TunnelSettings};
 use crate::{destination, edge, source, transport};
 
 /// How long the last packets of a gateway that ends may take.
@@ -75,8 +76,10 @@ pub struct Parts {
     pub hbone: TcpListener,
     /// Where QUIC listens and dials from.
     pub quic: SocketAddr,
-    /// Whether the kernel may segment datagrams.
-    pub segmentation_offload: bool,
+    /// Where the same tunnel over TCP listens; `None`: nowhere. Peers expect it on QUIC's port.
+    pub tcp: Option<TcpListener>,
+    /// How tunnels are run.
+    pub tunnel: TunnelSettings,
     /// Where the key of stateless resets is kept; `None`: a new one each time.
     pub state_dir: Option<PathBuf>,
     /// Where metrics go.
@@ -96,29 +99,30 @@ pub struct Running {
 
 /// Starts the listeners and the tunnels; must be called inside a runtime.
 pub fn start(parts: Parts) -> Result<Running, RunError> {
-    start_with(parts, Arc::new(dial_tcp))
+    start_with(parts, Arc::new(dial_tcp), Bounds::default())
 }
 
-/// As [`start`], with another way to reach endpoints.
-pub(crate) fn start_with(parts: Parts, dial: Dial) -> Result<Running, RunError> {
+/// As [`start`], with another way to reach endpoints and other bounds.
+pub(crate) fn start_with(parts: Parts, dial: Dial, bounds: Bounds) -> Result<Running, RunError> {
     let metrics = Metrics::register(&parts.registry);
-    let options = TransportOptions {
-        listen: parts.quic,
-        segmentation_offload: parts.segmentation_offload,
-        state_dir: parts.state_dir,
-    };
+    let options = TransportOptions { listen: parts.quic, tunnel: parts.tunnel, state_dir: parts.state_dir };
     let (endpoint, buffers) = transport::endpoint(&options, &parts.credentials)?;
+    let mut endpoints = vec![endpoint.clone()];
+    for _ in 1..parts.tunnel.connections {
+        endpoints.push(transport::dialler(parts.quic.ip())?);
+    }
+    metrics.socket_refused.set(i64::from(buffers.refused()));
     for (direction, bytes) in [("receive", buffers.receive), ("send", buffers.send)] {
         metrics.socket.get_or_create(&SocketLabels { direction }).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
     let hbone = parts.hbone.local_addr().map_err(|source| RunError::Listen { address: parts.quic, source })?;
     let paths = Paths::new(Ground {
         name: parts.name.clone(),
-        endpoint: endpoint.clone(),
+        endpoints,
         credentials: parts.credentials.clone(),
         view: parts.view.clone(),
         metrics: metrics.clone(),
-        segmentation_offload: parts.segmentation_offload,
+        tunnel: parts.tunnel,
     });
     let ended = parts.shutdown.ended();
     let context = Arc::new(Context {
@@ -132,10 +136,16 @@ pub(crate) fn start_with(parts: Parts, dial: Dial) -> Result<Running, RunError> 
         paths: Arc::clone(&paths),
         endpoints: Endpoints::default(),
         dial,
+        peers: Limit::new(bounds.connections_per_gateway),
+        streams: Limit::new(bounds.streams_per_cluster),
+        hints: Mutex::default(),
     });
     tokio::spawn(paths.follow(ended));
     tokio::spawn(source::listen(Arc::clone(&context), parts.hbone));
-    tokio::spawn(destination::listen(Arc::clone(&context), endpoint.clone()));
+    tokio::spawn(destination::quic::listen(Arc::clone(&context), endpoint.clone()));
+    if let Some(tcp) = parts.tcp {
+        tokio::spawn(destination::tcp::listen(Arc::clone(&context), tcp));
+    }
     Ok(Running { context, endpoint, hbone })
 }
 
@@ -154,8 +164,14 @@ impl Running {
     /// all flows were done.
     pub async fn finish(self, drain: Duration) -> bool {
         let idle = self.context.shutdown.finish(drain).await;
-        self.endpoint.close(VarInt::from_u32(0), b"drained");
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
+        let endpoints = &self.context.paths.ground().endpoints;
+        endpoints.iter().for_each(|endpoint| endpoint.close(VarInt::from_u32(0), b"drained"));
+        let closing = async {
+            for endpoint in endpoints {
+                endpoint.wait_idle().await;
+            }
+        };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
         self.context.access.flush(CLOSE_TIMEOUT).await;
         idle
     }
@@ -178,8 +194,8 @@ impl Running {
 /// Runs the gateway of a configuration until it is told to stop and has drained.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     match config.role.clone() {
-        config::Role::EastWest { hbone, quic, segmentation_offload } => {
-            let ground = EastWest { hbone, quic, segmentation_offload };
+        config::Role::EastWest { hbone, quic, tunnel } => {
+            let ground = EastWest { hbone, quic, tunnel };
             Box::pin(run_east_west(config, ground, shutdown)).await
         }
         config::Role::Edge { mtls, bind, dns } => {
@@ -192,7 +208,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
 struct EastWest {
     hbone: SocketAddr,
     quic: SocketAddr,
-    segmentation_offload: bool,
+    tunnel: TunnelSettings,
 }
 
 async fn run_east_west(config: Config, ground: EastWest, shutdown: Shutdown) -> Result<(), RunError> {
@@ -216,7 +232,8 @@ async fn run_east_west(config: Config, ground: EastWest, shutdown: Shutdown) -> 
         credentials: client.credentials(),
         hbone: bind(ground.hbone).await?,
         quic: ground.quic,
-        segmentation_offload: ground.segmentation_offload,
+        tcp: if ground.tunnel.fallback { Some(bind(ground.quic).await?) } else { None },
+        tunnel: ground.tunnel,
         state_dir: Some(config.cache_dir),
         registry: registry.clone(),
         access: AccessLog::stdout(&registry).map_err(RunError::AccessLog)?,

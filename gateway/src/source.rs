@@ -4,36 +4,36 @@ mod attempt;
 mod events;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::tunnel::{Accepted, Reply};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use identity::{PeerIdentity, PeerPolicy, accept_tls};
-use mesh::{Denial, TunnelMode};
+use mesh::{Denial, SpiffeId, TunnelMode};
 use proxy::copy::{Side, copy_bidirectional};
 use proxy::hbone::{self, H2Io, H2Reader, Incoming, Responder};
 use proxy::tunnel;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::context::Context;
-use crate::destination::ended;
+use crate::destination::cut;
 use crate::flow::{self, Parsed};
-use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES, PeerLimit};
-use crate::paths::Path;
+use crate::limits::{CONNECTIONS_PER_WORKLOAD, HANDSHAKE_TIMEOUT, HANDSHAKES, Limit};
+use crate::paths::{Connection, Wanted};
 use crate::record::Record;
 use attempt::{Attempt, AttemptError, Opened};
 
-/// How often a flow is sent altogether while it is not accepted.
-const ATTEMPTS: u32 = 3;
-/// How long a flow waits for a first usable path to its cluster.
-const PATH_WAIT: Duration = Duration::from_secs(1);
+/// How often a flow is sent altogether while it is not accepted: over every connection of a gateway that goes silent,
+/// and over one more.
+const ATTEMPTS: u32 = 4;
 /// The path of the stream of path events.
 const PATHS: &str = "/isthmus/paths";
 
 /// Accepts connections until the process drains.
 pub(crate) async fn listen(context: Arc<Context>, listener: TcpListener) {
-    let (handshakes, peers) = (Arc::new(Semaphore::new(HANDSHAKES)), PeerLimit::default());
+    let (handshakes, peers) = (Arc::new(Semaphore::new(HANDSHAKES)), Limit::new(CONNECTIONS_PER_WORKLOAD));
     let draining = context.shutdown.draining();
     loop {
         let stream = tokio::select! {
@@ -83,7 +83,7 @@ async fn serve(
     context: Arc<Context>,
     stream: tokio_rustls::server::TlsStream<TcpStream>,
     peer: PeerIdentity,
-    peers: PeerLimit,
+    peers: Limit<SpiffeId>,
 ) {
     let Some(_place) = peers.enter(&peer.id) else {
         return context.metrics.refuse("hbone", "limit");
@@ -155,20 +155,25 @@ fn admit(
     Ok(parsed)
 }
 
-/// Finds a path on which the flow is accepted, then carries it.
+/// Finds a connection on which the flow is accepted, then carries it.
 async fn tunnel_flow(context: &Context, parsed: &Parsed, reader: H2Reader, responder: Responder, record: &mut Record) {
     let mut attempt = match Attempt::new(&parsed.header, reader, responder) {
         Ok(attempt) => attempt,
         Err((responder, message)) => return deny(context, responder, Denial::BadHeader, message, record),
     };
-    let mut tried: Vec<String> = Vec::new();
+    let key = (parsed.request.service.clone(), parsed.request.port);
+    let wanted = Wanted { cluster: &parsed.request.cluster, class: context.expect(&key), since: Instant::now() };
+    let mut tried: Vec<Arc<Connection>> = Vec::new();
     let mut last = (Denial::ClusterUnreachable, format!("no usable path to {}", parsed.request.cluster), String::new());
     while record.replays < ATTEMPTS {
-        let wait = if tried.is_empty() { PATH_WAIT } else { Duration::ZERO };
-        let Some(path) = context.paths.choose(&parsed.request.cluster, &tried, wait).await else { break };
-        record.path = path.id().to_owned();
-        match attempt.open(&path).await {
-            Ok(opened) => return forward(context, parsed, attempt, opened, &path, record).await,
+        let Some(connection) = context.paths.choose(wanted, &tried).await else { break };
+        connection.id().clone_into(&mut record.path);
+        record.transport = connection.transport().as_str();
+        match attempt.open(&connection).await {
+            Ok(opened) => {
+                forward(context, parsed, attempt, opened, &connection, record).await;
+                return context.learn(&key, record.total_bytes());
+            }
             Err(AttemptError::Abandoned) => {
                 record.closed_by = "client";
                 "the client gave up before the flow was accepted".clone_into(&mut record.error);
@@ -176,20 +181,20 @@ async fn tunnel_flow(context: &Context, parsed: &Parsed, reader: H2Reader, respo
             }
             Err(AttemptError::Denied { denial, message, by }) => {
                 if denial == Denial::Draining {
-                    path.set_draining();
+                    connection.set_draining();
                 } else if denial != Denial::Overloaded {
                     return deny_by(attempt.into_responder(), denial, message, by, record);
                 }
                 last = (denial, message, by);
             }
-            Err(AttemptError::Path(error)) => {
-                tracing::info!(path = path.id(), error, "flow not accepted; trying another path");
-                last = (Denial::ClusterUnreachable, format!("{}: {error}", path.id()), String::new());
+            Err(AttemptError::Connection(error)) => {
+                tracing::info!(connection = connection.id(), error, "flow not accepted; trying another connection");
+                last = (Denial::ClusterUnreachable, format!("{}: {error}", connection.id()), String::new());
             }
         }
-        tried.push(path.id().to_owned());
         record.replays += 1;
-        context.metrics.replays.get_or_create(path.labels()).inc();
+        context.metrics.replays.get_or_create(connection.labels()).inc();
+        tried.push(connection);
     }
     let (denial, message, by) = last;
     let by = if by.is_empty() { context.full_name() } else { by };
@@ -201,13 +206,13 @@ async fn forward(
     parsed: &Parsed,
     attempt: Attempt,
     opened: Opened,
-    path: &Arc<Path>,
+    connection: &Connection,
     record: &mut Record,
 ) {
     let Opened { mut io, accepted, in_use: _in_use } = opened;
     record.accepted();
     record.endpoint.clone_from(&accepted.endpoint);
-    let accepted = Accepted { path: path.id().to_owned(), source_gateway: context.name.clone(), ..accepted };
+    let accepted = Accepted { path: connection.id().to_owned(), source_gateway: context.name.clone(), ..accepted };
     let (reader, responder, sent) = attempt.into_parts();
     let Some(headers) = reply_headers(&flow::accepted(accepted)) else { return };
     let writer = match responder.accept(headers) {
@@ -220,12 +225,14 @@ async fn forward(
     };
     if parsed.request.mode == TunnelMode::Probe {
         // The far gateway has ended the stream already.
-        io.finish();
+        let _ = io.shutdown().await;
     }
     let mut client = H2Io::join(reader, writer);
+    let too_slow = io.too_slow();
     let outcome = tokio::select! {
         outcome = copy_bidirectional(&mut client, &mut io, None) => outcome,
-        () = context.shutdown.ended().cancelled_owned() => ended(),
+        () = too_slow.cancelled() => cut("the client reads too slowly"),
+        () = context.shutdown.ended().cancelled_owned() => cut("the gateway ended"),
     };
     record.carried(outcome.a_to_b + sent, outcome.b_to_a);
     record.closed_by = match outcome.closed_by {

@@ -1,7 +1,10 @@
 //! Two gateways (or more) over real sockets, with views and certificates made here.
 
 mod drain;
+mod floods;
 mod flows;
 mod health;
 mod refusals;
+mod relay;
+mod transports;
 pub(crate) mod world;

@@ -60,6 +60,8 @@ pub const PROTOCOL_MIN: u32 = 1;
 pub const PROTOCOL_MAX: u32 = 1;
 /// ALPN of the QUIC tunnel between gateways.
 pub const TUNNEL_ALPN: &[u8] = b"isthmus-tunnel/1";
+/// ALPN of the same tunnel over TCP: HTTP/2 whose CONNECT streams carry what QUIC streams do.
+pub const TUNNEL_TCP_ALPN: &[u8] = b"isthmus-tunnel-h2/1";
 /// Request header that carries the tunnel header on HBONE.
 pub const TUNNEL_HEADER: &str = "x-isthmus-tunnel";
 /// Response header that carries the tunnel reply on HBONE.

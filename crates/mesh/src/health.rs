@@ -99,6 +99,16 @@ impl PathHealth {
         self.waiting_since.get_or_insert(now);
     }
 
+    /// Another connection to the same gateway has gone silent: finds out now whether this one is too.
+    pub fn suspect(&mut self, now: Instant) {
+        let recent =
+            now.duration_since(self.probed_at) < PROBE_IN_USE || now.duration_since(self.alive_at) < PROBE_IN_USE / 2;
+        if self.waiting_since.is_none() && !recent {
+            // The next observation finds the probe overdue.
+            self.probed_at = now.checked_sub(PROBE_IDLE).unwrap_or(self.probed_at);
+        }
+    }
+
     /// Whether new streams may use the path.
     pub fn is_usable(&self) -> bool {
         !self.ejected
@@ -170,6 +180,25 @@ mod tests {
         let log = run(0, 1, 12_000, |ms| ms < 1_000);
         let ejected = first(&log, PathAction::Eject).expect("ejected");
         assert!(ejected <= 7_000, "ejected at {ejected} ms");
+    }
+
+    #[test]
+    fn a_suspected_path_is_probed_at_once_and_not_again_and_again() {
+        let start = Instant::now();
+        let mut health = PathHealth::new(start);
+        let seen = Observation { received: 0, rtt: TICK, streams: 0 };
+        let mut probes = Vec::new();
+        for ms in (0..2_000).step_by(100) {
+            let now = start + Duration::from_millis(ms);
+            if ms >= 1_000 {
+                health.suspect(now);
+            }
+            if health.observe(now, seen).contains(&PathAction::Probe) {
+                probes.push(ms);
+            }
+        }
+        assert_eq!(probes, [1_000]);
+        assert!(health.observe(start + EJECT_MIN * 2, seen).contains(&PathAction::Eject));
     }
 
     #[test]

@@ -37,6 +37,7 @@ mod remote_ip;
 mod resolve;
 mod retry;
 mod route;
+mod tunnel;
 pub use admit::{
     Candidate, DestinationDecision, SourceDecision, TunnelMode, TunnelRequest, admit_destination, admit_source,
 };
@@ -55,6 +56,11 @@ pub use retry::{Answer, Attempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryD
 pub use route::{
     Affinity, CONNECT_TIMEOUT, CorsDecision, Entry, InjectedFault, MTLS_PORT, RequestEdits, RouteDecision,
     RouteOutcome, RouteRequest, SetCookie, Target, Tier, apply_headers, cors, rewrite, route, route_to,
+};
+
+pub use tunnel::{
+    BULK_BYTES, Carried, ClassHints, ConnectionLoad, FlowClass, RETURN_AFTER, RETURN_AFTER_MAX, SETTLE, STALL_MIN,
+    StalledFlow, TCP_DELAY, Transport, TransportChoice, TransportSeen, pick_connection, stalled_to_reset, window_share,
 };
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Sending the beginning of a flow until a gateway of the other cluster accepts it.
 //!
-//! The header and up to 16 KiB of first bytes are kept. When the path dies or is ejected before the answer, the same
-//! bytes go over another path. That is safe because the far end dials only once it has a header, and no byte of an
-//! answer has been seen: what an endpoint may have received over the dead path it received without an end (the inner
+//! The header and up to 16 KiB of first bytes are kept. When the connection dies or is ejected before the answer, the
+//! same bytes go over another one. That is safe because the far end dials only once it has a header, and no byte of an
+//! answer has been seen: what an endpoint may have received over the dead connection it received without an end (the inner
 //! TLS handshake cannot have finished).
 
 use std::sync::Arc;
@@ -13,33 +13,31 @@ use bytes::{Bytes, BytesMut};
 use mesh::Denial;
 use proxy::hbone::{H2Reader, Responder};
 use proxy::tunnel;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::paths::{InUse, Path};
-use crate::quic_io::QuicIo;
+use crate::paths::{Connection, InUse};
+use crate::stream::TunnelIo;
 
 /// How many first bytes are kept.
 const PREFIX_MAX: usize = 16 * 1024;
-/// How long a path may take to give a stream: longer means that it has as many as it may.
-const OPEN_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the far gateway may take to answer: its dial attempts and a round trip.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Why a flow was not accepted over a path.
+/// Why a flow was not accepted over a connection.
 #[derive(Debug)]
 pub(crate) enum AttemptError {
     /// The client is gone.
     Abandoned,
     /// The far gateway said no.
     Denied { denial: Denial, message: String, by: String },
-    /// The path failed; another one may do.
-    Path(String),
+    /// The connection failed; another one may do.
+    Connection(String),
 }
 
 /// A flow that was accepted.
 pub(crate) struct Opened {
-    pub(crate) io: QuicIo,
+    pub(crate) io: TunnelIo,
     pub(crate) accepted: Accepted,
     pub(crate) in_use: InUse,
 }
@@ -74,18 +72,15 @@ impl Attempt {
         (self.reader, self.responder, self.prefix.len() as u64)
     }
 
-    /// Opens a stream on `path`, sends header and first bytes at once, and waits for the answer.
-    pub(crate) async fn open(&mut self, path: &Arc<Path>) -> Result<Opened, AttemptError> {
-        let opening = timeout(OPEN_TIMEOUT, path.connection().open_bi()).await;
-        let stream = opening.map_err(|_| AttemptError::Path("it gave no stream".to_owned()))?;
-        let (send, recv) = stream.map_err(|error| AttemptError::Path(error.to_string()))?;
-        let in_use = path.enter();
-        let mut io = QuicIo::new(send, recv);
+    /// Opens a stream on `connection`, sends header and first bytes at once, and waits for the answer.
+    pub(crate) async fn open(&mut self, connection: &Arc<Connection>) -> Result<Opened, AttemptError> {
+        let mut io = connection.open().await.map_err(AttemptError::Connection)?;
+        let in_use = connection.enter();
         let answered = tokio::select! {
             answered = timeout(ANSWER_TIMEOUT, self.exchange(&mut io)) => answered,
-            why = path.until_unusable() => return Err(AttemptError::Path(why)),
+            why = connection.until_unusable() => return Err(AttemptError::Connection(why)),
         };
-        let reply = answered.map_err(|_| AttemptError::Path("no answer came".to_owned()))??;
+        let reply = answered.map_err(|_| AttemptError::Connection("no answer came".to_owned()))??;
         match reply.reply {
             Some(reply::Reply::Accepted(accepted)) => Ok(Opened { io, accepted, in_use }),
             Some(reply::Reply::Denied(denied)) => {
@@ -93,22 +88,22 @@ impl Attempt {
                 let denial = Denial::from_wire(&denied.reason).unwrap_or(Denial::Policy);
                 Err(AttemptError::Denied { denial, message: denied.message, by: denied.by })
             }
-            None => Err(AttemptError::Path("the answer is empty".to_owned())),
+            None => Err(AttemptError::Connection("the answer is empty".to_owned())),
         }
     }
 
-    async fn exchange(&mut self, io: &mut QuicIo) -> Result<Reply, AttemptError> {
-        let (send, recv) = io.halves();
-        let failed = |error: quinn::WriteError| AttemptError::Path(error.to_string());
+    async fn exchange(&mut self, io: &mut TunnelIo) -> Result<Reply, AttemptError> {
+        let (mut recv, mut send) = tokio::io::split(io);
+        let failed = |error: std::io::Error| AttemptError::Connection(error.to_string());
         send.write_all(&self.frame).await.map_err(failed)?;
-        let reply = tunnel::read_frame::<Reply, _>(recv);
+        let reply = tunnel::read_frame::<Reply, _>(&mut recv);
         tokio::pin!(reply);
         let (mut sent, mut finished) = (0, false);
         loop {
             let unsent = sent < self.prefix.len();
             if self.client_ended && !unsent && !finished {
                 finished = true;
-                let _ = send.finish();
+                let _ = send.shutdown().await;
             }
             let more = !self.client_ended && self.prefix.len() < PREFIX_MAX;
             let (prefix, reader) = (&mut self.prefix, &mut self.reader);
@@ -125,7 +120,7 @@ impl Attempt {
             };
             tokio::select! {
                 reply = &mut reply => {
-                    let reply = reply.map_err(|error| AttemptError::Path(describe(&error)))?;
+                    let reply = reply.map_err(|error| AttemptError::Connection(describe(&error)))?;
                     // What was read but not sent must not be lost: it goes before the copy begins.
                     if unsent && matches!(reply.reply, Some(reply::Reply::Accepted(_))) {
                         send.write_all(&self.prefix[sent..]).await.map_err(failed)?;
@@ -134,11 +129,9 @@ impl Attempt {
                 }
                 step = step => match step {
                     Step::Wrote(Ok(count)) => sent += count,
-                    // The far gateway stops reading when it denies: its answer follows.
-                    Step::Wrote(Err(quinn::WriteError::Stopped(_))) => {
-                        return reply.await.map_err(|error| AttemptError::Path(describe(&error)));
-                    }
-                    Step::Wrote(Err(error)) => return Err(failed(error)),
+                    // The far gateway stops reading when it denies: its answer follows. On a connection that has
+                    // failed there is none.
+                    Step::Wrote(Err(error)) => return reply.await.map_err(|_| failed(error)),
                     Step::Read(Ok(0)) => self.client_ended = true,
                     Step::Read(Ok(_)) => {}
                     Step::Read(Err(_)) => return Err(AttemptError::Abandoned),
@@ -151,7 +144,7 @@ impl Attempt {
 
 /// What moved while the answer was awaited.
 enum Step {
-    Wrote(Result<usize, quinn::WriteError>),
+    Wrote(std::io::Result<usize>),
     Read(std::io::Result<usize>),
 }
 

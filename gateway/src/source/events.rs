@@ -1,4 +1,4 @@
-//! `GET /isthmus/paths`: the health of the paths as a stream, all at the start, then changes.
+//! `GET /isthmus/paths`: the health of the connections to other gateways as a stream, all at the start, then changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

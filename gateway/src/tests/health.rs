@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use api::tunnel::{Accepted, Header, Mode};
@@ -10,21 +9,25 @@ use proxy::tunnel;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 
+use super::relay::Relay;
 use super::world::*;
-use crate::transport::{TransportOptions, endpoint};
+use crate::transport::{TransportOptions, TunnelSettings, endpoint};
 
-/// Waits until exactly `count` paths are usable.
+/// Waits until exactly `count` paths are usable, over any connection.
 pub(super) async fn until_usable(gateway: &Gateway, count: usize) {
     let mut states = gateway.running.context.paths.states();
-    let usable = |states: &Arc<crate::paths::PathStates>| states.values().filter(|state| state.usable).count();
+    let usable = |states: &Arc<crate::paths::PathStates>| {
+        let paths = states.values().filter(|state| state.usable).map(|state| &state.path);
+        paths.collect::<std::collections::BTreeSet<_>>().len()
+    };
     let waited = tokio::time::timeout(Duration::from_secs(20), states.wait_for(|states| usable(states) == count));
     waited.await.unwrap_or_else(|_| panic!("not {count} usable paths in time")).unwrap();
 }
 
 /// A gateway that answers probes and dies with the first flow.
 async fn fragile(trust: &Trust) -> SocketAddr {
-    let options =
-        TransportOptions { listen: "127.0.0.1:0".parse().unwrap(), segmentation_offload: true, state_dir: None };
+    let (listen, tunnel) = ("127.0.0.1:0".parse().unwrap(), TunnelSettings::default());
+    let options = TransportOptions { listen, tunnel, state_dir: None };
     let (endpoint, _) = endpoint(&options, &trust.west_gateway()).unwrap();
     let address = endpoint.local_addr().unwrap();
     tokio::spawn(async move {
@@ -53,7 +56,7 @@ async fn flows_that_were_not_accepted_go_over_another_path() {
     let east = gateway("east.demo", trust.east_gateway(), view, backend).await;
     let outer = outer(east.hbone(), &trust.web()).await.unwrap();
     until_usable(&east, 2).await;
-    for round in 0..20 {
+    for round in 0..40 {
         let question = vec![round; 40_000];
         assert!(ask(&outer, &question).await.unwrap() == question, "round {round}");
     }
@@ -71,53 +74,23 @@ async fn a_gateway_that_was_never_there_fails_nothing() {
     assert_eq!(ask(&outer, b"x").await.unwrap(), b"x");
 }
 
-/// A UDP hop that can swallow everything.
-async fn hop(to: SocketAddr) -> (SocketAddr, Arc<AtomicBool>) {
-    let front = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-    let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-    back.connect(to).await.unwrap();
-    let (address, broken) = (front.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
-    let swallow = Arc::clone(&broken);
-    tokio::spawn(async move {
-        let (mut there, mut here) = (vec![0; 65536], vec![0; 65536]);
-        let mut client = None;
-        loop {
-            tokio::select! {
-                received = front.recv_from(&mut there) => {
-                    let Ok((count, from)) = received else { continue };
-                    client = Some(from);
-                    if !swallow.load(Ordering::Relaxed) {
-                        let _ = back.send(&there[..count]).await;
-                    }
-                }
-                received = back.recv(&mut here) => {
-                    let (Ok(count), Some(client)) = (received, client) else { continue };
-                    if !swallow.load(Ordering::Relaxed) {
-                        let _ = front.send_to(&here[..count], client).await;
-                    }
-                }
-            }
-        }
-    });
-    (address, broken)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_path_in_use_is_ejected_within_two_seconds_and_comes_back_with_its_flows() {
     let (backend, trust) = (echo().await, Trust::new());
     let west = gateway("west.demo", trust.west_gateway(), west_view(), backend).await;
-    let (address, broken) = hop(west.quic()).await;
-    let east = gateway("east.demo", trust.east_gateway(), east_view(&[address]), backend).await;
+    let relay = Relay::new(west.quic()).await;
+    relay.block_tcp(true);
+    let east = gateway("east.demo", trust.east_gateway(), east_view(&[relay.address]), backend).await;
     let outer = outer(east.hbone(), &trust.web()).await.unwrap();
     let mut flow = open(&outer, &request("reviews")).await;
     flow.answer.await.unwrap();
     until_usable(&east, 1).await;
-    broken.store(true, Ordering::Relaxed);
+    relay.block_udp(true);
     let begun = Instant::now();
     until_usable(&east, 0).await;
     assert!(begun.elapsed() < Duration::from_millis(2300), "{:?}", begun.elapsed());
     assert_eq!(denial(&outer, &request("reviews")).await.reason, "cluster-unreachable");
-    broken.store(false, Ordering::Relaxed);
+    relay.block_udp(false);
     until_usable(&east, 1).await;
     flow.io.write_all(b"survived").await.unwrap();
     let mut seen = [0; 8];
@@ -131,7 +104,7 @@ async fn a_restarted_gateway_resets_the_connections_of_its_former_life() {
     let directory = tempfile::tempdir().unwrap();
     let options = |listen: &str| TransportOptions {
         listen: listen.parse().unwrap(),
-        segmentation_offload: true,
+        tunnel: TunnelSettings::default(),
         state_dir: Some(directory.path().to_owned()),
     };
     // Only the reset key matters here: the second endpoint knows nothing of the first one's connections. The first one
@@ -148,7 +121,7 @@ async fn a_restarted_gateway_resets_the_connections_of_its_former_life() {
     let address = address.await.unwrap();
     let client = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let domain = mesh::TrustDomain::new("west.demo").unwrap();
-    let config = crate::transport::client_config(&trust.east_gateway(), &domain, true).unwrap();
+    let config = crate::transport::client_config(&trust.east_gateway(), &domain, &TunnelSettings::default()).unwrap();
     let connection = client.connect_with(config, address, identity::DUMMY_SERVER_NAME).unwrap().await.unwrap();
     doomed.shutdown_background();
     let deadline = Instant::now() + Duration::from_secs(10);

@@ -29,23 +29,23 @@ async fn dial(world: &World, config: quinn::ClientConfig) -> Result<quinn::Conne
     connecting.await.map_err(|error| error.to_string())
 }
 
-async fn ask_on(connection: &quinn::Connection, request: &TunnelRequest) -> Result<Reply, String> {
+pub(super) async fn ask_on(connection: &quinn::Connection, request: &TunnelRequest) -> Result<Reply, String> {
     let (mut send, mut recv) = connection.open_bi().await.map_err(|error| error.to_string())?;
     let frame = tunnel::to_frame(&Header::from(request)).unwrap();
     send.write_all(&frame).await.map_err(|error| error.to_string())?;
     tunnel::read_frame(&mut recv).await.map_err(|error| error.to_string())
 }
 
-fn probe() -> TunnelRequest {
+pub(super) fn probe() -> TunnelRequest {
     let source = id("spiffe://east.demo/ns/isthmus-system/sa/gateway");
     TunnelRequest { mode: TunnelMode::Probe, source, ..request("reviews") }
 }
 
-fn is_accepted(reply: &Result<Reply, String>) -> bool {
+pub(super) fn is_accepted(reply: &Result<Reply, String>) -> bool {
     matches!(reply, Ok(Reply { reply: Some(reply::Reply::Accepted(_)) }))
 }
 
-fn reason(reply: Result<Reply, String>) -> String {
+pub(super) fn reason(reply: Result<Reply, String>) -> String {
     match reply.unwrap().reply {
         Some(reply::Reply::Denied(denied)) => denied.reason,
         other => panic!("not denied but {other:?}"),
@@ -110,6 +110,35 @@ async fn hbone_refuses_peers_that_do_not_prove_who_they_are() {
         };
         assert!(!answered, "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tunnel_over_tcp_refuses_peers_that_do_not_prove_who_they_are() {
+    let world = World::new(echo().await).await;
+    assert!(answers_over_tcp(&world, &world.trust.east_gateway(), api::TUNNEL_TCP_ALPN).await);
+    let mut cases = strangers(&world.trust, "isthmus-system/sa/gateway");
+    cases.push(("a workload", world.trust.web()));
+    cases.push(("a gateway of the own cluster", world.trust.west_gateway()));
+    for (name, credentials) in cases {
+        assert!(!answers_over_tcp(&world, &credentials, api::TUNNEL_TCP_ALPN).await, "{name}");
+    }
+    assert!(!answers_over_tcp(&world, &world.trust.east_gateway(), b"h2").await, "another protocol");
+}
+
+/// Whether the tunnel's TCP listener answers a probe.
+async fn answers_over_tcp(world: &World, credentials: &Credentials, alpn: &[u8]) -> bool {
+    let config = match credentials.client_config(PeerPolicy::AnyKnown, &[alpn]) {
+        Ok(config) => config,
+        Err(_) => credentials.client_config_open(PeerPolicy::AnyKnown, &[alpn]).unwrap(),
+    };
+    let stream = tokio::net::TcpStream::connect(world.west.quic()).await.unwrap();
+    let Ok((stream, _)) = identity::connect_tls(config, stream, Duration::from_secs(5)).await else { return false };
+    let settings = proxy::hbone::Settings::default();
+    let Ok(outer) = proxy::hbone::Outer::handshake(stream, &settings).await else { return false };
+    let Ok(mut flow) = outer.connect("gateway.isthmus.invalid:15443", Vec::new()).await else { return false };
+    let frame = tunnel::to_frame(&Header::from(&probe())).unwrap();
+    let _ = tokio::io::AsyncWriteExt::write_all(&mut flow.io, &frame).await;
+    is_accepted(&tunnel::read_frame(&mut flow.io).await.map_err(|error| error.to_string()))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,7 +22,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::{Parts, Running};
+use crate::limits::Bounds;
+use crate::{Parts, Running, TunnelSettings};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 /// Where the view says that the one endpoint of reviews is; dialling goes to the backend instead.
@@ -186,25 +187,50 @@ impl Gateway {
     }
 }
 
+/// A TCP listener on a port that is free for UDP too.
+async fn tunnel_port() -> TcpListener {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        if std::net::UdpSocket::bind(tcp.local_addr().unwrap()).is_ok() {
+            return tcp;
+        }
+    }
+}
+
 /// Starts a gateway whose endpoints are all at `backend`.
 pub(crate) async fn gateway(trust_domain: &str, credentials: Credentials, view: View, backend: SocketAddr) -> Gateway {
+    gateway_with(trust_domain, credentials, view, backend, |_, _| {}).await
+}
+
+/// As [`gateway`], with some parts or bounds changed.
+pub(crate) async fn gateway_with(
+    trust_domain: &str,
+    credentials: Credentials,
+    view: View,
+    backend: SocketAddr,
+    change: impl FnOnce(&mut Parts, &mut Bounds),
+) -> Gateway {
+    let tcp = tunnel_port().await;
     let (view_tx, view) = watch::channel(Arc::new(view));
     let (shutdown, registry) = (Shutdown::manual(), Registry::new("gateway"));
-    let parts = Parts {
+    let mut parts = Parts {
         name: "gateway-1".into(),
         trust_domain: TrustDomain::new(trust_domain).unwrap(),
         view,
         credentials,
         hbone: TcpListener::bind("127.0.0.1:0").await.unwrap(),
-        quic: "127.0.0.1:0".parse().unwrap(),
-        segmentation_offload: true,
+        quic: tcp.local_addr().unwrap(),
+        tcp: Some(tcp),
+        tunnel: TunnelSettings::default(),
         state_dir: None,
         registry: registry.clone(),
         access: AccessLog::disabled(),
         shutdown: shutdown.clone(),
     };
     let dial = move |_: SocketAddr| crate::context::dial_tcp(backend);
-    let running = crate::run::start_with(parts, Arc::new(dial)).unwrap();
+    let mut bounds = Bounds::default();
+    change(&mut parts, &mut bounds);
+    let running = crate::run::start_with(parts, Arc::new(dial), bounds).unwrap();
     Gateway { running, view: view_tx, shutdown, registry }
 }
 
@@ -221,6 +247,7 @@ impl World {
         let trust = Trust::new();
         let west = gateway("west.demo", trust.west_gateway(), west_view(), backend).await;
         let east = gateway("east.demo", trust.east_gateway(), east_view(&[west.quic()]), backend).await;
+        super::health::until_usable(&east, 1).await;
         Self { trust, east, west }
     }
 

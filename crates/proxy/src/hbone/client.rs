@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -64,8 +63,8 @@ pub struct Outer {
 
 /// What the handles and the connection's task share.
 struct Shared {
-    /// The connection ended.
-    failed: AtomicBool,
+    /// Cancelled when the connection has ended.
+    ended: CancellationToken,
     /// Ends the connection at once.
     abort: CancellationToken,
 }
@@ -91,7 +90,7 @@ impl Outer {
         let handshake = tokio::time::timeout(settings.handshake_timeout, builder.handshake(io)).await;
         let (requests, mut connection) =
             handshake.map_err(|_| HandshakeError::Timeout)?.map_err(HandshakeError::Http2)?;
-        let shared = Arc::new(Shared { failed: AtomicBool::new(false), abort: CancellationToken::new() });
+        let shared = Arc::new(Shared { ended: CancellationToken::new(), abort: CancellationToken::new() });
         let streams = Streams::default();
         let (settings, ended, counted) = (settings.clone(), Arc::clone(&shared), streams.clone());
         let ping = connection.ping_pong();
@@ -105,7 +104,7 @@ impl Outer {
                 () = until_silent(ping, &settings, &counted) => tracing::debug!("HTTP/2 peer no longer answers pings"),
                 () = ended.abort.cancelled() => {}
             }
-            ended.failed.store(true, Ordering::Release);
+            ended.ended.cancel();
         });
         Ok(Self { requests, streams, shared })
     }
@@ -115,12 +114,22 @@ impl Outer {
         // A clone has no stream of its own that is pending, so this never waits.
         let mut requests = self.requests.clone();
         let ready = requests.poll_ready(&mut Context::from_waker(Waker::noop()));
-        !self.shared.failed.load(Ordering::Acquire) && !matches!(ready, Poll::Ready(Err(_)))
+        !self.shared.ended.is_cancelled() && !matches!(ready, Poll::Ready(Err(_)))
     }
 
     /// Flows that are open, [`Outer::get`] requests apart.
     pub fn active_streams(&self) -> usize {
         self.streams.count()
+    }
+
+    /// Resolves when the connection has ended, for whatever reason.
+    pub async fn closed(&self) {
+        self.shared.ended.cancelled().await;
+    }
+
+    /// Whether the connection has ended; one that was told to go away has not, while flows ride on it.
+    pub fn is_closed(&self) -> bool {
+        self.shared.ended.is_cancelled()
     }
 
     /// Ends the connection at once, whatever rides on it.

@@ -1,0 +1,12 @@
+//! Decisions about tunnels between gateways: which transport, which connection, how eagerly a flow is sent, and who
+//! is cut off when readers are slow. All pure; the clock is an argument.
+
+mod connection;
+mod flow;
+mod stalled;
+mod transport;
+
+pub use connection::{ConnectionLoad, pick_connection, window_share};
+pub use flow::{BULK_BYTES, Carried, ClassHints, FlowClass};
+pub use stalled::{STALL_MIN, StalledFlow, stalled_to_reset};
+pub use transport::{RETURN_AFTER, RETURN_AFTER_MAX, SETTLE, TCP_DELAY, Transport, TransportChoice, TransportSeen};
