@@ -5,6 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt as _;
 
+use crate::cluster_traffic_policy::ClusterTrafficPolicy;
 use crate::mcs::{ServiceExport, ServiceImport};
 use crate::rate_limit_policy::RateLimitPolicy;
 
@@ -14,6 +15,7 @@ const MCS_RELEASE: &str = "v0.5.0";
 /// All CRDs with the names of their files under `crds/`.
 pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
     vec![
+        ("isthmus.dev_clustertrafficpolicies.yaml", ClusterTrafficPolicy::crd()),
         ("isthmus.dev_ratelimitpolicies.yaml", RateLimitPolicy::crd()),
         ("multicluster.x-k8s.io_serviceexports.yaml", mcs(ServiceExport::crd())),
         ("multicluster.x-k8s.io_serviceimports.yaml", mcs(ServiceImport::crd())),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::manifest::Kind;
-use crate::{istio, rate_limit_policy, schema};
+use crate::{cluster_traffic_policy, istio, rate_limit_policy, schema};
 
 /// The paths of all fields below `spec`, sorted: `spec.http[].match[].uri`; `{}` stands for the keys of a map. What
 /// compares texts (`exact`, `prefix`, `regex`) is one field. Empty for kinds that are Kubernetes' own.
@@ -21,6 +21,7 @@ pub fn fields(kind: Kind) -> BTreeSet<String> {
         Kind::RequestAuthentication => schema::of::<istio::RequestAuthentication>(),
         Kind::AuthorizationPolicy => schema::of::<istio::AuthorizationPolicy>(),
         Kind::RateLimitPolicy => schema::of::<rate_limit_policy::RateLimitPolicy>(),
+        Kind::ClusterTrafficPolicy => schema::of::<cluster_traffic_policy::ClusterTrafficPolicy>(),
         _ => return BTreeSet::new(),
     };
     let mut fields = BTreeSet::new();

@@ -10,6 +10,7 @@
 //!
 //! Start reading at [`parse_manifests`], then [`Manifest`]; the kinds of the Multi-Cluster Services API are in [`mcs`].
 
+pub mod cluster_traffic_policy;
 pub mod crds;
 mod error;
 mod fields;

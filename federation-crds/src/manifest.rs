@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use serde_json::Value;
 
+use crate::cluster_traffic_policy::ClusterTrafficPolicy;
 use crate::error::FieldErrors;
 use crate::istio::{
     AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, RequestAuthentication, ServiceEntry, Sidecar,
@@ -114,6 +115,7 @@ kinds! {
     RequestAuthentication: ["security.istio.io/v1", "security.istio.io/v1beta1"], "Which tokens are verified.";
     AuthorizationPolicy: ["security.istio.io/v1", "security.istio.io/v1beta1"], "Who may do what.";
     RateLimitPolicy: ["isthmus.dev/v1alpha1"], "Rate limits of workloads and gateways.";
+    ClusterTrafficPolicy: ["isthmus.dev/v1alpha1"], "How requests are divided between clusters.";
 }
 
 impl Manifest {

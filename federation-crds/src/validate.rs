@@ -2,6 +2,7 @@
 //! between fields.
 
 mod authorization_policy;
+mod cluster_traffic_policy;
 mod destination_rule;
 mod endpoint_slice;
 mod gateway;
@@ -90,5 +91,6 @@ pub(crate) fn check(manifest: &Manifest, errors: &mut FieldErrors) {
         Manifest::RequestAuthentication(object) => request_authentication::check(object, errors),
         Manifest::AuthorizationPolicy(object) => authorization_policy::check(object, errors),
         Manifest::RateLimitPolicy(object) => rate_limit_policy::check(object, errors),
+        Manifest::ClusterTrafficPolicy(object) => cluster_traffic_policy::check(object, errors),
     }
 }

@@ -211,7 +211,7 @@ fn every_mistake_is_named_with_its_field() {
         (
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}".to_owned(),
             &[
-                "kind: kind Deployment (apps/v1) is not supported yet (supported are Service, EndpointSlice, Secret, ConfigMap, ServiceExport, ServiceImport, VirtualService, DestinationRule, Gateway, ServiceEntry, WorkloadEntry, Sidecar, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, RateLimitPolicy)",
+                "kind: kind Deployment (apps/v1) is not supported yet (supported are Service, EndpointSlice, Secret, ConfigMap, ServiceExport, ServiceImport, VirtualService, DestinationRule, Gateway, ServiceEntry, WorkloadEntry, Sidecar, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, RateLimitPolicy, ClusterTrafficPolicy)",
             ],
         ),
         (
@@ -229,7 +229,7 @@ fn every_mistake_is_named_with_its_field() {
         (
             "apiVersion: serving.knative.dev/v1\nkind: Service".to_owned(),
             &[
-                "kind: kind Service (serving.knative.dev/v1) is not supported yet (supported are Service, EndpointSlice, Secret, ConfigMap, ServiceExport, ServiceImport, VirtualService, DestinationRule, Gateway, ServiceEntry, WorkloadEntry, Sidecar, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, RateLimitPolicy)",
+                "kind: kind Service (serving.knative.dev/v1) is not supported yet (supported are Service, EndpointSlice, Secret, ConfigMap, ServiceExport, ServiceImport, VirtualService, DestinationRule, Gateway, ServiceEntry, WorkloadEntry, Sidecar, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, RateLimitPolicy, ClusterTrafficPolicy)",
             ],
         ),
         ("- 1".to_owned(), &[": is not an object (a manifest begins with apiVersion: and kind:)"]),

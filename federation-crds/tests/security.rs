@@ -373,3 +373,47 @@ fn rate_limit_policy() {
         ],
     );
 }
+
+#[test]
+fn cluster_traffic_policy() {
+    let tiers = |clusters: &str| format!("{{tiers: [{{clusters: [{clusters}]}}]}}");
+    check(
+        "isthmus.dev/v1alpha1",
+        "ClusterTrafficPolicy",
+        &[
+            ("the least", "{}", &[]),
+            (
+                "everything",
+                "{services: [a, b], mode: local-first, importFrom: [west], tiers: [{clusters: [{name: west, weight: 2}]}, {clusters: [{name: north}, {name: south}]}], overflow: {healthyPercent: 50}, hysteresis: {returnAfter: 30s, healthyPercent: 80}, cap: {maxSharePercent: 30, maxRequests: 10}}",
+                &[],
+            ),
+            ("no mode", "{mode: remote-first}", &["spec.mode: \"remote-first\" must be one of"]),
+            ("no service", "{services: [A.b]}", &["spec.services[0]: "]),
+            ("a service twice", "{services: [a, a]}", &["spec.services[1]: is named twice"]),
+            ("a cluster twice", &tiers("{name: a}, {name: a}"), &["spec.tiers[0].clusters[1].name: cluster a is in"]),
+            ("half a weight", &tiers("{name: a, weight: 1}, {name: b}"), &["spec.tiers[0].clusters: some have"]),
+            ("no weight", &tiers("{name: a, weight: 0}"), &["spec.tiers[0].clusters[0].weight: must be 1"]),
+            ("an empty tier", &tiers(""), &["spec.tiers[0].clusters: at least one"]),
+            ("imported twice", "{importFrom: [a, a]}", &["spec.importFrom[1]: cluster a is named twice"]),
+            ("no percentage", "{overflow: {healthyPercent: 101}}", &["spec.overflow.healthyPercent: must be 0 to 100"]),
+            (
+                "no way back",
+                "{overflow: {healthyPercent: 90}, hysteresis: {healthyPercent: 80}}",
+                &["spec.hysteresis.healthyPercent: is below"],
+            ),
+            ("too long", "{hysteresis: {returnAfter: 2h}}", &["spec.hysteresis.returnAfter: must be 0s to 1h"]),
+            ("no requests", "{cap: {maxRequests: 0}}", &["spec.cap.maxRequests: must be 1"]),
+            (
+                "a share of weights",
+                "{mode: weighted, cap: {maxSharePercent: 5}}",
+                &["spec.cap.maxSharePercent: has no meaning in mode weighted"],
+            ),
+            (
+                "tiers of nobody",
+                "{mode: local-only, tiers: [{clusters: [{name: a}]}]}",
+                &["spec.tiers: has no meaning in mode local-only"],
+            ),
+            ("a field that is none", "{teirs: []}", &["spec.teirs: unknown field"]),
+        ],
+    );
+}

@@ -74,7 +74,9 @@ async fn explain(client: &Client, outbound: &Outbound, query: &Query) -> Value {
         (_, true) => outbound.explain(question).await,
         (false, false) => plain,
     };
-    debug::decided(&described, &decision, http, age(client))
+    let mut answer = debug::decided(&described, &decision, http, age(client));
+    answer["division"] = to_json(&outbound.division(&decision));
+    answer
 }
 
 fn age(client: &Client) -> Option<u64> {

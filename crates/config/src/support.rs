@@ -69,6 +69,7 @@ fn table(kind: Kind) -> &'static str {
         Kind::RequestAuthentication => include_str!("support/RequestAuthentication.txt"),
         Kind::AuthorizationPolicy => include_str!("support/AuthorizationPolicy.txt"),
         Kind::RateLimitPolicy => include_str!("support/RateLimitPolicy.txt"),
+        Kind::ClusterTrafficPolicy => include_str!("support/ClusterTrafficPolicy.txt"),
         _ => "",
     }
 }

@@ -5,6 +5,7 @@
 
 mod balancer;
 mod bind;
+mod clusters;
 mod delegate;
 mod destination_rule;
 mod entry_addresses;
@@ -34,6 +35,7 @@ pub fn compile(input: &Input<'_>, mesh_config: &MeshConfig, compiled: &mut Compi
     bind::routes(input, &routes, compiled);
     destination_rule::compile(input, mesh_config, &registry, compiled);
     sidecar::compile(input, mesh_config, &registry, compiled);
+    clusters::compile(input, mesh_config, compiled);
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub struct Load {
     pub out: bool,
     /// Already tried for this request.
     pub tried: bool,
+    /// Behind a cap that is reached: gets nothing, whatever else is left.
+    pub capped: bool,
     /// For how long it has been known; `None` = for long.
     pub age: Option<Duration>,
 }
@@ -35,6 +37,8 @@ pub struct Draw<'a> {
     pub turn: u64,
     /// Tables that are ready, by the number of the tier; without them they are built for each pick.
     pub tables: Option<&'a Tables<'a>>,
+    /// So many tiers, from the first, are looked at after the others: the request spills over (see [`crate::spread`]).
+    pub behind: usize,
 }
 
 /// Gives the table of a tier, see [`hash_ring`].
@@ -42,7 +46,7 @@ pub type Tables<'a> = dyn Fn(usize, &Tier) -> Option<Arc<HashRing>> + 'a;
 
 impl From<u64> for Draw<'_> {
     fn from(entropy: u64) -> Self {
-        Self { entropy, turn: entropy, tables: None }
+        Self { entropy, turn: entropy, tables: None, behind: 0 }
     }
 }
 
@@ -65,14 +69,23 @@ pub fn pick<'a>(decision: &RouteDecision, load: &dyn Fn(&Target) -> Load, draw: 
         return Some(pick);
     }
     let loads: Vec<Vec<Load>> = tiers.iter().map(|tier| loads(decision, tier, load)).collect();
-    let classes: [fn(&Load) -> bool; 3] =
-        [|load| !load.out && !load.ejected && !load.tried, |load| !load.out && !load.tried, |load| !load.out];
+    let open = |load: &Load| !load.out && !load.capped;
+    let classes: [&dyn Fn(&Load) -> bool; 3] =
+        [&|load| open(load) && !load.ejected && !load.tried, &|load| open(load) && !load.tried, &open];
+    let order: Vec<usize> = in_order(tiers, &draw).collect();
     classes.iter().find_map(|class| {
-        tiers.iter().zip(&loads).enumerate().find_map(|(number, (tier, loads))| {
+        order.iter().find_map(|&number| {
+            let (tier, loads) = (tiers.get(number)?, loads.get(number)?);
             let index = choose(decision, (number, tier), loads, class, &draw)?;
             Some(Pick { tier: number, target: tier.targets.get(index)?.clone() })
         })
     })
+}
+
+/// The tiers in the order in which they are looked at.
+fn in_order(tiers: &[Tier], draw: &Draw<'_>) -> impl Iterator<Item = usize> {
+    let behind = draw.behind.min(tiers.len());
+    (behind..tiers.len()).chain(0..behind)
 }
 
 /// The table of consistent hashing for a tier, when the policy wants one.
@@ -94,17 +107,18 @@ fn hash_name(target: &Target) -> String {
 /// Two draws of the first tier, looked at alone: nearly always both can be used, and a thousand others need not be asked.
 fn quick(decision: &RouteDecision, tiers: &[Tier], load: &dyn Fn(&Target) -> Load, draw: &Draw<'_>) -> Option<Pick> {
     let plain = decision.policy.balancer == Balancer::LeastRequest && decision.policy.warmup.is_none();
-    let targets = &tiers.first().filter(|_| plain)?.targets;
+    let tier = in_order(tiers, draw).next().filter(|_| plain)?;
+    let targets = &tiers.get(tier)?.targets;
     let total: u64 = targets.iter().map(|target| u64::from(weight(target))).sum();
     let at = |point: u64| {
         let target = &targets[weighted(targets.iter().map(|target| u64::from(weight(target))), total, point)?];
         let load = load(target);
-        (!load.out && !load.ejected && !load.tried).then_some((target, load))
+        (!load.out && !load.ejected && !load.tried && !load.capped).then_some((target, load))
     };
     let (first, second) = (at(draw.entropy >> 32)?, at(draw.entropy & 0xffff_ffff)?);
     let [one, two] = [&first, &second].map(|(target, load)| (load.active, u64::from(weight(target))));
     let chosen = if less_busy(one, two) { first.0 } else { second.0 };
-    Some(Pick { tier: 0, target: chosen.clone() })
+    Some(Pick { tier, target: chosen.clone() })
 }
 
 /// The state of a tier's targets. When fewer than the policy's share are healthy, ejections are not honoured.
@@ -286,7 +300,7 @@ mod tests {
         for turn in 0..turns {
             // A cheap mix is random enough here.
             let entropy = (turn + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (turn << 7);
-            let draw = Draw { entropy, turn, tables: None };
+            let draw = Draw { entropy, turn, tables: None, behind: 0 };
             *counts.entry(name(&pick(decision, load, draw).unwrap())).or_insert(0) += 1;
         }
         counts
@@ -309,7 +323,7 @@ mod tests {
         let mut decision = with(3, |policy| policy.balancer = Balancer::RoundRobin);
         let load = |_: &Target| Load::default();
         let turn = |decision: &RouteDecision, turn| {
-            name(&pick(decision, &load, Draw { entropy: 9, turn, tables: None }).unwrap())
+            name(&pick(decision, &load, Draw { entropy: 9, turn, tables: None, behind: 0 }).unwrap())
         };
         let names: Vec<String> = (0..4).map(|number| turn(&decision, number)).collect();
         assert_eq!(names, ["reviews-1", "reviews-2", "reviews-3", "reviews-1"]);

@@ -80,6 +80,7 @@ impl Mesh {
             gateways: vec![RemoteGateway { name: "gateway-1".into(), quic_address: "127.0.1.2:15443".into() }],
             imported: true,
             stale_since_ms: None,
+            share_percent: 100,
         };
         self.view.clusters.insert(cluster(from), Arc::new(remote));
         self.edit(name, |service| {
@@ -95,6 +96,17 @@ impl Mesh {
         remote.stale_since_ms = Some(1);
         self.view.clusters.insert(cluster(name), Arc::new(remote));
         self
+    }
+
+    pub(crate) fn draining(mut self, name: &str, share_percent: u32) -> Self {
+        let mut remote = self.view.clusters[&cluster(name)].as_ref().clone();
+        remote.share_percent = share_percent;
+        self.view.clusters.insert(cluster(name), Arc::new(remote));
+        self
+    }
+
+    pub(crate) fn clusters(self, name: &str, rules: crate::policy::ClusterTraffic) -> Self {
+        self.edit(name, |service| Arc::make_mut(&mut service.config).clusters = Some(Arc::new(rules)))
     }
 
     pub(crate) fn global(self, name: &str) -> Self {
@@ -141,5 +153,25 @@ fn endpoint(name: &str, number: u8) -> Endpoint {
         ready: true,
         plain_ports: Default::default(),
         weight: 1,
+    }
+}
+
+/// Numbers for statistical tests (splitmix64); the seed is printed, and `ISTHMUS_SEED` repeats one.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn seeded() -> Self {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        let given = std::env::var("ISTHMUS_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = given.unwrap_or_else(|| RandomState::new().build_hasher().finish());
+        println!("REPRODUCE WITH: ISTHMUS_SEED={seed}");
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 }

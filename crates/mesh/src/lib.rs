@@ -29,6 +29,7 @@ pub use request::{Claims, ConnectionFacts, HttpRequest};
 mod admit;
 mod authorize;
 mod balance;
+mod cluster;
 mod hash;
 mod health;
 mod limit;
@@ -37,6 +38,7 @@ mod remote_ip;
 mod resolve;
 mod retry;
 mod route;
+mod spread;
 mod tunnel;
 pub use admit::{
     Candidate, DestinationDecision, SourceDecision, TunnelMode, TunnelRequest, admit_destination, admit_source,
@@ -46,6 +48,7 @@ pub use authorize::{
     normalize_path,
 };
 pub use balance::{Draw, Load, Pick, Tables, hash_ring, pick};
+pub use cluster::{ClusterState, cluster_state, drain_share};
 pub use hash::{HashMember, HashRing};
 pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};
 pub use limit::{Allowance, Applied, Bucket, Buckets, limits};
@@ -54,9 +57,10 @@ pub use remote_ip::remote_ip;
 pub use resolve::{DnsDecision, Question, QuestionKind, resolve};
 pub use retry::{Answer, Attempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryDecision, RetryPolicy, retry};
 pub use route::{
-    Affinity, CONNECT_TIMEOUT, CorsDecision, Entry, InjectedFault, MTLS_PORT, RequestEdits, RouteDecision,
-    RouteOutcome, RouteRequest, SetCookie, Target, Tier, apply_headers, cors, rewrite, route, route_to,
+    Across, Affinity, CONNECT_TIMEOUT, CorsDecision, Entry, InjectedFault, LocalPart, MTLS_PORT, RequestEdits,
+    RouteDecision, RouteOutcome, RouteRequest, SetCookie, Target, Tier, apply_headers, cors, rewrite, route, route_to,
 };
+pub use spread::{LocalHealth, LocalShare, Spread, spread};
 
 pub use tunnel::{
     BULK_BYTES, Carried, ClassHints, ConnectionLoad, FlowClass, RETURN_AFTER, RETURN_AFTER_MAX, SETTLE, STALL_MIN,

@@ -306,6 +306,8 @@ pub struct RemoteCluster {
     pub imported: bool,
     /// Unix milliseconds since when its announcements are stale (its lease ran out).
     pub stale_since_ms: Option<u64>,
+    /// How much of its usual share it gets, in percent: less than 100 while it drains, 0 once it is drained.
+    pub share_percent: u32,
 }
 
 /// A gateway of another cluster.

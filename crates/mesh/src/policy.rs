@@ -9,6 +9,7 @@
 //! Defaults and precedence follow Istio (<https://istio.io/latest/docs/reference/config/networking/>,
 //! <https://istio.io/latest/docs/reference/config/security/>).
 
+mod clusters;
 mod destination;
 mod gateway;
 mod http;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::Labels;
 use crate::names::Namespace;
 
+pub use clusters::*;
 pub use destination::*;
 pub use gateway::*;
 pub use http::*;
@@ -115,6 +117,9 @@ pub struct ServiceConfig {
     /// Set for what a ServiceEntry (or a VirtualService for a host without a service) added to the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<EntryConfig>,
+    /// How requests are divided between clusters; `None` = [`ClusterTraffic::default`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clusters: Option<Arc<ClusterTraffic>>,
 }
 
 /// What a ServiceEntry says about its host.

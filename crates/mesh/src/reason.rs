@@ -45,6 +45,20 @@ pub enum Reason {
         /// Why.
         why: &'static str,
     },
+    /// A ClusterTrafficPolicy divides requests between clusters.
+    ClusterPolicy {
+        /// Which one.
+        object: ObjectRef,
+        /// Its mode.
+        mode: &'static str,
+    },
+    /// Another cluster drains, and this request spares it as long as others can serve.
+    Draining {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The part of its usual share that it still gets.
+        percent: u32,
+    },
     /// No gateway of the own cluster is known, so no other cluster can be reached.
     NoGateway,
     /// A rule of an object decided.
@@ -127,6 +141,10 @@ impl fmt::Display for Reason {
                 write!(f, "{cluster} has {healthy} healthy endpoints{age}")
             }
             Self::RemoteUnusable { cluster, why } => write!(f, "{cluster} cannot be used: {why}"),
+            Self::ClusterPolicy { object, mode } => write!(f, "{object} divides between clusters: {mode}"),
+            Self::Draining { cluster, percent } => {
+                write!(f, "{cluster} drains (it gets {percent} % of its share): it is the last resort of this request")
+            }
             Self::NoGateway => f.write_str("this cluster has no gateway"),
             Self::Rule { origin } => write!(f, "{origin}"),
             Self::NoRule { object } => write!(f, "no rule of {object} matches"),

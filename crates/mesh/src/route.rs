@@ -3,10 +3,11 @@
 //! The steps, each in a file of its own: find the service that the host means ([`lookup`]) and whether the client may
 //! reach it ([`scope`]); at a gateway the server and its routes ([`gateway`]); find the rule ([`rules`], [`matching`],
 //! [`opaque`]) and draw one of its destinations ([`draw`]); find how it is talked to and where it is ([`destination`],
-//! [`targets`], [`locality`], [`affinity`]). What the rule changes is asked for when the request is sent on
+//! [`targets`], [`clusters`], [`locality`], [`affinity`]). What the rule changes is asked for when the request is sent on
 //! ([`rewrite`], [`apply_headers`], [`cors`]).
 
 mod affinity;
+mod clusters;
 mod context;
 mod cors;
 mod decision;
@@ -36,7 +37,7 @@ use context::Context;
 use lookup::Found;
 
 pub use cors::{CorsDecision, cors};
-pub use decision::{Affinity, InjectedFault, RouteDecision, RouteOutcome, SetCookie, Target, Tier};
+pub use decision::{Across, Affinity, InjectedFault, LocalPart, RouteDecision, RouteOutcome, SetCookie, Target, Tier};
 pub use edits::{RequestEdits, apply_headers, rewrite};
 
 /// The port on which every sidecar accepts mTLS from peers and gateways.

@@ -4,6 +4,7 @@
 //! [`Outbound::request`] carries one HTTP request, [`Outbound::stream`] one captured stream. Both build a
 //! `mesh::RouteDecision`, then make attempts at the targets that `mesh::pick` chooses, as long as `mesh::retry` allows.
 
+mod abroad;
 mod arrival;
 mod attempt;
 mod connect;
@@ -46,6 +47,7 @@ use crate::pool::origin::Opener;
 use crate::pool::{Policy, Pool};
 use crate::resolve::Resolve;
 
+pub use abroad::Division;
 pub use arrival::{Arrival, Dialled, EndpointRow, Judged, Question};
 pub use stream::Captured;
 pub(crate) use stream::{IDLE, note_copy};
@@ -215,6 +217,15 @@ impl Outbound {
         rows.extend(busy.iter().map(|(key, active)| row(String::new(), key, *active, false, 0)));
         rows.sort();
         rows
+    }
+
+    /// How the requests of a decision are divided between clusters right now; `None` if they all stay in this one.
+    pub fn division(&self, decision: &RouteDecision) -> Option<Division> {
+        decision.across.as_ref()?;
+        let destination = self.0.destinations.of(decision);
+        let local = destination.abroad.local(decision, &self.0.works(decision, &destination));
+        let (local, local_share) = local.unzip();
+        Some(Division { local_share, local, remote_under_way: destination.abroad.under_way() })
     }
 
     /// The connections that are open, for the debug pages.

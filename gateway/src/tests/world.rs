@@ -115,6 +115,7 @@ fn remote(name: &str, gateways: &[SocketAddr]) -> BTreeMap<ClusterName, Arc<Remo
         gateways: gateways.iter().enumerate().map(gateway).collect(),
         imported: !gateways.is_empty(),
         stale_since_ms: None,
+        share_percent: 100,
     };
     BTreeMap::from([(cluster(name), Arc::new(remote))])
 }

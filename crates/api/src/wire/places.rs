@@ -52,6 +52,7 @@ impl TryFrom<&discovery::Cluster> for RemoteCluster {
             gateways: cluster.gateways.iter().map(gateway).collect(),
             imported: cluster.imported,
             stale_since_ms: (cluster.stale_since_ms > 0).then_some(cluster.stale_since_ms),
+            share_percent: 100_u32.saturating_sub(cluster.drained_percent),
         })
     }
 }
@@ -70,6 +71,7 @@ impl From<&RemoteCluster> for discovery::Cluster {
             gateways: cluster.gateways.iter().map(gateway).collect(),
             imported: cluster.imported,
             stale_since_ms: cluster.stale_since_ms.unwrap_or(0),
+            drained_percent: 100_u32.saturating_sub(cluster.share_percent),
         }
     }
 }

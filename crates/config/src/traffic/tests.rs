@@ -1,5 +1,6 @@
 //! What manifests compile to.
 
+mod clusters;
 mod destination_rules;
 mod effect;
 mod entries;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{CONNECT_TIMEOUT, RouteRequest};
 use crate::model::{GroupKey, Protocol, View};
 use crate::names::{ClusterName, ServiceName, SpiffeId};
-use crate::policy::{AbortWith, Destination, HttpRule, ObjectRef, TrafficPolicy};
+use crate::policy::{AbortWith, ClusterTraffic, Destination, HttpRule, ObjectRef, TrafficPolicy};
 use crate::reason::{Denial, Reason};
 use crate::retry::RetryPolicy;
 
@@ -60,11 +60,33 @@ pub struct RouteDecision {
     /// Set when equal requests meet the same endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
+    /// What divides requests between clusters; `None` when no other cluster is to be considered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub across: Option<Across>,
     /// A service that the decision needs and the view lacks: whoever decides asks for it and decides again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wants: Option<ServiceName>,
     /// Why.
     pub reasons: Vec<Reason>,
+}
+
+/// How requests are divided between the own cluster and others; [`crate::spread`] decides for each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Across {
+    /// What is configured.
+    pub rules: Arc<ClusterTraffic>,
+    /// What stands first and may spill over; `None` where the tiers say all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<LocalPart>,
+}
+
+/// The own cluster's part of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LocalPart {
+    /// So many tiers, from the first.
+    pub tiers: usize,
+    /// Endpoints that there are, whether they are ready or not.
+    pub endpoints: usize,
 }
 
 /// Faults for one request.
@@ -119,6 +141,7 @@ impl RouteDecision {
             fault: InjectedFault::default(),
             mirrors: Vec::new(),
             affinity: None,
+            across: None,
             wants: None,
             reasons: Vec::new(),
         }

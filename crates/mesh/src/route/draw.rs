@@ -10,6 +10,10 @@ pub(super) enum Lot {
     Abort,
     Cookie,
     Mirror(usize),
+    /// Of the clusters of a tier, by its number.
+    Cluster(usize),
+    /// Whether a cluster that drains takes part, by its place among all.
+    Draining(usize),
 }
 
 /// A number that depends on the entropy and the lot only, evenly distributed (splitmix64).
@@ -20,6 +24,8 @@ pub(super) fn draw(entropy: u64, lot: Lot) -> u64 {
         Lot::Abort => 3,
         Lot::Cookie => 4,
         Lot::Mirror(index) => 5_u64.wrapping_add(index as u64),
+        Lot::Cluster(tier) => (1_u64 << 32).wrapping_add(tier as u64),
+        Lot::Draining(index) => (1_u64 << 33).wrapping_add(index as u64),
     };
     let state = entropy.wrapping_add(position.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

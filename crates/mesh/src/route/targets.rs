@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use super::clusters::{self, Places};
 use super::context::Context;
 use super::decision::{RouteDecision, Target, Tier};
-use super::locality::{self, Candidate};
+use super::locality::Candidate;
 use super::lookup::Place;
 use crate::model::{Endpoint, Import, Labels, RemoteCluster, Service, View};
 use crate::names::{ClusterName, SpiffeId};
-use crate::policy::{ClientTls, EntryConfig, NamedEndpoint, Resolution};
+use crate::policy::{ClientTls, ClusterMode, ClusterTraffic, EntryConfig, NamedEndpoint, Resolution};
 use crate::reason::Reason;
 
 /// Which part of a service is wanted.
@@ -37,12 +38,22 @@ pub(super) fn tiers(
         endpoints => Reason::LocalFirst { endpoints },
     });
     let mut remote = Vec::new();
-    if wanted.only.is_none() && (place.clusterset || service.global) {
+    let shared = place.clusterset || service.global;
+    if shared && clusters::rules(service).mode == ClusterMode::LocalOnly {
+        decision.reasons.push(Reason::ClusterScope);
+    } else if wanted.only.is_none() && shared {
         remote = remote_groups(context.view, service, wanted.labels, decision);
     } else if !service.imports.is_empty() {
         decision.reasons.push(Reason::ClusterScope);
     }
-    locality::tiers(context, &decision.policy.locality, local, remote)
+    let known = local.len().max(known(service, wanted, decision.port));
+    clusters::tiers(context, service, Places { local, remote, known }, decision)
+}
+
+/// Endpoints of the own cluster that would do, ready or not.
+fn known(service: &Service, wanted: &Wanted<'_>, port: u16) -> usize {
+    let would_do = |endpoint: &&Endpoint| endpoint.ports.contains_key(&port) && has(&endpoint.labels, wanted.labels);
+    service.endpoints.iter().filter(would_do).count()
 }
 
 fn local<'a>(service: &'a Service, wanted: &Wanted<'_>, decision: &mut RouteDecision) -> Vec<Candidate<'a>> {
@@ -138,7 +149,7 @@ fn remote_groups<'a>(
         return candidates;
     }
     for (name, import) in &service.imports {
-        let cluster = match usable(view, name, import, decision.port) {
+        let cluster = match usable(view, clusters::rules(service), (name, import), decision.port) {
             Ok(cluster) => cluster,
             Err(why) => {
                 decision.reasons.push(Reason::RemoteUnusable { cluster: name.clone(), why });
@@ -161,10 +172,13 @@ fn remote_groups<'a>(
 
 fn usable<'a>(
     view: &'a View,
-    name: &ClusterName,
-    import: &Import,
+    rules: &ClusterTraffic,
+    (name, import): (&ClusterName, &Import),
     port: u16,
 ) -> Result<&'a RemoteCluster, &'static str> {
+    if !rules.imports_from(name) {
+        return Err("the policy imports from other clusters only");
+    }
     let cluster = view.clusters.get(name).ok_or("its trust bundle is not known")?;
     if cluster.gateways.is_empty() {
         return Err("it announces no gateway");

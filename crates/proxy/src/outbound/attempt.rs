@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mesh::{Attempt, Denial, Draw, Failure, Load, Outcome, RetryDecision, RouteDecision, RouteOutcome, Target, Tier};
 
+use super::abroad::Passport;
 use super::destinations::Destination;
 use super::limits::Permit;
 use super::{Engine, TargetKey};
@@ -20,6 +21,10 @@ pub(super) struct Attempts<'a> {
     decision: &'a RouteDecision,
     pub(super) destination: Arc<Destination>,
     tried: Vec<TargetKey>,
+    /// So many tiers, from the first, come after the others.
+    behind: usize,
+    /// The cap of what goes to other clusters was in the way.
+    capped: bool,
     /// The tier that retries stay in, when the policy does not let them go elsewhere.
     stay: Option<usize>,
     /// The right to the retry that is under way.
@@ -35,7 +40,13 @@ pub(super) struct Chosen {
     pub(super) target: Target,
     tier: usize,
     key: TargetKey,
-    pub(super) load: LoadGuard<TargetKey>,
+    pub(super) load: InFlight,
+}
+
+/// Counts as under way until it is dropped.
+pub(super) struct InFlight {
+    _target: LoadGuard<TargetKey>,
+    _abroad: Option<Passport>,
 }
 
 /// The facts on which a retry is decided, apart from the failure itself.
@@ -58,12 +69,16 @@ impl<'a> Attempts<'a> {
         let destination = engine.destinations.of(decision);
         let keys = targets(decision).filter_map(|target| TargetKey::of(decision, target));
         destination.meet(decision, keys);
+        let behind = destination.abroad.behind(decision, &engine.works(decision, &destination));
         let (tried, stay, permit) = (Vec::new(), None, None);
-        Self { engine, decision, destination, tried, stay, permit, made: 0, counted: 0 }
+        Self { engine, decision, destination, tried, behind, capped: false, stay, permit, made: 0, counted: 0 }
     }
 
     /// The next target.
     pub(super) fn next(&mut self) -> Option<Chosen> {
+        let limit = self.decision.across.as_ref().and_then(|across| across.rules.max_requests);
+        let passport = self.destination.abroad.depart(limit);
+        self.capped = passport.is_none();
         let load = |target: &Target| {
             let Some(key) = TargetKey::of(self.decision, target) else { return Load::default() };
             Load {
@@ -71,19 +86,32 @@ impl<'a> Attempts<'a> {
                 ejected: self.engine.aside.is_aside(&key),
                 out: self.destination.is_ejected(self.decision, &key),
                 tried: self.tried.contains(&key) || self.is_elsewhere(target),
+                capped: self.capped && target.cluster().is_some(),
                 age: self.destination.age(self.decision, &key),
             }
         };
         let tables = |_: usize, tier: &Tier| self.destination.table(self.decision, tier);
-        let draw = Draw { entropy: rand::random(), turn: self.destination.turn(), tables: Some(&tables) };
+        let behind = self.behind;
+        let draw = Draw { entropy: rand::random(), turn: self.destination.turn(), tables: Some(&tables), behind };
         let pick = mesh::pick(self.decision, &load, draw)?;
         let key = TargetKey::of(self.decision, &pick.target)?;
         self.made += 1;
         if self.made > 1 {
             self.count(Happening::Retry);
         }
-        let load = self.engine.load.start(key.clone());
+        let abroad = passport.filter(|_| pick.target.cluster().is_some());
+        let load = InFlight { _target: self.engine.load.start(key.clone()), _abroad: abroad };
         Some(Chosen { target: pick.target, tier: pick.tier, key, load })
+    }
+
+    /// The fault of a request for which there is no target.
+    pub(super) fn none_left(&self) -> Fault {
+        if self.capped {
+            return Fault::overflow(
+                "no more requests may be under way to other clusters, and this one has no endpoint left",
+            );
+        }
+        refused(self.decision)
     }
 
     /// In another tier than the one that retries stay in.
@@ -159,6 +187,20 @@ impl<'a> Attempts<'a> {
             tokio::time::sleep(least + pause.max(policy.backoff).mul_f64(rand::random::<f64>())).await;
         }
         Ok(())
+    }
+}
+
+impl Engine {
+    /// Tells whether a target takes requests.
+    pub(super) fn works<'a>(
+        &'a self,
+        decision: &'a RouteDecision,
+        destination: &'a Destination,
+    ) -> impl Fn(&Target) -> bool + 'a {
+        |target| {
+            let key = TargetKey::of(decision, target);
+            key.is_some_and(|key| !self.aside.is_aside(&key) && !destination.is_ejected(&key))
+        }
     }
 }
 

@@ -157,7 +157,7 @@ impl Engine {
             attempts.count(Happening::Overflow);
         })?;
         loop {
-            let Some(chosen) = attempts.next() else { return Err(refused(decision)) };
+            let Some(chosen) = attempts.next() else { return Err(attempts.none_left()) };
             match self.connect_to(decision, &chosen.target, host, way).await {
                 Ok(connected) => {
                     attempts.succeeded(&chosen, Outcome::Connected);

@@ -11,6 +11,7 @@ use mesh::{HashRing, Outcome, OutlierDetection, Outliers, RouteDecision, RouteOu
 use tokio::time::Instant;
 
 use super::TargetKey;
+use super::abroad::Abroad;
 use super::limits::Gate;
 use crate::metrics::{Happening, Metrics};
 
@@ -51,6 +52,7 @@ impl std::fmt::Display for DestinationKey {
 pub(super) struct Destination {
     pub(super) key: DestinationKey,
     pub(super) gate: Arc<Gate>,
+    pub(super) abroad: Abroad,
     health: Mutex<Health>,
     turn: AtomicU64,
     tables: Mutex<Vec<(u64, Arc<HashRing>)>>,
@@ -115,6 +117,7 @@ impl Destination {
         Self {
             key,
             gate: Arc::default(),
+            abroad: Abroad::default(),
             health: Mutex::default(),
             turn: AtomicU64::new(rand::random::<u32>().into()),
             tables: Mutex::default(),

@@ -91,7 +91,7 @@ impl Engine {
         tokio::pin!(expired);
         loop {
             let Some(chosen) = attempts.next() else {
-                return Err(Failed { attempts: attempts.made, ..Failed::from(refused(decision)) });
+                return Err(Failed { attempts: attempts.made, ..Failed::from(attempts.none_left()) });
             };
             outgoing.attempt.store(attempts.made, Ordering::Relaxed);
             let tried = tokio::select! {

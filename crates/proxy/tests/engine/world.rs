@@ -214,6 +214,7 @@ fn member(name: &str) -> RemoteCluster {
         gateways: Vec::new(),
         imported: false,
         stale_since_ms: None,
+        share_percent: 100,
     }
 }
 

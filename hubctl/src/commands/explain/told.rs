@@ -1,6 +1,7 @@
 //! A decision in words. What the sidecar and the gateways say is read as their JSON, so that what is not understood here
 //! is still shown by its own name.
 
+mod clusters;
 pub(in crate::commands) mod how;
 mod paths;
 mod server;
@@ -26,6 +27,9 @@ struct Explained {
     /// The reasons in the words of the proxy that has them.
     #[serde(default)]
     because: Vec<String>,
+    /// How requests are divided between clusters right now.
+    #[serde(default)]
+    division: Value,
 }
 
 /// [`mesh::RouteDecision`], as its JSON says it; what only some decisions have is looked at in `how`.
@@ -71,7 +75,7 @@ struct Group {
 
 /// The whole answer as text.
 pub(super) fn tell(from: &str, explained: &Value, servers: &[Server], gateways: &Map<String, Value>) -> Result<String> {
-    let Explained { host, port, age_ms, decision, request, because } =
+    let Explained { host, port, age_ms, decision, request, because, division } =
         Explained::deserialize(explained).context("the sidecar's answer is not understood; see it with -o json")?;
     let mut text = format!("from      {from}\nto        {host}:{port}\n");
     let mut line = |label: &str, value: &str| text.push_str(&format!("{label:<9} {value}\n"));
@@ -90,6 +94,9 @@ pub(super) fn tell(from: &str, explained: &Value, servers: &[Server], gateways: 
     text.push_str("because\n");
     let sentences = if because.is_empty() { decision.reasons.iter().map(sentence).collect() } else { because };
     text.extend(sentences.iter().map(|sentence| format!("  - {sentence}\n")));
+    if let Some(clusters) = clusters::tell(decision.how.get("across"), &division) {
+        text.push_str(&format!("clusters  {clusters}\n"));
+    }
     if !matches!(decision.outcome, Outcome::Refuse) {
         text.push_str(&how::tell(&decision.how, matches!(decision.outcome, Outcome::Forward { .. })));
     }
