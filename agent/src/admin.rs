@@ -117,6 +117,7 @@ impl Shown {
                     })),
                     "exports": exports.collect::<Vec<_>>(),
                     "stale_since_ms": facts.side.stale.get(cluster),
+                    "share_percent": facts.side.draining.get(cluster).map_or(100, |drain| drain.share_percent),
                 })
             })
             .collect();

@@ -45,6 +45,8 @@ pub struct Inputs<'a> {
     pub addresses: &'a BTreeMap<ServiceName, Vec<IpAddr>>,
     /// Clusters whose lease ran out, with the time (Unix milliseconds).
     pub stale: &'a BTreeMap<ClusterName, u64>,
+    /// What is left of the share of clusters that drain, in percent.
+    pub shares: &'a BTreeMap<ClusterName, u32>,
     /// Registered workloads by `<namespace>/<name>`.
     pub registrations: &'a BTreeMap<String, Registration>,
     /// What users configured, compiled from the manifests and [`with_registered`] workloads.
@@ -146,8 +148,9 @@ fn add_clusters(snapshot: &mut Snapshot, inputs: &Inputs<'_>) {
             gateways: gateways
                 .map(|gateway| RemoteGateway { name: gateway.name.clone(), quic_address: gateway.quic_address.clone() })
                 .collect(),
-            imported: member.offered_to(&inputs.mesh.cluster).next().is_some(),
+            imported: imported_from(inputs, name, member).next().is_some(),
             stale_since_ms: inputs.stale.get(name).copied(),
+            share_percent: inputs.shares.get(name).copied().unwrap_or(100),
         };
         snapshot.insert(Kind::Cluster, name.to_string(), &api::discovery::Cluster::from(&cluster));
     }
@@ -225,6 +228,18 @@ fn add_exported_ports(workloads: &mut BTreeMap<String, Workload>, services: &BTr
     }
 }
 
+/// What a member offers and policy imports (`ClusterTrafficPolicy.spec.importFrom`).
+fn imported_from<'a>(
+    inputs: &'a Inputs<'_>,
+    cluster: &'a ClusterName,
+    member: &'a Member,
+) -> impl Iterator<Item = (&'a ServiceName, &'a api::trust::Export)> {
+    let rules = |name: &ServiceName| inputs.configured.services.get(name)?.clusters.as_ref();
+    member
+        .offered_to(&inputs.mesh.cluster)
+        .filter(move |(name, _)| rules(name).is_none_or(|rules| rules.imports_from(cluster)))
+}
+
 /// What is imported, by service and cluster, with the creation time of the export.
 type Imports<'a> = BTreeMap<&'a ServiceName, BTreeMap<ClusterName, Imported>>;
 
@@ -234,11 +249,11 @@ struct Imported {
     headless: bool,
 }
 
-fn imports<'a>(inputs: &Inputs<'a>) -> Imports<'a> {
+fn imports<'a>(inputs: &'a Inputs<'_>) -> Imports<'a> {
     let mut imports: Imports<'a> = BTreeMap::new();
     for (cluster, member) in &inputs.accepted.members {
         let member: &Member = member;
-        for (name, export) in member.offered_to(&inputs.mesh.cluster) {
+        for (name, export) in imported_from(inputs, cluster, member) {
             // What cannot be converted was refused when it arrived.
             let ports = export.ports.iter().filter_map(|port| ServicePort::try_from(port).ok()).collect();
             let groups = export.groups.iter().filter_map(|group| Group::try_from(group).ok()).collect();

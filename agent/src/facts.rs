@@ -1,5 +1,7 @@
 //! From the hub's watch to what is believed: a mirror of the hub, and the pure function that reads it.
 
+mod draining;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ use crate::config::Acceptance;
 use crate::imports::{Accepted, Policy, Refusal, accept, store, withdraw};
 use crate::metrics::Metrics;
 use crate::state::{self, StateError};
+use draining::{Draining, draining, now_ms};
 
 /// How often files that operators write (acceptance) are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -84,10 +87,13 @@ pub(crate) struct Side {
     pub(crate) addresses: BTreeMap<ServiceName, Vec<IpAddr>>,
     /// Clusters whose lease ran out, and since when (Unix milliseconds).
     pub(crate) stale: BTreeMap<ClusterName, u64>,
+    /// Clusters that drain or leave.
+    #[serde(default)]
+    pub(crate) draining: BTreeMap<ClusterName, Draining>,
 }
 
-/// Reads the mirror: what of it is believed, on top of what was.
-pub(crate) fn import(previous: &Facts, policy: &Policy, mirror: &Mirror) -> Facts {
+/// Reads the mirror: what of it is believed, on top of what was. `now_ms` is the own clock, in Unix milliseconds.
+pub(crate) fn import(previous: &Facts, policy: &Policy, mirror: &Mirror, now_ms: u64) -> Facts {
     let mut facts = Facts { refused: Vec::new(), hub_revision: mirror.revision, ..previous.clone() };
     for resource in mirror.resources.values() {
         match accept(&facts.accepted, policy, resource) {
@@ -102,6 +108,9 @@ pub(crate) fn import(previous: &Facts, policy: &Policy, mirror: &Mirror) -> Fact
     }
     facts.side.add_addresses(mirror);
     facts.side.stale = mirror.of_kind(Kind::Lease).filter_map(|(_, resource)| stale(resource)).collect();
+    let drains = mirror.of_kind(Kind::Drain);
+    facts.side.draining =
+        drains.filter_map(|(_, resource)| draining(&previous.side.draining, resource, now_ms)).collect();
     facts
 }
 
@@ -205,7 +214,7 @@ impl Importer {
         let data_dir = self.data_dir.clone();
         let before = Arc::clone(&previous);
         let imported = tokio::task::spawn_blocking(move || {
-            let facts = import(&before, &policy, &mirror);
+            let facts = import(&before, &policy, &mirror, now_ms());
             if facts.accepted != before.accepted {
                 store::save(&imports_path(&data_dir), &facts.accepted)?;
             }
@@ -293,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_watch_is_mirrored_and_believed() {
-        let facts = import(&Facts::default(), &policy(), &good(&Signer::new("west")));
+        let facts = import(&Facts::default(), &policy(), &good(&Signer::new("west")), 0);
         assert_eq!(facts.refused, []);
         let cluster: ClusterName = "west".parse().expect("valid");
         assert_eq!(facts.accepted.members[&cluster].offered_to(&policy().own).count(), 1);
@@ -306,14 +315,14 @@ mod tests {
         let address = |name: &str, ipv4: &str| {
             resource(Kind::Address, "", name, &Address { ipv4: ipv4.into(), ipv6: String::new() })
         };
-        let facts = import(&Facts::default(), &policy(), &mirror(1, vec![address("default/reviews", "243.0.0.1")]));
+        let facts = import(&Facts::default(), &policy(), &mirror(1, vec![address("default/reviews", "243.0.0.1")]), 0);
         let put = vec![
             address("default/reviews", "243.0.0.9"),
             address("default/copy", "243.0.0.1"),
             address("default/evil", "10.0.0.7"),
             address("default/web", "243.0.0.2"),
         ];
-        let side = import(&facts, &policy(), &mirror(2, put)).side;
+        let side = import(&facts, &policy(), &mirror(2, put), 0).side;
         let known: Vec<String> = side.addresses.iter().map(|(name, at)| format!("{name} {}", at[0])).collect();
         assert_eq!(known, ["default/reviews 243.0.0.1", "default/web 243.0.0.2"]);
     }
@@ -321,8 +330,8 @@ mod tests {
     #[test]
     fn a_hub_that_was_emptied_withdraws_but_makes_nothing_forgotten() {
         let west = Signer::new("west");
-        let facts = import(&Facts::default(), &policy(), &good(&west));
-        let emptied = import(&facts, &policy(), &mirror(11, Vec::new()));
+        let facts = import(&Facts::default(), &policy(), &good(&west), 0);
+        let emptied = import(&facts, &policy(), &mirror(11, Vec::new()), 0);
         let cluster: ClusterName = "west".parse().expect("valid");
         assert!(!emptied.accepted.members[&cluster].bundle.present);
         assert_eq!(emptied.side.addresses, facts.side.addresses);
@@ -333,16 +342,16 @@ mod tests {
         let restarted = load(directory.path()).expect("loaded");
         let replay = mirror(12, vec![west.bundle(1), west.gateways(4, "127.6.6.6:1"), west.export(5)]);
         let reasons: Vec<_> =
-            import(&restarted, &policy(), &replay).refused.iter().map(|it| it.refusal.reason.as_str()).collect();
+            import(&restarted, &policy(), &replay, 0).refused.iter().map(|it| it.refusal.reason.as_str()).collect();
         assert_eq!(reasons, ["replayed", "replayed"]);
     }
 
     #[test]
     fn a_hub_that_swaps_a_bundle_changes_nothing() {
         let (west, attacker) = (Signer::new("west"), Signer::new("west"));
-        let facts = import(&Facts::default(), &policy(), &good(&west));
+        let facts = import(&Facts::default(), &policy(), &good(&west), 0);
         let put = vec![attacker.bundle(9), attacker.gateways(9, "127.6.6.6:1"), attacker.export(9)];
-        let swapped = import(&facts, &policy(), &mirror(11, put));
+        let swapped = import(&facts, &policy(), &mirror(11, put), 0);
         assert_eq!(swapped.accepted, facts.accepted);
         assert_eq!(swapped.refused.len(), 3);
     }

@@ -111,6 +111,7 @@ impl Publisher {
             accepted: &facts.accepted,
             addresses: &facts.side.addresses,
             stale: &facts.side.stale,
+            shares: &facts.side.draining.iter().map(|(name, drain)| (name.clone(), drain.share_percent)).collect(),
             registrations,
             configured: &configured,
         };

@@ -1,5 +1,6 @@
 //! The API for operators and agents. Every RPC begins with the role of its caller.
 
+mod membership;
 mod tokens;
 
 use api::hub as pb;
@@ -143,6 +144,27 @@ impl Hub for HubService {
             hub_addresses: self.node.api_addresses(),
             version,
         }))
+    }
+
+    async fn drain_cluster(
+        &self,
+        request: Request<pb::DrainClusterRequest>,
+    ) -> Result<Response<pb::MembershipChange>, Status> {
+        self.drain(request).await
+    }
+
+    async fn undrain_cluster(
+        &self,
+        request: Request<pb::UndrainClusterRequest>,
+    ) -> Result<Response<pb::MembershipChange>, Status> {
+        self.undrain(request).await
+    }
+
+    async fn leave_cluster(
+        &self,
+        request: Request<pb::LeaveClusterRequest>,
+    ) -> Result<Response<pb::MembershipChange>, Status> {
+        self.leave(request).await
     }
 
     async fn create_token(

@@ -23,6 +23,7 @@ pub(crate) fn key(key: Option<pb::Key>) -> Result<Key, Status> {
         Kind::Export => Key::Export(cluster()?, service()?),
         Kind::Address => Key::Address(service()?),
         Kind::Lease => Key::Lease(cluster()?),
+        Kind::Drain => Key::Drain(cluster()?),
     })
 }
 
@@ -37,6 +38,7 @@ pub(crate) fn kind(kind: i32) -> Result<Option<Kind>, Status> {
         pb::Kind::Export => Some(Kind::Export),
         pb::Kind::Address => Some(Kind::Address),
         pb::Kind::Lease => Some(Kind::Lease),
+        pb::Kind::Drain => Some(Kind::Drain),
     })
 }
 
@@ -52,6 +54,7 @@ pub(crate) fn to_key(key: &Key) -> pb::Key {
         Kind::Export => pb::Kind::Export,
         Kind::Address => pb::Kind::Address,
         Kind::Lease => pb::Kind::Lease,
+        Kind::Drain => pb::Kind::Drain,
     };
     pb::Key {
         kind: kind.into(),
@@ -76,6 +79,13 @@ pub(crate) fn to_resource(key: &Key, resource: &Resource) -> pb::Resource {
         Value::Lease(lease) => {
             pb::Lease { cluster: cluster(), live: lease.live, changed_at_ms: lease.changed_at_ms }.encode_to_vec()
         }
+        Value::Drain(drain) => pb::Drain {
+            cluster: cluster(),
+            started_at_ms: drain.started_at_ms,
+            over_ms: drain.over_ms,
+            leaving: drain.leaving,
+        }
+        .encode_to_vec(),
     };
     pb::Resource { key: Some(to_key(key)), revision: resource.revision, value }
 }
@@ -90,7 +100,9 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
         | Refusal::TokenExpired
         | Refusal::TokenRevoked
         | Refusal::TokenElsewhere { .. } => Code::PermissionDenied,
-        Refusal::Serial { .. } | Refusal::NotMember { .. } => Code::FailedPrecondition,
+        Refusal::Serial { .. } | Refusal::NotMember { .. } | Refusal::Leaving { .. } | Refusal::LastExporter { .. } => {
+            Code::FailedPrecondition
+        }
         Refusal::Quota { .. } | Refusal::AddressesExhausted => Code::ResourceExhausted,
         Refusal::Mismatch { .. } | Refusal::Invalid { .. } | Refusal::Reserved { .. } => Code::InvalidArgument,
         Refusal::AlreadyMember { .. } | Refusal::TrustDomainTaken { .. } => Code::AlreadyExists,

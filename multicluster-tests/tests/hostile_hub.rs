@@ -61,6 +61,15 @@ impl Hub for HostileHub {
     async fn read(&self, _request: Request<hub::ReadRequest>) -> Answer<hub::ReadResponse> {
         not_here()
     }
+    async fn drain_cluster(&self, _request: Request<hub::DrainClusterRequest>) -> Answer<hub::MembershipChange> {
+        not_here()
+    }
+    async fn undrain_cluster(&self, _request: Request<hub::UndrainClusterRequest>) -> Answer<hub::MembershipChange> {
+        not_here()
+    }
+    async fn leave_cluster(&self, _request: Request<hub::LeaveClusterRequest>) -> Answer<hub::MembershipChange> {
+        not_here()
+    }
     async fn create_token(&self, _request: Request<hub::CreateTokenRequest>) -> Answer<hub::CreateTokenResponse> {
         not_here()
     }

@@ -42,6 +42,7 @@ struct World {
     accepted: Accepted,
     addresses: BTreeMap<ServiceName, Vec<IpAddr>>,
     stale: BTreeMap<ClusterName, u64>,
+    shares: BTreeMap<ClusterName, u32>,
     registrations: BTreeMap<String, Registration>,
     gateways: Vec<GatewayConfig>,
     manifests: Vec<federation_crds::Manifest>,
@@ -68,6 +69,7 @@ impl World {
             accepted: Accepted::default(),
             addresses: BTreeMap::new(),
             stale: BTreeMap::new(),
+            shares: BTreeMap::new(),
             registrations: BTreeMap::new(),
             gateways: vec![gateway],
             manifests,
@@ -113,6 +115,7 @@ impl World {
             accepted: &self.accepted,
             addresses: &self.addresses,
             stale: &self.stale,
+            shares: &self.shares,
             registrations: &self.registrations,
         };
         let snapshot = compile(&inputs, 1);
@@ -213,10 +216,12 @@ fn a_stale_cluster_says_since_when() {
     let mut world = World::new();
     world.import("west", vec![export("reviews", 80, 5, &[])]);
     world.stale.insert("west".parse().unwrap(), 1234);
+    world.shares.insert("west".parse().unwrap(), 40);
     let snapshot = world.compile();
     let cluster = api::discovery::Cluster::decode(snapshot.get(Kind::Cluster, "west").unwrap().bytes.as_slice());
     let cluster = RemoteCluster::try_from(&cluster.unwrap()).unwrap();
     assert_eq!((cluster.stale_since_ms, cluster.imported, cluster.bundle_serial), (Some(1234), true, 3));
+    assert_eq!(cluster.share_percent, 40);
     assert_eq!(cluster.gateways[0].quic_address, "127.2.0.2:15443");
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use api::hub::hub_client::HubClient as Rpc;
 use api::hub::{
-    AddMemberRequest, CreateTokenRequest, CreateTokenResponse, ListAuditRequest, ListAuditResponse, ListTokensRequest,
-    ListTokensResponse, MembershipResponse, ReadRequest, ReadResponse, RemoveMemberRequest, RenewLeaseRequest,
-    RenewLeaseResponse, RevokeTokenRequest, StatusRequest, StatusResponse, TransactRequest, TransactResponse,
-    WatchRequest,
+    AddMemberRequest, CreateTokenRequest, CreateTokenResponse, DrainClusterRequest, LeaveClusterRequest,
+    ListAuditRequest, ListAuditResponse, ListTokensRequest, ListTokensResponse, MembershipChange, MembershipResponse,
+    ReadRequest, ReadResponse, RemoveMemberRequest, RenewLeaseRequest, RenewLeaseResponse, RevokeTokenRequest,
+    StatusRequest, StatusResponse, TransactRequest, TransactResponse, UndrainClusterRequest, WatchRequest,
 };
 use identity::Credentials;
 use mesh::TrustDomain;
@@ -119,6 +119,22 @@ impl HubClient {
         let response = self.call(request, |mut rpc, request| async move { rpc.renew_lease(request).await }).await?;
         self.learn(&response.hub_addresses);
         Ok(response)
+    }
+
+    /// Lets a cluster's share as a destination fall to zero; for operators, and for the cluster itself.
+    pub async fn drain_cluster(&self, request: DrainClusterRequest) -> Result<MembershipChange, HubError> {
+        self.call(request, |mut rpc, request| async move { rpc.drain_cluster(request).await }).await
+    }
+
+    /// Ends a drain.
+    pub async fn undrain_cluster(&self, cluster: &str) -> Result<MembershipChange, HubError> {
+        let request = UndrainClusterRequest { cluster: cluster.to_owned() };
+        self.call(request, |mut rpc, request| async move { rpc.undrain_cluster(request).await }).await
+    }
+
+    /// One step of leaving; for operators, and for the cluster itself.
+    pub async fn leave_cluster(&self, request: LeaveClusterRequest) -> Result<MembershipChange, HubError> {
+        self.call(request, |mut rpc, request| async move { rpc.leave_cluster(request).await }).await
     }
 
     /// Makes a join token. A repetition may make a second one, which nobody knows and which expires.

@@ -204,6 +204,9 @@ fake! {
     transact(TransactRequest) -> TransactResponse;
     read(ReadRequest) -> ReadResponse;
     renew_lease(RenewLeaseRequest) -> RenewLeaseResponse;
+    drain_cluster(DrainClusterRequest) -> MembershipChange;
+    undrain_cluster(UndrainClusterRequest) -> MembershipChange;
+    leave_cluster(LeaveClusterRequest) -> MembershipChange;
     create_token(CreateTokenRequest) -> CreateTokenResponse;
     list_tokens(ListTokensRequest) -> ListTokensResponse;
     revoke_token(RevokeTokenRequest) -> RevokeTokenResponse;

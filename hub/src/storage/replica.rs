@@ -145,6 +145,9 @@ fn audit(command: &hub_state::Command, outcome: &Result<hub_state::Outcome, Refu
         hub_state::Action::Join(_) => "join",
         hub_state::Action::ExpireLease { .. } => "expire-lease",
         hub_state::Action::ReviveLease { .. } => "revive-lease",
+        hub_state::Action::Drain { .. } => "drain",
+        hub_state::Action::Undrain { .. } => "undrain",
+        hub_state::Action::Leave(_) => "leave",
     };
     match outcome {
         Ok(outcome) => tracing::info!(

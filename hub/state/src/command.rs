@@ -53,6 +53,24 @@ pub enum Action {
         /// The cluster.
         cluster: ClusterName,
     },
+    /// A cluster is to serve less and less.
+    Drain {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The role of the actor.
+        role: Role,
+        /// The time in which its share falls to zero, in milliseconds.
+        over_ms: u64,
+    },
+    /// A cluster is to serve as before.
+    Undrain {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The role of the actor.
+        role: Role,
+    },
+    /// A cluster leaves the mesh, one step of it.
+    Leave(Leave),
 }
 
 /// A condition on one key.
@@ -79,6 +97,28 @@ pub enum Operation {
         /// Which.
         key: Key,
     },
+}
+
+/// A step of leaving.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leave {
+    /// Who leaves.
+    pub cluster: ClusterName,
+    /// The role of the actor.
+    pub role: Role,
+    /// Also if services are gone with it.
+    pub force: bool,
+    /// Which step.
+    pub step: LeaveStep,
+}
+
+/// What leaving consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaveStep {
+    /// Exports are withdrawn and tokens void; the cluster publishes no more.
+    Withdraw,
+    /// Record, bundle, gateways and lease are removed.
+    Remove,
 }
 
 /// A token to be stored.
@@ -272,6 +312,22 @@ pub enum Refusal {
         /// Its owner.
         cluster: ClusterName,
     },
+    /// The cluster is about to leave.
+    #[error("cluster {cluster} is leaving the mesh; hint: `hubctl cluster leave {cluster}` ends it")]
+    Leaving {
+        /// The cluster.
+        cluster: ClusterName,
+    },
+    /// Services would be gone with the cluster.
+    #[error("nobody but {cluster} exports {services}{}; hint: export them elsewhere first, or leave with --force", more(*.count))]
+    LastExporter {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The first of them.
+        services: String,
+        /// How many there are.
+        count: u64,
+    },
 }
 
 impl Refusal {
@@ -294,6 +350,16 @@ impl Refusal {
             Self::Reserved { .. } => "reserved",
             Self::AlreadyMember { .. } => "already-member",
             Self::TrustDomainTaken { .. } => "trust-domain-taken",
+            Self::Leaving { .. } => "leaving",
+            Self::LastExporter { .. } => "last-exporter",
         }
+    }
+}
+
+/// What follows the services that are named.
+fn more(count: u64) -> String {
+    match count.saturating_sub(4) {
+        0 => String::new(),
+        others => format!(" and {others} more"),
     }
 }

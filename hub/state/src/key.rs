@@ -20,6 +20,8 @@ pub enum Kind {
     Address,
     /// Whether a cluster's announcements are fresh, decided here.
     Lease,
+    /// That a cluster drains or leaves.
+    Drain,
 }
 
 /// The name of one resource. The order groups resources by kind, then by cluster.
@@ -37,6 +39,8 @@ pub enum Key {
     Address(ServiceName),
     /// The lease of a member.
     Lease(ClusterName),
+    /// The drain of a member.
+    Drain(ClusterName),
 }
 
 impl Key {
@@ -49,6 +53,7 @@ impl Key {
             Self::Export(..) => Kind::Export,
             Self::Address(_) => Kind::Address,
             Self::Lease(_) => Kind::Lease,
+            Self::Drain(_) => Kind::Drain,
         }
     }
 
@@ -59,7 +64,8 @@ impl Key {
             | Self::Bundle(cluster)
             | Self::Gateways(cluster)
             | Self::Export(cluster, _)
-            | Self::Lease(cluster) => Some(cluster),
+            | Self::Lease(cluster)
+            | Self::Drain(cluster) => Some(cluster),
             Self::Address(_) => None,
         }
     }
@@ -83,6 +89,7 @@ impl fmt::Display for Key {
             Self::Export(cluster, service) => write!(f, "export/{cluster}/{service}"),
             Self::Address(service) => write!(f, "address/{service}"),
             Self::Lease(cluster) => write!(f, "lease/{cluster}"),
+            Self::Drain(cluster) => write!(f, "drain/{cluster}"),
         }
     }
 }

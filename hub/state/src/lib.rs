@@ -20,6 +20,7 @@
 mod address;
 mod authorize;
 mod command;
+mod drain;
 mod history;
 mod key;
 mod lease;
@@ -34,8 +35,10 @@ mod validate;
 pub use address::AddressRecord;
 pub use authorize::{Role, Verb, authorize};
 pub use command::{
-    Action, Applied, AuditEntry, Change, Command, Compare, Join, NewToken, Operation, Outcome, Refusal, RowChange,
+    Action, Applied, AuditEntry, Change, Command, Compare, Join, Leave, LeaveStep, NewToken, Operation, Outcome,
+    Refusal, RowChange,
 };
+pub use drain::DrainRecord;
 pub use history::History;
 pub use key::{Key, Kind};
 pub use lease::{LeaseClock, LeaseRecord};

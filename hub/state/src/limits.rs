@@ -58,7 +58,7 @@ impl Usage {
                 let exports = usize::from(matches!(key, Key::Export(..)));
                 Some((fact.facts.cluster.clone(), Self { exports, bytes: fact.bytes.len(), addresses: 0 }))
             }
-            Value::Cluster(_) | Value::Lease(_) => None,
+            Value::Cluster(_) | Value::Lease(_) | Value::Drain(_) => None,
         }
     }
 

@@ -92,9 +92,11 @@ impl<'a> Audience<'a> {
         match key {
             Key::Export(..) => value.signed().is_some_and(|fact| fact.facts.exported_to(own)),
             Key::Address(service) => self.services.contains(service),
-            Key::Cluster(cluster) | Key::Bundle(cluster) | Key::Gateways(cluster) | Key::Lease(cluster) => {
-                cluster == own || self.related.contains(cluster)
-            }
+            Key::Cluster(cluster)
+            | Key::Bundle(cluster)
+            | Key::Gateways(cluster)
+            | Key::Lease(cluster)
+            | Key::Drain(cluster) => cluster == own || self.related.contains(cluster),
         }
     }
 }

@@ -7,6 +7,7 @@ use mesh::{ClusterName, ServiceName, TrustDomain};
 use serde::{Deserialize, Serialize};
 
 use crate::address::AddressRecord;
+use crate::drain::DrainRecord;
 use crate::key::{Key, Kind};
 use crate::lease::LeaseRecord;
 
@@ -33,6 +34,8 @@ pub enum Value {
     Address(AddressRecord),
     /// Kept by the hub.
     Lease(LeaseRecord),
+    /// Asked for by an operator or by the cluster itself.
+    Drain(DrainRecord),
 }
 
 impl Value {
@@ -123,5 +126,6 @@ pub(crate) fn matches(key: &Key, value: &Value) -> bool {
         Value::Cluster(_) => key.kind() == Kind::Cluster,
         Value::Address(_) => key.kind() == Kind::Address,
         Value::Lease(_) => key.kind() == Kind::Lease,
+        Value::Drain(_) => key.kind() == Kind::Drain,
     }
 }

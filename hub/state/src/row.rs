@@ -83,6 +83,7 @@ pub(crate) fn resource_key(key: &Key) -> Vec<u8> {
         Key::Export(cluster, service) => (b'e', cluster.as_str(), Some(service)),
         Key::Address(service) => (b'a', "", Some(service)),
         Key::Lease(cluster) => (b'l', cluster.as_str(), None),
+        Key::Drain(cluster) => (b'd', cluster.as_str(), None),
     };
     let mut bytes = vec![RESOURCE, kind];
     bytes.extend_from_slice(cluster.as_bytes());
@@ -145,6 +146,7 @@ fn decode_resource_key(bytes: &[u8]) -> Option<Key> {
         b'e' => Some(Key::Export(cluster_name()?, service_name()?)),
         b'a' if cluster.is_empty() => service_name().map(Key::Address),
         b'l' if alone => cluster_name().map(Key::Lease),
+        b'd' if alone => cluster_name().map(Key::Drain),
         _ => None,
     }
 }

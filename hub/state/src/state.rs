@@ -2,6 +2,7 @@
 
 mod join;
 mod leases;
+mod membership;
 mod step;
 mod tokens;
 mod transact;
@@ -50,6 +51,11 @@ impl State {
             Action::Join(join) => join::apply(&mut step, join, command.now_ms),
             Action::ExpireLease { cluster, epoch } => leases::expire(&mut step, cluster, *epoch, command.now_ms),
             Action::ReviveLease { cluster } => leases::revive(&mut step, cluster, command.now_ms),
+            Action::Drain { cluster, role, over_ms } => {
+                membership::drain(&mut step, (role, cluster), *over_ms, command.now_ms)
+            }
+            Action::Undrain { cluster, role } => membership::undrain(&mut step, role, cluster),
+            Action::Leave(leave) => membership::leave(&mut step, leave, command.now_ms),
         };
         step.end(command, outcome)
     }

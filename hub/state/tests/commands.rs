@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use hub_state::{
-    Action, Applied, Command, Compare, Facts, Join, Key, Limits, NewToken, Operation, REQUESTS_KEPT, Refusal, Role,
-    SignedFact, State, Statement, TOKENS_KEPT, TokenState, Value,
+    Action, Applied, Command, Compare, Facts, Join, Key, Leave, LeaveStep, Limits, NewToken, Operation, REQUESTS_KEPT,
+    Refusal, Role, SignedFact, State, Statement, TOKENS_KEPT, TokenState, Value,
 };
 use mesh::{ClusterName, ServiceName, TrustDomain};
 
@@ -361,4 +361,72 @@ fn administration_is_audited_and_agents_do_not_push_it_out() {
             "create token t-east for cluster east (east.demo)"
         ]
     );
+}
+
+fn leave(name: &str, role: Role, step: LeaveStep, force: bool) -> Action {
+    Action::Leave(Leave { cluster: cluster(name), role, force, step })
+}
+
+fn exports(state: &mut State, name: &str, service: &str, id: &str) -> Applied {
+    let operations = vec![export(name, service, 7, &[])];
+    let role = Role::Agent(cluster(name));
+    apply(state, Action::Transact { request_id: id.to_owned(), role, compares: vec![], operations })
+}
+
+#[test]
+fn a_cluster_drains_and_comes_back() {
+    let mut state = State::default();
+    member(&mut state, "east");
+    member(&mut state, "west");
+    let drain = |role: Role, name: &str, over_ms| Action::Drain { cluster: cluster(name), role, over_ms };
+    let west = Role::Agent(cluster("west"));
+    assert_eq!(refusal(apply(&mut state, drain(west.clone(), "east", 60_000))), "forbidden");
+    assert_eq!(refusal(apply(&mut state, drain(Role::Operator, "north", 60_000))), "not-member");
+    assert_eq!(refusal(apply(&mut state, drain(Role::Operator, "east", 1 << 40))), "invalid");
+    revision(apply_at(&mut state, 5000, drain(Role::Operator, "east", 60_000)));
+    let again = apply_at(&mut state, 9000, drain(Role::Operator, "east", 60_000));
+    assert!(again.outcome.unwrap().replayed, "a retry does not begin anew");
+    let Value::Drain(record) = &state.resources()[&Key::Drain(cluster("east"))].value else { panic!("no drain") };
+    assert_eq!((record.started_at_ms, record.over_ms, record.leaving), (5000, 60_000, false));
+    revision(apply(&mut state, drain(west.clone(), "west", 1)));
+    revision(apply(&mut state, Action::Undrain { cluster: cluster("west"), role: west }));
+    assert!(!state.resources().contains_key(&Key::Drain(cluster("west"))));
+}
+
+#[test]
+fn a_cluster_leaves_in_two_steps_and_its_name_is_free_again() {
+    let mut state = State::default();
+    member(&mut state, "east");
+    member(&mut state, "west");
+    revision(apply(&mut state, token("t-other", "east", "east.demo")));
+    revision(exports(&mut state, "east", "default/web", "1"));
+    let operator = |step, force| leave("east", Role::Operator, step, force);
+    assert_eq!(refusal(apply(&mut state, operator(LeaveStep::Remove, true))), "invalid");
+    let surprise = apply(&mut state, operator(LeaveStep::Withdraw, false)).outcome.unwrap_err();
+    assert_eq!(
+        surprise.to_string(),
+        "nobody but east exports default/web; hint: export them elsewhere first, or leave with --force"
+    );
+    revision(exports(&mut state, "west", "default/web", "2"));
+    let foreign = leave("east", Role::Agent(cluster("west")), LeaveStep::Withdraw, true);
+    assert_eq!(refusal(apply(&mut state, foreign)), "forbidden");
+    revision(apply(&mut state, operator(LeaveStep::Withdraw, false)));
+    assert!(
+        !state.resources().keys().any(|key| matches!(key, Key::Export(exporter, _) if exporter.as_str() == "east"))
+    );
+    assert!(state.tokens().values().all(|token| token.cluster.as_str() != "east"), "its tokens are void");
+    assert!(state.resources().contains_key(&Key::Bundle(cluster("east"))), "it is still believed");
+    assert_eq!(refusal(exports(&mut state, "east", "default/web", "3")), "leaving");
+    assert_eq!(
+        refusal(apply(&mut state, Action::Undrain { cluster: cluster("east"), role: Role::Operator })),
+        "leaving"
+    );
+    let own = leave("east", Role::Agent(cluster("east")), LeaveStep::Remove, false);
+    revision(apply(&mut state, own));
+    assert!(state.resources().keys().all(|key| key.cluster().is_none_or(|it| it.as_str() != "east")));
+    let told: Vec<&str> = state.audit().take(2).map(|entry| entry.action.as_str()).collect();
+    assert_eq!(told, ["cluster east left", "cluster east leaves: exports withdrawn, tokens void"]);
+    // The name is free for another cluster with a key of its own.
+    revision(apply(&mut state, token("t-new", "east", "east.demo")));
+    revision(apply(&mut state, Action::Join(Join { key_fingerprint: [77; 32], ..join("t-new", "east") })));
 }

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hub_state::{
-    Action, Command, Compare, Facts, History, Join, Key, NewToken, Operation, Resources, Role, SignedFact, State,
-    Statement, Value, Viewer, diff, patch, projection,
+    Action, Command, Compare, Facts, History, Join, Key, Leave, LeaveStep, NewToken, Operation, Resources, Role,
+    SignedFact, State, Statement, Value, Viewer, diff, patch, projection,
 };
 use mesh::{ClusterName, ServiceName, TrustDomain};
 use proptest::prelude::*;
@@ -43,13 +43,14 @@ fn statements() -> impl Strategy<Value = Statement> {
 }
 
 fn keys() -> impl Strategy<Value = Key> {
-    (0..6usize, 0..4usize, 0..4usize).prop_map(|(kind, of, named)| match kind {
+    (0..7usize, 0..4usize, 0..4usize).prop_map(|(kind, of, named)| match kind {
         0 => Key::Cluster(cluster(of)),
         1 => Key::Bundle(cluster(of)),
         2 => Key::Gateways(cluster(of)),
         3 => Key::Export(cluster(of), service(named)),
         4 => Key::Address(service(named)),
-        _ => Key::Lease(cluster(of)),
+        5 => Key::Lease(cluster(of)),
+        _ => Key::Drain(cluster(of)),
     })
 }
 
@@ -110,6 +111,13 @@ fn actions() -> impl Strategy<Value = Action> {
         })),
         1 => (0..4usize, 0..3u64).prop_map(|(of, epoch)| Action::ExpireLease { cluster: cluster(of), epoch }),
         1 => (0..4usize).prop_map(|of| Action::ReviveLease { cluster: cluster(of) }),
+        2 => (0..4usize, roles(), 0..3u64)
+            .prop_map(|(of, role, over_ms)| Action::Drain { cluster: cluster(of), role, over_ms }),
+        1 => (0..4usize, roles()).prop_map(|(of, role)| Action::Undrain { cluster: cluster(of), role }),
+        2 => (0..4usize, roles(), any::<bool>(), any::<bool>()).prop_map(|(of, role, force, first)| {
+            let step = if first { LeaveStep::Withdraw } else { LeaveStep::Remove };
+            Action::Leave(Leave { cluster: cluster(of), role, force, step })
+        }),
     ]
 }
 
@@ -160,7 +168,7 @@ fn check_no_leak(all: &Resources, seen: &Resources, own: &ClusterName) -> Result
             Key::Address(service) => {
                 exports().any(|facts| facts.key().service() == Some(service) && offered(facts, own))
             }
-            Key::Cluster(other) | Key::Bundle(other) | Key::Gateways(other) | Key::Lease(other) => {
+            Key::Cluster(other) | Key::Bundle(other) | Key::Gateways(other) | Key::Lease(other) | Key::Drain(other) => {
                 let receives =
                     exports().any(|facts| is_export(facts) && facts.cluster == *other && offered(facts, own));
                 let gives = exports().any(|facts| is_export(facts) && facts.cluster == *own && offered(facts, other));

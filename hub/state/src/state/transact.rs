@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use mesh::ClusterName;
 
+use super::membership;
 use super::step::{Done, Step};
 use crate::address::{ADDRESSES_MAX, AddressRecord};
 use crate::authorize::{Role, Verb, authorize};
 use crate::command::{Command, Compare, Operation, Refusal};
-use crate::key::Key;
+use crate::key::{Key, Kind};
 use crate::limits::Limits;
 use crate::resource::{SignedFact, Statement, Value};
 
@@ -89,6 +90,9 @@ fn put(step: &mut Step<'_>, key: &Key, fact: &SignedFact) -> Result<(), Refusal>
         let cluster = fact.facts.cluster.clone();
         let (what, limit) = ("bytes per value".to_owned(), Limits::CURRENT.value_bytes as u64);
         return Err(Refusal::Quota { cluster, what, limit });
+    }
+    if key.kind() == Kind::Export && membership::record(step, &fact.facts.cluster).is_some_and(|known| known.leaving) {
+        return Err(Refusal::Leaving { cluster: fact.facts.cluster.clone() });
     }
     check_trust_domain(step, key, fact)?;
     check_serial(step, key, fact)?;
