@@ -36,6 +36,7 @@ mod endpoints;
 
 mod edge;
 
+mod clusters;
 mod paths;
 mod stream;
 mod transport;

@@ -23,7 +23,7 @@ use crate::limits::{Bounds, Limit};
 use crate::metrics::{Metrics, SocketLabels};
 use crate::paths::{Ground, Paths};
 use crate::transport::{TransportError, TransportOptions, TunnelSettings};
-use crate::{destination, edge, source, transport};
+use crate::{clusters, destination, edge, source, transport};
 
 /// How long the last packets of a gateway that ends may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -125,6 +125,8 @@ pub(crate) fn start_with(parts: Parts, dial: Dial, bounds: Bounds) -> Result<Run
         tunnel: parts.tunnel,
     });
     let ended = parts.shutdown.ended();
+    let states = clusters::follow(parts.registry.clone(), parts.view.clone(), Arc::clone(&paths), ended.clone());
+    tokio::spawn(states);
     let context = Arc::new(Context {
         name: parts.name,
         trust_domain: parts.trust_domain,
@@ -178,10 +180,14 @@ impl Running {
 
     /// Adds the gateway's debug pages.
     fn admin(&self, admin: Admin) -> Admin {
-        let (paths, view) = (Arc::clone(&self.context), Arc::clone(&self.context));
+        let (paths, view, seen) = (Arc::clone(&self.context), Arc::clone(&self.context), Arc::clone(&self.context));
         admin
             .route("/debug/paths", move |_| {
                 let rows = paths.paths.rows();
+                async move { serde_json::to_value(rows).unwrap_or_else(|error| json!({"error": error.to_string()})) }
+            })
+            .route("/debug/clusters", move |_| {
+                let rows = clusters::rows(&seen.current_view(), &seen.paths.rows(), clusters::now_ms());
                 async move { serde_json::to_value(rows).unwrap_or_else(|error| json!({"error": error.to_string()})) }
             })
             .route("/debug/view", move |_| {

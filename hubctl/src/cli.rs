@@ -36,6 +36,15 @@ pub(crate) enum Command {
     JoinCluster(JoinCluster),
     /// Member clusters and their leases
     Clusters,
+    /// One cluster's membership
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Let a cluster's share as a destination fall to zero, without a failed request; its own requests go on
+    Drain(Drain),
+    /// End a drain: the cluster gets its share again, at once
+    Undrain(Undrain),
+    /// Every proxy: whether it is connected to its agent, and whether it runs the newest configuration
+    ProxyStatus(ProxyStatus),
     /// Services of the mesh: addresses, ports, who exports them
     Services,
     /// Exports, cluster by cluster
@@ -54,6 +63,61 @@ pub(crate) enum Command {
     Policies(Proxy),
     /// Endpoints that a proxy knows, with load and ejection
     Endpoints(Proxy),
+    /// Print the completion script of a shell: `source <(hubctl completions bash)`
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Leave the mesh: exports first, so that nobody uses them any more, then everything else; the name is free afterwards
+    Leave(Leave),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Leave {
+    /// The cluster's name
+    pub(crate) name: String,
+    /// Also if services are gone with it
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) speaker: Speaker,
+}
+
+/// Who speaks.
+#[derive(Debug, Args)]
+pub(crate) struct Speaker {
+    /// Speak as the cluster itself, with what its agent has in this data directory, and not as an operator
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// The cluster's name
+    pub(crate) name: String,
+    /// The time in which its share falls to zero, such as 60s or 5m
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    pub(crate) over: u64,
+    #[command(flatten)]
+    pub(crate) speaker: Speaker,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Undrain {
+    /// The cluster's name
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) speaker: Speaker,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProxyStatus {
+    /// Only those of this cluster
+    pub(crate) cluster: Option<String>,
 }
 
 #[derive(Debug, Args)]

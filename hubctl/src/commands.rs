@@ -2,16 +2,19 @@
 
 mod analyze;
 mod check;
+mod cluster;
+mod completions;
 mod explain;
 mod fleet;
 mod hub;
 mod mesh;
 mod proxy;
+mod proxy_status;
 mod token;
 
 use anyhow::Result;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, ClusterCommand, Command};
 use crate::{demo, ground};
 
 /// Runs a command.
@@ -25,6 +28,10 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Token(command) => token::run(context, command).await,
         Command::JoinCluster(options) => token::join(context, options).await,
         Command::Clusters => mesh::clusters(context).await,
+        Command::Cluster(ClusterCommand::Leave(options)) => cluster::leave(context, options).await,
+        Command::Drain(options) => cluster::drain(context, options).await,
+        Command::Undrain(options) => cluster::undrain(context, options).await,
+        Command::ProxyStatus(options) => proxy_status::run(context, options.cluster.as_deref()).await,
         Command::Services => mesh::services(context).await,
         Command::Exports => mesh::exports(context).await,
         Command::Gateways => mesh::gateways(context).await,
@@ -34,5 +41,6 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Routes(options) => proxy::routes(context, &options.workload).await,
         Command::Policies(options) => proxy::policies(context, &options.workload).await,
         Command::Endpoints(options) => proxy::endpoints(context, &options.workload).await,
+        Command::Completions { shell } => completions::run(shell),
     }
 }

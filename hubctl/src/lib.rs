@@ -17,6 +17,9 @@ mod findings;
 mod ground;
 mod manifests;
 mod output;
+mod reference;
+
+pub use reference::reference;
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Tables for people, JSON for programs.
+//! Tables for people, JSON and YAML for programs: the same document in both.
 
 use std::io::Write;
 
@@ -12,6 +12,15 @@ pub(crate) enum Format {
     Table,
     /// One JSON document.
     Json,
+    /// The same document as YAML.
+    Yaml,
+}
+
+impl Format {
+    /// Whether a document is wanted, and not what people read.
+    pub(crate) fn is_document(self) -> bool {
+        self != Self::Table
+    }
 }
 
 /// Rows with a header.
@@ -48,17 +57,30 @@ impl Table {
     }
 }
 
-/// Prints a table or the same content as JSON.
+/// Prints a table, or the same content as a document.
 pub(crate) fn print(format: Format, table: &Table, value: &impl Serialize) -> Result<()> {
     match format {
         Format::Table => text(&table.render()),
-        Format::Json => json(value),
+        Format::Json | Format::Yaml => document(format, value),
     }
 }
 
-/// Prints JSON.
-pub(crate) fn json(value: &impl Serialize) -> Result<()> {
-    text(&format!("{}\n", serde_json::to_string_pretty(value)?))
+/// Prints a document: YAML where that is asked for, else JSON.
+pub(crate) fn document(format: Format, value: &impl Serialize) -> Result<()> {
+    text(&written(format, value)?)
+}
+
+fn written(format: Format, value: &impl Serialize) -> Result<String> {
+    // By way of a value, so that both have the same names and no type's own way of writing YAML.
+    let value = serde_json::to_value(value)?;
+    let mut text = match format {
+        Format::Yaml => serde_saphyr::to_string(&value)?,
+        Format::Table | Format::Json => serde_json::to_string_pretty(&value)?,
+    };
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 /// Prints text as it is. A reader that went away (`| head`) is no failure.
@@ -85,6 +107,16 @@ pub(crate) fn note(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_documents_say_the_same() {
+        let value = serde_json::json!({"rows": [{"name": "east", "live": true, "age": null, "on": "yes"}]});
+        let yaml = written(Format::Yaml, &value).unwrap();
+        assert!(yaml.contains("name: east\n"), "{yaml}");
+        let back: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&written(Format::Json, &value).unwrap()).unwrap();
+        assert_eq!((&back, &json), (&value, &value));
+    }
 
     #[test]
     fn columns_are_aligned_and_empty_cells_are_marked() {

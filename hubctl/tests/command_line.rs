@@ -97,3 +97,67 @@ fn analysis_names_what_is_wrong_and_ends_with_one_for_errors_only() {
     assert!(stderr.contains("refused.yaml:1 (document 1): Service default/x: spce: unknown field"), "{stderr}");
     assert_eq!(hubctl(&["analyze"]).0, Some(1));
 }
+
+/// Compares with what is there, or writes it anew.
+fn snapshot(file: &str, actual: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+    if std::env::var_os("ISTHMUS_WRITE_DOCS").is_some() {
+        std::fs::write(&path, actual).expect("written");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        expected == actual,
+        "{file} is out of date; ISTHMUS_WRITE_DOCS=1 cargo test -p hubctl --test command_line writes it anew"
+    );
+}
+
+#[test]
+fn the_reference_is_that_of_the_command_line() {
+    snapshot("docs/hubctl.md", &hubctl::reference());
+}
+
+#[test]
+fn every_command_has_help_of_one_manner() {
+    let page = hubctl::reference();
+    for block in page.split("\n## ").skip(1) {
+        let (name, help) = block.split_once("\n\n```\n").expect("a block of help");
+        let first = help.lines().next().unwrap_or_default();
+        assert!(first.chars().next().is_some_and(char::is_uppercase), "{name}: {first}");
+        assert!(!first.ends_with('.') || name == "hubctl", "{name}: {first}");
+        assert!(help.contains("Usage: hubctl"), "{name}: {help}");
+    }
+}
+
+#[test]
+fn shells_get_completions() {
+    for (shell, expected) in
+        [("bash", "complete -F _hubctl"), ("zsh", "#compdef hubctl"), ("fish", "complete -c hubctl")]
+    {
+        let (code, stdout, stderr) = hubctl(&["completions", shell]);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{shell}");
+        assert!(stdout.contains(expected) && stdout.contains("proxy-status"), "{shell}: {stdout}");
+    }
+    assert_eq!(hubctl(&["completions", "tcsh"]).0, Some(2));
+}
+
+#[test]
+fn documents_are_the_same_in_json_and_yaml() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("service.yaml");
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews}\nspec: {ports: [{port: 80, name: x}]}\n";
+    std::fs::write(&file, text).expect("written");
+    let analyze = |format| hubctl(&["analyze", file.to_str().expect("UTF-8"), "-o", format]).1;
+    let json: serde_json::Value = serde_json::from_str(&analyze("json")).expect("JSON");
+    let yaml: serde_json::Value = serde_saphyr::from_str(&analyze("yaml")).expect("YAML");
+    assert_eq!(json, yaml);
+    assert_eq!(json[0]["code"], "IST0118");
+}
+
+#[test]
+fn a_drain_says_what_it_cannot_do() {
+    let (code, _, stderr) = hubctl(&["drain", "east", "--data", "/nonexistent"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("/nonexistent is no data directory of an agent that has joined"), "{stderr}");
+    assert!(stderr.contains("hint: "), "{stderr}");
+    assert_eq!(hubctl(&["drain", "east", "--over", "1d"]).0, Some(2));
+}

@@ -10,7 +10,7 @@ use crate::cli::Analyze;
 use crate::context::Context;
 use crate::findings;
 use crate::manifests;
-use crate::output::{self, Format, note};
+use crate::output::{self, note};
 
 /// Exit code 1 if there is an error among the findings, or if a file is refused.
 pub(super) fn run(context: &Context, options: &Analyze) -> Result<u8> {
@@ -20,9 +20,9 @@ pub(super) fn run(context: &Context, options: &Analyze) -> Result<u8> {
     let shown = found.iter().filter(|(cluster, _)| only.as_ref().is_none_or(|only| only == *cluster));
     let shown: Vec<_> =
         shown.flat_map(|(cluster, found)| found.iter().map(move |finding| (cluster, finding))).collect();
-    if context.output == Format::Json {
+    if context.output.is_document() {
         let documents: Vec<_> = shown.iter().map(|(cluster, finding)| findings::document(cluster, finding)).collect();
-        output::json(&documents)?;
+        output::document(context.output, &documents)?;
     } else {
         output::text(&findings::tell(shown.iter().copied(), only.is_none() && clusters.len() > 1))?;
         if shown.is_empty() {

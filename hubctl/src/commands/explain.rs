@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::proxy::{Proxy, find};
 use crate::cli::Explain;
 use crate::context::Context;
-use crate::output::{self, Format};
+use crate::output;
 use aim::Aim;
 use told::Server;
 
@@ -48,12 +48,15 @@ pub(super) async fn run(context: &Context, options: Explain) -> Result<u8> {
         servers.push(ask(&from, &target, host, &options).await);
     }
     let gateways = gateways(from.cluster).await;
-    if context.output == Format::Json {
+    if context.output.is_document() {
         let answers: BTreeMap<&str, Value> =
             servers.iter().map(|server| (server.name.as_str(), server.document())).collect();
-        output::json(&json!({
-            "from": options.from, "to": options.to, "decision": decision, "servers": answers, "gateways": gateways,
-        }))?;
+        output::document(
+            context.output,
+            &json!({
+                "from": options.from, "to": options.to, "decision": decision, "servers": answers, "gateways": gateways,
+            }),
+        )?;
     } else {
         output::text(&told::tell(&options.from, &decision, &servers, &gateways)?)?;
     }

@@ -1,11 +1,14 @@
 //! `hubctl clusters|services|exports|gateways`: what the hub keeps, read linearizably.
 
+pub(super) mod seen;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
-use api::hub::{Address, Cluster, Kind, Lease, ReadRequest, Resource};
+use api::hub::{Address, Cluster, Drain, Kind, Lease, ReadRequest, Resource};
 use api::trust::{Export, GatewaySet, Port, Signed};
+use hub_client::HubClient;
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -40,6 +43,15 @@ fn signed<M: Message + Default>(resources: &[Resource], kind: Kind) -> Result<Ve
         .collect()
 }
 
+/// Whether a cluster's lease is live; one that is no member has none.
+pub(super) async fn lease_is_live(client: Result<HubClient, String>, cluster: &str) -> Result<bool, String> {
+    let request = ReadRequest { kind: Kind::Lease.into(), cluster: cluster.to_owned(), stale: false };
+    let read = client?.with_deadline(Duration::from_secs(2)).read(request).await;
+    let resources = read.map_err(|error| format!("its lease is not known: {error}"))?.resources;
+    let leases = of_kind::<Lease>(&resources, Kind::Lease).map_err(|error| format!("{error:#}"))?;
+    Ok(leases.iter().any(|(.., lease)| lease.live))
+}
+
 pub(super) async fn clusters(context: &Context) -> Result<u8> {
     let resources = read(context).await?;
     let leases: BTreeMap<String, Lease> = of_kind::<Lease>(&resources, Kind::Lease)?
@@ -48,7 +60,10 @@ pub(super) async fn clusters(context: &Context) -> Result<u8> {
         .collect();
     let gateways = signed::<GatewaySet>(&resources, Kind::Gateways)?;
     let exports = signed::<Export>(&resources, Kind::Export)?;
-    let mut table = Table::new(&["CLUSTER", "TRUST DOMAIN", "LEASE", "GATEWAYS", "EXPORTS", "JOINED"]);
+    let drains = of_kind::<Drain>(&resources, Kind::Drain)?;
+    let seen = seen::observations(context).await;
+    let mut table =
+        Table::new(&["CLUSTER", "TRUST DOMAIN", "STATE", "LEASE", "DRAIN", "GATEWAYS", "EXPORTS", "JOINED"]);
     let mut rows = Vec::new();
     for (_, _, cluster) in of_kind::<Cluster>(&resources, Kind::Cluster)? {
         let lease = match leases.get(&cluster.name) {
@@ -56,15 +71,21 @@ pub(super) async fn clusters(context: &Context) -> Result<u8> {
             Some(lease) => format!("stale since {}", when(lease.changed_at_ms)),
             None => "never".to_owned(),
         };
+        let live = leases.get(&cluster.name).is_some_and(|lease| lease.live);
+        let seen = seen::judge(&cluster.name, live, &seen);
+        let drain = drains.iter().find(|(name, ..)| *name == cluster.name).map(|(.., drain)| drain);
+        let drain = drain.map(|drain| drain_of(drain, now_ms())).unwrap_or_default();
         let of = gateways.iter().filter(|(name, _)| *name == cluster.name);
         let gateways: usize = of.map(|(_, set)| set.gateways.len()).sum();
         let exports = exports.iter().filter(|(name, _)| *name == cluster.name).count();
         rows.push(json!({
-            "cluster": cluster.name, "trustDomain": cluster.trust_domain, "lease": lease, "gateways": gateways,
-            "exports": exports, "joinedAtMs": cluster.joined_at_ms,
+            "cluster": cluster.name, "trustDomain": cluster.trust_domain, "state": seen.state, "unreachableFrom": seen.unreachable_from,
+            "lease": lease, "drain": drain, "gateways": gateways, "exports": exports, "joinedAtMs": cluster.joined_at_ms,
         }));
         let joined = when(cluster.joined_at_ms);
-        table.row([cluster.name, cluster.trust_domain, lease, gateways.to_string(), exports.to_string(), joined]);
+        let counts = [gateways.to_string(), exports.to_string()];
+        let cells = [cluster.name, cluster.trust_domain, seen.to_string(), lease, drain].into_iter();
+        table.row(cells.chain(counts).chain([joined]));
     }
     output::print(context.output, &table, &rows)?;
     Ok(0)
@@ -138,6 +159,22 @@ pub(super) async fn gateways(context: &Context) -> Result<u8> {
 fn ports(ports: &[Port]) -> String {
     let ports = ports.iter().map(|port| format!("{}/{}", port.number, port.protocol));
     ports.collect::<Vec<_>>().join(",")
+}
+
+/// How far a drain has come.
+fn drain_of(drain: &Drain, now_ms: u64) -> String {
+    if drain.leaving {
+        return "leaving".to_owned();
+    }
+    match ::mesh::drain_share(drain.started_at_ms, drain.over_ms, now_ms) {
+        0 => format!("drained, since {}", when(drain.started_at_ms.saturating_add(drain.over_ms))),
+        share => format!("{share} % of its share, over {}", span(drain.over_ms / 1000)),
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A moment in Unix milliseconds, as a person would say it.

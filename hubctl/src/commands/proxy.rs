@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::output::{self, Table};
 
 /// One admin listener answers within this time.
-const WITHIN: Duration = Duration::from_secs(5);
+pub(super) const WITHIN: Duration = Duration::from_secs(5);
 
 /// A proxy of a fleet.
 pub(super) struct Proxy<'a> {

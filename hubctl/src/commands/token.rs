@@ -7,7 +7,7 @@ use mesh::{ClusterName, TrustDomain};
 
 use crate::cli::{JoinCluster, TokenCommand};
 use crate::context::Context;
-use crate::output::{self, Format, Table, note};
+use crate::output::{self, Table, note};
 
 pub(super) async fn run(context: &Context, command: TokenCommand) -> Result<u8> {
     match command {
@@ -42,12 +42,15 @@ async fn create(context: &Context, cluster: ClusterName, trust_domain: Option<Tr
         line.push_str(&format!(" --trust-domain {trust_domain}"));
     }
     line.push_str(" --data ./agent");
-    if context.output == Format::Json {
-        output::json(&serde_json::json!({
-            "id": token.id, "token": token.token, "cluster": cluster, "trustDomain": token.trust_domain,
-            "expiresAtMs": token.expires_at_ms, "caHash": token.hub_ca_hash, "joinAddresses": token.join_addresses,
-            "command": line,
-        }))?;
+    if context.output.is_document() {
+        output::document(
+            context.output,
+            &serde_json::json!({
+                "id": token.id, "token": token.token, "cluster": cluster, "trustDomain": token.trust_domain,
+                "expiresAtMs": token.expires_at_ms, "caHash": token.hub_ca_hash, "joinAddresses": token.join_addresses,
+                "command": line,
+            }),
+        )?;
         return Ok(0);
     }
     note(&format!("single use, within {}; run this where the agent of {cluster} will run:", lifetime(ttl)));
@@ -88,8 +91,8 @@ pub(super) async fn join(context: &Context, options: JoinCluster) -> Result<u8> 
     };
     let joined = hub_client::join(config).await?;
     let member = &joined.member;
-    if context.output == Format::Json {
-        output::json(member)?;
+    if context.output.is_document() {
+        output::document(context.output, member)?;
     }
     note(&format!("{} is a member of mesh {} (trust domain {})", member.cluster, member.mesh_id, member.trust_domain));
     note(&format!("its own CA and hub.json are in {}: give that directory to the agent", options.data.display()));

@@ -1,8 +1,10 @@
 //! The hops of a fleet, from the inside out.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::mesh::ClusterState;
 use fleet::call::{Call, Speak, connect};
 use fleet::converge::{Import, imports};
 use fleet::file::PortProtocol;
@@ -13,6 +15,7 @@ use hub_client::HubClient;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
+use super::super::mesh;
 use super::Check;
 use crate::context::Context;
 use crate::failure::hub_node;
@@ -28,6 +31,7 @@ pub(super) fn checks(context: &Context, fleet: &Fleet) -> Vec<Check> {
     for cluster in &fleet.plan().clusters {
         checks.extend(components(cluster));
     }
+    checks.extend(states(context, fleet));
     let imports = imports(fleet.plan());
     for cluster in &fleet.plan().clusters {
         let mut remote: Vec<String> =
@@ -63,6 +67,34 @@ fn hub(context: &Context) -> Vec<Check> {
         })
     };
     operator.api_addresses.iter().map(node).collect()
+}
+
+/// What the lease and the paths say of each cluster together: traffic flows without it, but nobody should have to find out.
+fn states(context: &Context, fleet: &Fleet) -> Vec<Check> {
+    let observed = Arc::new(fleet.plan().clone());
+    let client = context.operator().and_then(|operator| Ok(operator.client()?)).map_err(|error| format!("{error:#}"));
+    let state = |cluster: &ClusterPlan| {
+        let (name, client, plan) = (cluster.name.to_string(), client.clone(), observed.clone());
+        Check::optional(format!("{name}: state"), async move {
+            let (lease, seen) = tokio::join!(mesh::lease_is_live(client, &name), mesh::seen::observe(&plan));
+            let lease = lease?;
+            let seen = mesh::seen::judge(&name, lease, &seen);
+            let told = seen.to_string();
+            match (seen.state, seen.unreachable_from.is_empty()) {
+                (ClusterState::Live, true) => Ok(told),
+                (ClusterState::Live | ClusterState::Unreachable, _) => {
+                    Err(format!("{told}; hint: see the hops (QUIC) to {name} below"))
+                }
+                (ClusterState::Stale, _) => {
+                    Err(format!("{told}: used with what it announced last; hint: its agent does not reach the hub"))
+                }
+                (ClusterState::Dead, _) => {
+                    Err(format!("{told}: used by nobody, nothing is erased; hint: start its agent and gateways"))
+                }
+            }
+        })
+    };
+    fleet.plan().clusters.iter().map(state).collect()
 }
 
 fn components(cluster: &ClusterPlan) -> Vec<Check> {

@@ -19,8 +19,8 @@ pub(super) async fn run(fleet: &Fleet, options: cli::Call, format: Format) -> Re
     let reply = prepare(pod.proxy(), options)?.send().await?;
     let grpc_failed = reply.grpc_status.as_ref().filter(|(code, _)| *code != 0);
     let failed = reply.status.is_some_and(|status| status.as_u16() >= 400) || grpc_failed.is_some();
-    if format == Format::Json {
-        output::json(&document(&reply))?;
+    if format.is_document() {
+        output::document(format, &document(&reply))?;
         return Ok(u8::from(failed));
     }
     if include {
