@@ -3,7 +3,7 @@
 //! What it is not: a place for decisions. It reads what the parts say about themselves and prints it; what it changes, it
 //! changes through the hub's API, a cluster's directory of manifests, or the `fleet` crate.
 //!
-//! **Invariant:** standard output is data only (tables, or JSON with `-o json`); progress, errors (`error: …`) and their
+//! **Invariant:** standard output is data only (tables, or a document with `-o json` and `-o yaml`); progress, errors (`error: …`) and their
 //! `hint: …` go to standard error. Exit code 0: done; 1: failed; 2: wrong usage.
 //!
 //! Start reading at [`cli`], which lists the commands; each has a module in `commands`.

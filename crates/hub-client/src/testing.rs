@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime};
 use api::hub::hub_server::{Hub, HubServer};
 use api::hub::join_server::{Join, JoinServer};
 use api::hub::{
-    AddMemberRequest, CreateTokenRequest, CreateTokenResponse, JoinRequest, JoinResponse, ListAuditRequest,
-    ListAuditResponse, ListTokensRequest, ListTokensResponse, MembershipResponse, ReadRequest, ReadResponse,
-    RemoveMemberRequest, RenewLeaseRequest, RenewLeaseResponse, RevokeTokenRequest, RevokeTokenResponse, StatusRequest,
-    StatusResponse, TransactRequest, TransactResponse, WatchRequest, WatchResponse,
+    AddMemberRequest, CreateTokenRequest, CreateTokenResponse, DrainClusterRequest, JoinRequest, JoinResponse,
+    LeaveClusterRequest, ListAuditRequest, ListAuditResponse, ListTokensRequest, ListTokensResponse, MembershipChange,
+    MembershipResponse, ReadRequest, ReadResponse, RemoveMemberRequest, RenewLeaseRequest, RenewLeaseResponse,
+    RevokeTokenRequest, RevokeTokenResponse, StatusRequest, StatusResponse, TransactRequest, TransactResponse,
+    UndrainClusterRequest, WatchRequest, WatchResponse,
 };
 use identity::{Credentials, PeerPolicy, Svid, TrustBundle, TrustBundles};
 use mesh::{MeshId, TrustDomain};
