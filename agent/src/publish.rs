@@ -69,6 +69,22 @@ pub(crate) struct Publisher {
     pub(crate) in_force: watch::Sender<Arc<BTreeMap<String, String>>>,
     pub(crate) revisions: Revisions,
     pub(crate) metrics: Metrics,
+    /// What the newest snapshot was compiled from.
+    pub(crate) last: Option<Last>,
+}
+
+/// What a snapshot was compiled from. The rest is fixed as long as the agent runs.
+pub(crate) struct Last {
+    content: Arc<Content>,
+    facts: Arc<Facts>,
+    registrations: BTreeMap<String, Registration>,
+}
+
+impl Last {
+    /// Whether the same would come out again. Contents are replaced as a whole, so that equal ones are the same ones.
+    fn is(&self, content: &Arc<Content>, facts: &Arc<Facts>, registrations: &BTreeMap<String, Registration>) -> bool {
+        Arc::ptr_eq(&self.content, content) && Arc::ptr_eq(&self.facts, facts) && self.registrations == *registrations
+    }
 }
 
 impl Publisher {
@@ -94,10 +110,13 @@ impl Publisher {
         }
     }
 
-    /// Compiles and publishes, if what comes out is new.
+    /// Compiles if anything is new, and publishes if what comes out is.
     pub(crate) fn publish(&mut self, registrations: &BTreeMap<String, Registration>) {
         let content = Arc::clone(&self.content.borrow_and_update());
         let facts = Arc::clone(&self.facts.borrow_and_update());
+        if self.last.as_ref().is_some_and(|last| last.is(&content, &facts, registrations)) {
+            return;
+        }
         let local = with_registered(&content.local, registrations);
         let imported = imported_ports(&facts.accepted, &self.mesh.cluster);
         let input =
@@ -129,6 +148,7 @@ impl Publisher {
             *current = Arc::new(content.digests.clone());
             changed
         });
+        self.last = Some(Last { content, facts, registrations: registrations.clone() });
     }
 }
 
@@ -170,6 +190,23 @@ pub(crate) fn read_registrations(directory: &Path) -> BTreeMap<String, Registrat
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_is_not_compiled_again() {
+        let (content, facts) = (Arc::new(Content::default()), Arc::new(Facts::default()));
+        let registration = || Registration {
+            namespace: mesh::Namespace::new("default").expect("a name"),
+            account: "web".into(),
+            labels: BTreeMap::new(),
+            locality: String::new(),
+        };
+        let one = BTreeMap::from([("default/web-1".to_owned(), registration())]);
+        let last = Last { content: content.clone(), facts: facts.clone(), registrations: one.clone() };
+        assert!(last.is(&content, &facts, &one));
+        assert!(!last.is(&Arc::new(Content::default()), &facts, &one));
+        assert!(!last.is(&content, &Arc::new(Facts::default()), &one));
+        assert!(!last.is(&content, &facts, &BTreeMap::new()));
+    }
 
     #[test]
     fn revisions_grow_over_restarts() {

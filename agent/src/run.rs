@@ -136,6 +136,7 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
         in_force: in_force_tx,
         revisions: known.revisions,
         metrics: metrics.clone(),
+        last: None,
     };
     // The first snapshot is complete before the first client can connect.
     publisher.publish(&read_registrations(&config.data_dir.join("bootstrap")));
