@@ -124,6 +124,14 @@ fn two_virtual_services_for_one_host_conflict_where_both_are_seen() {
     let hidden = other.replace("spec: {", "spec: {exportTo: [shop], ");
     let private = one.replace("spec: {", "spec: {exportTo: [\".\"], ");
     check(&format!("{private}---\n{hidden}"), &[]);
+    let tcp = other.replace("http: [{", "tcp: [{");
+    check(&format!("{one}---\n{tcp}"), &[]);
+    let both = tcp.replace(
+        "spec: {",
+        "spec: {tls: [{match: [{sniHosts: [reviews.default.svc.cluster.local]}], route: [{destination: {host: reviews}}]}], ",
+    );
+    let tcp_too = one.replace("http: [{", "tcp: [{");
+    check(&format!("{tcp_too}---\n{both}"), &["IST0109 VirtualService default/vs spec.hosts"]);
 }
 
 #[test]

@@ -77,11 +77,15 @@ impl<'a> Mesh<'a> {
         exact.chain(wild).map(|bound| Arc::clone(&bound.routes)).collect()
     }
 
-    /// Of several objects for one host only the first that a client sees counts.
+    /// Of several objects for one host only the first that a client sees counts; one with rules for requests leaves room
+    /// for one with rules for connections.
     fn note_conflicts(&self, compiled: &mut Compiled) {
         for (host, bound) in &self.by_host {
             for (index, younger) in bound.iter().enumerate() {
-                let seen_too = |older: &&&BoundRoutes| overlap(&older.routes.visible_to, &younger.routes.visible_to);
+                let seen_too = |older: &&&BoundRoutes| {
+                    overlap(&older.routes.visible_to, &younger.routes.visible_to)
+                        && are_about_the_same(&older.routes, &younger.routes)
+                };
                 let Some(older) = bound[..index].iter().find(seen_too) else { continue };
                 let object = Arc::new(younger.routes.origin.clone());
                 let mut notes = Notes { object, findings: &mut compiled.findings };
@@ -91,6 +95,13 @@ impl<'a> Mesh<'a> {
             }
         }
     }
+}
+
+/// Whether both have rules for requests, or both for connections.
+fn are_about_the_same(one: &HostRoutes, other: &HostRoutes) -> bool {
+    let of_connections = |routes: &HostRoutes| !routes.tls.is_empty() || !routes.tcp.is_empty();
+    let requests = !one.http.is_empty() && !other.http.is_empty();
+    requests || (of_connections(one) && of_connections(other))
 }
 
 /// A host that nothing but routes knows: requests for it are routed, and what no rule takes goes to the address that the
