@@ -148,6 +148,33 @@ pub struct Source {
     pub not_remote_ip_blocks: Vec<String>,
 }
 
+impl Source {
+    /// Every list, by its field.
+    pub fn fields(&self) -> [(&'static str, &Vec<String>); 14] {
+        [
+            ("principals", &self.principals),
+            ("notPrincipals", &self.not_principals),
+            ("requestPrincipals", &self.request_principals),
+            ("notRequestPrincipals", &self.not_request_principals),
+            ("namespaces", &self.namespaces),
+            ("notNamespaces", &self.not_namespaces),
+            ("serviceAccounts", &self.service_accounts),
+            ("notServiceAccounts", &self.not_service_accounts),
+            ("trustDomains", &self.trust_domains),
+            ("notTrustDomains", &self.not_trust_domains),
+            ("ipBlocks", &self.ip_blocks),
+            ("notIpBlocks", &self.not_ip_blocks),
+            ("remoteIpBlocks", &self.remote_ip_blocks),
+            ("notRemoteIpBlocks", &self.not_remote_ip_blocks),
+        ]
+    }
+
+    /// Those of these fields, in the schema's order.
+    pub fn fields_of<'a>(&'a self, wanted: &'a [&'a str]) -> impl Iterator<Item = (&'static str, &'a Vec<String>)> {
+        self.fields().into_iter().filter(move |(field, _)| wanted.contains(field))
+    }
+}
+
 /// What is asked: every list that is not empty must match.
 #[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -50,28 +50,20 @@ fn is_for_http_only(rule: &PolicyRule) -> bool {
     !sources.is_empty() && sources.iter().all(|source| !is_of_connections(source))
 }
 
+/// Whether a source looks at anything but tokens.
 fn is_of_connections(source: &Source) -> bool {
-    let fields = [
-        &source.principals,
-        &source.not_principals,
-        &source.namespaces,
-        &source.not_namespaces,
-        &source.service_accounts,
-        &source.not_service_accounts,
-        &source.trust_domains,
-        &source.not_trust_domains,
-        &source.ip_blocks,
-        &source.not_ip_blocks,
-        &source.remote_ip_blocks,
-        &source.not_remote_ip_blocks,
-    ];
-    fields.iter().any(|values| !values.is_empty())
+    let of_tokens = ["requestPrincipals", "notRequestPrincipals"];
+    source.fields().iter().any(|(field, values)| !values.is_empty() && !of_tokens.contains(field))
 }
+
+/// Fields of a source whose values may have stars.
+const STARRED: [&str; 6] =
+    ["principals", "notPrincipals", "requestPrincipals", "notRequestPrincipals", "namespaces", "notNamespaces"];
 
 /// Values that may have stars, and their paths.
 fn values<'a>(rule: &'a PolicyRule, path: &str) -> Vec<(String, &'a str)> {
     let mut all = Vec::new();
-    let mut add = |path: &str, fields: &[(&str, &'a Vec<String>)]| {
+    let mut add = |path: &str, fields: Vec<(&'static str, &'a Vec<String>)>| {
         for (field, values) in fields {
             all.extend(
                 values.iter().enumerate().map(|(index, value)| (format!("{path}.{field}[{index}]"), value.as_str())),
@@ -80,18 +72,11 @@ fn values<'a>(rule: &'a PolicyRule, path: &str) -> Vec<(String, &'a str)> {
     };
     for (index, source) in rule.from.iter().enumerate().filter_map(|(index, from)| Some((index, from.source.as_ref()?)))
     {
-        let fields = [
-            ("principals", &source.principals),
-            ("notPrincipals", &source.not_principals),
-            ("requestPrincipals", &source.request_principals),
-            ("notRequestPrincipals", &source.not_request_principals),
-            ("namespaces", &source.namespaces),
-            ("notNamespaces", &source.not_namespaces),
-        ];
-        add(&format!("{path}.from[{index}].source"), &fields);
+        let starred = source.fields().into_iter().filter(|(field, _)| STARRED.contains(field)).collect();
+        add(&format!("{path}.from[{index}].source"), starred);
     }
     for (index, to) in rule.to.iter().enumerate().filter_map(|(index, to)| Some((index, to.operation.as_ref()?))) {
-        let fields = [
+        let fields = vec![
             ("hosts", &to.hosts),
             ("notHosts", &to.not_hosts),
             ("methods", &to.methods),
@@ -99,7 +84,7 @@ fn values<'a>(rule: &'a PolicyRule, path: &str) -> Vec<(String, &'a str)> {
             ("paths", &to.paths),
             ("notPaths", &to.not_paths),
         ];
-        add(&format!("{path}.to[{index}].operation"), &fields);
+        add(&format!("{path}.to[{index}].operation"), fields);
     }
     all
 }

@@ -10,6 +10,30 @@ use crate::validate::target::no_empty;
 /// The longest `<namespace>/<account>` (Istio's schema).
 const ACCOUNT_MAX: usize = 320;
 
+/// Fields of a source that are about who the client is.
+const OF_IDENTITY: &[&str] = &[
+    "principals",
+    "notPrincipals",
+    "requestPrincipals",
+    "notRequestPrincipals",
+    "namespaces",
+    "notNamespaces",
+    "serviceAccounts",
+    "notServiceAccounts",
+];
+
+/// Fields of a source whose values are any texts but empty ones.
+const TEXTS: &[&str] = &[
+    "principals",
+    "notPrincipals",
+    "requestPrincipals",
+    "notRequestPrincipals",
+    "namespaces",
+    "notNamespaces",
+    "trustDomains",
+    "notTrustDomains",
+];
+
 pub(super) fn check(rule: &PolicyRule, path: &str, errors: &mut FieldErrors) {
     for (index, from) in rule.from.iter().enumerate() {
         let path = format!("{path}.from[{index}].source");
@@ -34,17 +58,7 @@ pub(super) fn check(rule: &PolicyRule, path: &str, errors: &mut FieldErrors) {
 pub(super) fn check_custom(rule: &PolicyRule, path: &str, errors: &mut FieldErrors) {
     for (index, source) in rule.from.iter().enumerate() {
         let Some(source) = &source.source else { continue };
-        let fields = [
-            ("principals", &source.principals),
-            ("notPrincipals", &source.not_principals),
-            ("requestPrincipals", &source.request_principals),
-            ("notRequestPrincipals", &source.not_request_principals),
-            ("namespaces", &source.namespaces),
-            ("notNamespaces", &source.not_namespaces),
-            ("serviceAccounts", &source.service_accounts),
-            ("notServiceAccounts", &source.not_service_accounts),
-        ];
-        for (field, _) in fields.iter().filter(|(_, values)| !values.is_empty()) {
+        for (field, _) in source.fields_of(OF_IDENTITY).filter(|(_, values)| !values.is_empty()) {
             errors.add(format!("{path}.from[{index}].source.{field}"), "is not supported with the action CUSTOM");
         }
     }
@@ -73,33 +87,15 @@ fn check_source(source: &Source, path: &str, errors: &mut FieldErrors) {
             hint,
         );
     }
-    let texts = [
-        ("principals", &source.principals),
-        ("notPrincipals", &source.not_principals),
-        ("requestPrincipals", &source.request_principals),
-        ("notRequestPrincipals", &source.not_request_principals),
-        ("namespaces", &source.namespaces),
-        ("notNamespaces", &source.not_namespaces),
-        ("trustDomains", &source.trust_domains),
-        ("notTrustDomains", &source.not_trust_domains),
-    ];
-    for (field, values) in texts {
+    for (field, values) in source.fields_of(TEXTS) {
         no_empty(values, &format!("{path}.{field}"), errors);
     }
-    for (field, values) in
-        [("serviceAccounts", &source.service_accounts), ("notServiceAccounts", &source.not_service_accounts)]
-    {
+    for (field, values) in source.fields_of(&["serviceAccounts", "notServiceAccounts"]) {
         for (index, value) in values.iter().enumerate() {
             errors.check(format!("{path}.{field}[{index}]"), account(value));
         }
     }
-    let blocks = [
-        ("ipBlocks", &source.ip_blocks),
-        ("notIpBlocks", &source.not_ip_blocks),
-        ("remoteIpBlocks", &source.remote_ip_blocks),
-        ("notRemoteIpBlocks", &source.not_remote_ip_blocks),
-    ];
-    for (field, values) in blocks {
+    for (field, values) in source.fields_of(&["ipBlocks", "notIpBlocks", "remoteIpBlocks", "notRemoteIpBlocks"]) {
         for (index, value) in values.iter().enumerate() {
             errors.check(format!("{path}.{field}[{index}]"), block(value));
         }
