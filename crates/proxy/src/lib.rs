@@ -33,6 +33,9 @@ pub mod tls;
 pub mod peers;
 
 pub mod debug;
+
+mod delegate;
+
 pub mod detect;
 
 pub mod sni;
