@@ -1,5 +1,6 @@
 //! Serving HTTP on one stream of whatever kind, within limits and with a graceful end.
 
+mod idle;
 mod opening;
 
 use std::convert::Infallible;
@@ -16,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, chain};
 use crate::listen::{Lifecycle, Limits};
+use idle::Activity;
 use opening::Opening;
 
 /// Bytes that a peer may send on one HTTP/2 stream beyond what was read.
@@ -24,7 +26,7 @@ pub const STREAM_WINDOW: u32 = 256 * 1024;
 pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Serves HTTP/1.1 and HTTP/2 with prior knowledge, told apart by the first bytes, until the client ends it or the last
-/// request after draining is answered.
+/// request after draining is answered. A connection without requests ends after a while.
 pub async fn serve<T, H, F>(io: T, limits: &Limits, life: &Lifecycle, handle: H)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -47,10 +49,13 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW);
     let begun = Arc::new(AtomicBool::new(false));
     let io = Opening::new(io, limits.header_timeout, begun.clone());
+    let activity = Activity::new();
+    let used = activity.clone();
     let service = service_fn(move |request| {
         begun.store(true, Ordering::Relaxed);
+        let active = used.begin();
         let answer = handle(request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move { Ok::<_, Infallible>(active.until_answered(answer.await)) }
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
     tokio::pin!(connection);
@@ -60,8 +65,47 @@ where
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        () = activity.idle(limits.idle) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
     };
     if let Err(error) = result {
         tracing::debug!(error = chain(error.as_ref()), "HTTP connection failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http_body_util::BodyExt;
+    use hyper::client::conn::http2;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::body;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_requests_ends_after_a_while_and_one_with_a_slow_answer_goes_on() {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let server = tokio::spawn(async move {
+            let handle = |_| async {
+                tokio::time::sleep(Duration::from_secs(3 * 3600)).await;
+                Response::new(body::full("late"))
+            };
+            serve(far, &Limits::default(), &Lifecycle::default(), handle).await;
+        });
+        let (mut requests, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
+        let client = tokio::spawn(connection);
+        let request = || Request::get("http://a/").body(body::empty()).unwrap();
+        let answer = requests.send_request(request()).await.unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "late");
+        let idle = Instant::now();
+        server.await.unwrap();
+        let idle = idle.elapsed();
+        assert!((Duration::from_secs(3600)..Duration::from_secs(3700)).contains(&idle), "{idle:?}");
+        client.await.unwrap().unwrap();
+        assert!(requests.send_request(request()).await.is_err());
     }
 }
