@@ -182,7 +182,7 @@ impl Client {
     }
 
     async fn demand(&self, wanted: &Wanted, timeout: Duration) -> Demand {
-        if self.role == Role::Sidecar {
+        if self.role.is_workload() {
             self.note_use(wanted).await;
         }
         let mut known = self.known.clone();
@@ -225,7 +225,7 @@ fn answer(known: &Known, wanted: &Wanted, role: Role) -> Option<Demand> {
     if present {
         return Some(Demand::Present);
     }
-    let complete = role != Role::Sidecar && known.complete.contains(&wanted.kind());
+    let complete = !role.is_workload() && known.complete.contains(&wanted.kind());
     (complete || known.absent.contains(wanted)).then_some(Demand::Absent)
 }
 

@@ -104,6 +104,8 @@ impl fmt::Display for Kind {
 pub enum Role {
     /// The proxy beside one workload: sees its own workload, and services on demand.
     Sidecar,
+    /// An ingress or egress gateway: a workload like any other, which besides gets the Secrets of the Gateways that it runs.
+    Edge,
     /// An east-west gateway: sees every service that is exported or imported.
     Gateway,
     /// The DNS shim: sees host entries.
@@ -114,7 +116,7 @@ impl Role {
     /// The kinds of which the role wants every resource it may see, in the order in which it asks.
     pub fn wildcards(self) -> &'static [Kind] {
         match self {
-            Role::Sidecar => {
+            Role::Sidecar | Role::Edge => {
                 &[Kind::Cluster, Kind::LocalGateway, Kind::Secret, Kind::Workload, Kind::Entry, Kind::Mesh]
             }
             Role::Gateway => &[Kind::Cluster, Kind::LocalGateway, Kind::Service, Kind::Mesh],
@@ -124,13 +126,18 @@ impl Role {
 
     /// The kinds of which the role may see anything at all.
     pub fn may_see(self, kind: Kind) -> bool {
-        self.wildcards().contains(&kind) || (self == Role::Sidecar && Kind::BY_NAME.contains(&kind))
+        self.wildcards().contains(&kind) || (self.is_workload() && Kind::BY_NAME.contains(&kind))
     }
 
-    /// The account that a system component of this role has; `None` for sidecars, which run as their workload.
+    /// Whether it runs as a workload of its own, and asks for services by name.
+    pub fn is_workload(self) -> bool {
+        matches!(self, Role::Sidecar | Role::Edge)
+    }
+
+    /// The account that a system component of this role has; `None` for what runs as a workload.
     pub fn system_account(self) -> Option<&'static str> {
         match self {
-            Role::Sidecar => None,
+            Role::Sidecar | Role::Edge => None,
             Role::Gateway => Some("gateway"),
             Role::Dns => Some("dns"),
         }
@@ -140,6 +147,7 @@ impl Role {
     pub fn as_str(self) -> &'static str {
         match self {
             Role::Sidecar => "sidecar",
+            Role::Edge => "edge",
             Role::Gateway => "gateway",
             Role::Dns => "dns",
         }
@@ -148,7 +156,7 @@ impl Role {
 
 /// Why a text is no node id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("node id {0:?} is not valid; hint: it must be <sidecar|gateway|dns>~<namespace>/<workload>")]
+#[error("node id {0:?} is not valid; hint: it must be <sidecar|edge|gateway|dns>~<namespace>/<workload>")]
 pub struct NodeIdError(String);
 
 /// Who a client says it is, `<role>~<namespace>/<workload>`; a claim until TLS supports it.
@@ -173,6 +181,7 @@ impl FromStr for NodeId {
         let (role, workload) = text.split_once('~').ok_or_else(error)?;
         let role = match role {
             "sidecar" => Role::Sidecar,
+            "edge" => Role::Edge,
             "gateway" => Role::Gateway,
             "dns" => Role::Dns,
             _ => return Err(error()),

@@ -19,6 +19,12 @@ pub(super) enum Need {
     Roots,
 }
 
+/// The reader that is a workload as a gateway: a sidecar that a Gateway's selector fits as well gets none of its Secrets.
+/// Istio, too, gives Gateways to gateways only. The name is the node id that gateways have in discovery.
+pub(super) fn edge(workload: &str) -> String {
+    format!("edge~{workload}")
+}
+
 /// Hands a Secret, by `<namespace>/<name>`, to the proxy of a workload, by `<namespace>/<pod>`; `false` if there is no
 /// such Secret.
 pub fn share_secret(input: &Input<'_>, key: &str, reader: &str, compiled: &mut Compiled) -> bool {

@@ -148,7 +148,7 @@ fn the_example_of_an_ingress_gateway_means_what_it_says() {
     assert_eq!(tls.certificates, [TlsMaterial::Secret("istio-system/tls-cert".to_owned())]);
     let shared = &compiled.secrets["istio-system/tls-cert"];
     assert!(shared.secret.private_key.starts_with(b"-----BEGIN PRIVATE KEY"));
-    assert_eq!(shared.readers.iter().collect::<Vec<_>>(), [INGRESS]);
+    assert_eq!(shared.readers.iter().collect::<Vec<_>>(), [&format!("edge~{INGRESS}")]);
 }
 
 #[test]

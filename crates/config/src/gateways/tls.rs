@@ -142,7 +142,7 @@ impl Material<'_, '_> {
     /// A Secret of the gateway's namespace, which the gateway then gets.
     fn secret(&mut self, name: &str, field: &str, need: Need) -> TlsMaterial {
         let key = self.key(name);
-        let problem = secrets::share(self.context.input, &key, self.context.key, need, self.compiled);
+        let problem = secrets::share(self.context.input, &key, &secrets::edge(self.context.key), need, self.compiled);
         if let Some((code, message)) = problem {
             let path = format!("{}.{field}", self.path);
             let hint = "until there is one, handshakes are refused";

@@ -13,7 +13,7 @@ use mesh::View;
 
 use super::wanted::Wanted;
 use crate::delta::{self, Delta, Rejected};
-use crate::types::{Kind, NodeId, Role, WILDCARD};
+use crate::types::{Kind, NodeId, WILDCARD};
 
 /// gRPC's INVALID_ARGUMENT, which a nack carries.
 const INVALID_ARGUMENT: i32 = 3;
@@ -89,7 +89,7 @@ impl Session {
 
     /// Subscribes to a resource; the request goes out now if there is a stream.
     pub(crate) fn handle_subscribe(&mut self, wanted: Wanted) -> Option<DeltaDiscoveryRequest> {
-        if self.node.role != Role::Sidecar || !self.wanted.insert(wanted.clone()) || !self.connected() {
+        if !self.node.role.is_workload() || !self.wanted.insert(wanted.clone()) || !self.connected() {
             return None;
         }
         let kind = wanted.kind();
@@ -159,7 +159,7 @@ impl Session {
         let mut rejected = Vec::new();
         for response in cached {
             let Some(kind) = Kind::of_type_url(&response.type_url) else { continue };
-            if self.node.role == Role::Sidecar && Kind::BY_NAME.contains(&kind) {
+            if self.node.role.is_workload() && Kind::BY_NAME.contains(&kind) {
                 let present = response.resources.iter().map(|resource| &resource.name);
                 let names = present.chain(&response.removed_resources);
                 self.wanted.extend(names.filter_map(|name| Wanted::parse(kind, name)));
@@ -192,7 +192,7 @@ impl Session {
 
     fn merge(&mut self, kind: Kind, response: &DeltaDiscoveryResponse) -> Vec<Rejected> {
         let (mut delta, rejected) = delta::decode(kind, response);
-        let by_name = Kind::BY_NAME.contains(&kind) && self.node.role == Role::Sidecar;
+        let by_name = Kind::BY_NAME.contains(&kind) && self.node.role.is_workload();
         let wanted = &self.wanted;
         if by_name {
             // An answer may cross with an unsubscription.

@@ -114,8 +114,12 @@ impl Peer {
             (Kind::Workload, _) => self.node.workload == name && snapshot.owners.get(name) == Some(&self.identity),
             (Kind::Service, Role::Gateway) => snapshot.shared.contains(name),
             (Kind::Secret, _) => {
+                // What Gateways name is for `edge~<workload>`: a sidecar that a selector happens to fit runs none of it.
+                let reads = |readers: &BTreeSet<String>| {
+                    readers.contains(&self.node.workload) || readers.contains(&self.node.to_string())
+                };
                 snapshot.owners.get(&self.node.workload) == Some(&self.identity)
-                    && snapshot.secret_readers.get(name).is_some_and(|readers| readers.contains(&self.node.workload))
+                    && snapshot.secret_readers.get(name).is_some_and(reads)
             }
             (Kind::Entry, _) => snapshot
                 .entry_readers
