@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use mesh::ConnectionPool;
 use tokio::sync::Notify;
 
 use crate::fault::Fault;
@@ -43,7 +44,12 @@ pub struct Policy {
     pub idle: Duration,
     /// A connection takes nothing new after it carried so much; `None` = no limit.
     pub carries: Option<u32>,
+    /// What a connection never carries more of at once; `None` = a full one is shared when no other may be dialled.
+    pub at_once: Option<usize>,
 }
+
+/// No connection is kept unused for longer, whatever a policy says.
+const IDLE_LONGEST: Duration = Duration::from_secs(3600);
 
 impl Policy {
     /// To a sidecar of the own cluster or a gateway: few connections, everything multiplexed.
@@ -54,6 +60,7 @@ impl Policy {
         lifetime: None,
         idle: Duration::from_secs(300),
         carries: None,
+        at_once: None,
     };
     /// To another cluster: a connection carries one request at a time, so that each rides its own QUIC stream, and
     /// lives briefly, so that load follows endpoints (design: remote balancing).
@@ -64,18 +71,41 @@ impl Policy {
         lifetime: Some(Duration::from_secs(30)),
         idle: Duration::from_secs(30),
         carries: None,
+        at_once: None,
     };
 }
 
 impl Policy {
-    /// The same with `maxRequestsPerConnection`. Connections end often then, so that several may be dialled at once.
-    pub fn carrying_at_most(self, requests: Option<u32>) -> Self {
-        match requests {
-            None => self,
-            Some(_) => {
-                Self { carries: requests, dials: self.dials.max(16), connections: self.connections.max(64), ..self }
-            }
+    /// The same within a destination's `connectionPool`: how long connections live, idle and altogether, and what one
+    /// carries, at once (`maxConcurrentStreams`) and altogether (`maxRequestsPerConnection`).
+    pub fn within(self, pool: &ConnectionPool) -> Self {
+        let mut policy = self;
+        policy.idle = idle_of(pool, policy.idle);
+        if let Some(most) = pool.max_connection_duration {
+            policy.lifetime = Some(policy.lifetime.map_or(most, |lifetime| lifetime.min(most)));
         }
+        if pool.max_requests_per_connection.is_some() {
+            // Connections end often then, so that several may be dialled at once.
+            policy.carries = pool.max_requests_per_connection;
+            policy.dials = policy.dials.max(16);
+            policy.connections = policy.connections.max(64);
+        }
+        // A limit of streams is kept by further connections, as Envoy does.
+        if let Some(most) = pool.max_concurrent_streams.and_then(|most| usize::try_from(most).ok()) {
+            policy.at_once = Some(most.max(1));
+            policy.per_connection = policy.per_connection.min(most.max(1));
+            policy.dials = policy.dials.max(16);
+        }
+        policy
+    }
+}
+
+/// How long a connection may be unused; zero is Envoy's word for no limit.
+pub(crate) fn idle_of(pool: &ConnectionPool, default: Duration) -> Duration {
+    match pool.http_idle_timeout {
+        None => default,
+        Some(Duration::ZERO) => IDLE_LONGEST,
+        Some(idle) => idle.min(IDLE_LONGEST),
     }
 }
 
@@ -252,12 +282,15 @@ fn step<C: Pooled>(policy: &Policy, slot: &Arc<Slot<C>>, began: Instant) -> Step
     {
         return Step::Fail(fault.clone());
     }
-    let room = state.connections.len() + state.dialling < policy.connections;
+    let best = state.connections.iter().min_by_key(|member| member.active());
+    let shared = best.filter(|best| policy.at_once.is_none_or(|most| best.active() < most));
+    // When all are full by the destination's own limit, the number of connections is none.
+    let room = state.connections.len() + state.dialling < policy.connections || shared.is_none();
     if room && state.dialling < policy.dials {
         state.dialling += 1;
         return Step::Dial(DialGuard { slot: slot.clone() });
     }
-    match state.connections.iter().min_by_key(|member| member.active()) {
+    match shared {
         Some(best) => Step::Use(slot.lease(best)),
         None => Step::Wait,
     }
@@ -334,13 +367,51 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_ends_when_it_carried_what_it_may() {
-        let pool = Pool::new(Policy::SHARED.carrying_at_most(Some(2)));
+        let limits = ConnectionPool { max_requests_per_connection: Some(2), ..ConnectionPool::default() };
+        let pool = Pool::new(Policy::SHARED.within(&limits));
         let first = get(&pool).await;
         drop(get(&pool).await);
         assert_eq!(count(&pool), 1, "two on one connection");
         drop(get(&pool).await);
         assert_eq!(count(&pool), 1, "the third has another, and the first is on its way out");
         assert!(first.is_usable(), "what it carries goes on");
+    }
+
+    #[tokio::test]
+    async fn no_connection_carries_more_than_the_destination_says_however_many_there_are() {
+        for policy in [Policy { connections: 2, ..Policy::SHARED }, Policy { connections: 2, ..Policy::REMOTE }] {
+            let limits = ConnectionPool { max_concurrent_streams: Some(3), ..ConnectionPool::default() };
+            let pool = Pool::new(policy.within(&limits));
+            let mut leases = Vec::new();
+            for _ in 0..10 {
+                leases.push(get(&pool).await);
+            }
+            pool.for_each(|_, _, active| assert!(active <= 3, "{active}"));
+            assert_eq!(count(&pool), 4);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unused_connection_ends_after_the_destinations_idle_time() {
+        let limits = ConnectionPool { http_idle_timeout: Some(Duration::from_nanos(1)), ..ConnectionPool::default() };
+        for (limits, left) in [(limits, 0), (ConnectionPool::default(), 1)] {
+            let pool = Pool::new(Policy::SHARED.within(&limits));
+            drop(get(&pool).await);
+            pool.sweep();
+            assert_eq!(count(&pool), left);
+        }
+    }
+
+    #[test]
+    fn lifetimes_are_the_shorter_of_both() {
+        let limits = |millis| ConnectionPool {
+            max_connection_duration: Some(Duration::from_millis(millis)),
+            ..ConnectionPool::default()
+        };
+        let lifetime = |policy: Policy, millis| policy.within(&limits(millis)).lifetime.map(|it| it.as_millis());
+        assert_eq!(lifetime(Policy::SHARED, 5), Some(5));
+        assert_eq!(lifetime(Policy::REMOTE, 5), Some(5));
+        assert_eq!(lifetime(Policy::REMOTE, 60_000), Some(30_000));
     }
 
     #[tokio::test]

@@ -161,10 +161,6 @@ fn outlier(found: &crd::OutlierDetection, path: &str, notes: &mut Notes<'_>) -> 
 }
 
 fn retry_budget(found: &crd::RetryBudget, path: &str, notes: &mut Notes<'_>) -> RetryBudget {
-    if found.budget_interval.is_some() {
-        let hint = "remove the field: the budget is a share of the requests that run at the moment";
-        notes.add(codes::WITHOUT_EFFECT, format!("{path}.budgetInterval"), "has no effect here", hint);
-    }
     RetryBudget {
         percent: found.percent.unwrap_or(20.0),
         min_concurrency: count(found.min_retry_concurrency).unwrap_or(3),

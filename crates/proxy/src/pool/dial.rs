@@ -9,11 +9,14 @@ use api::tunnel::{GroupSelector, Header, Mode, Reply, reply};
 use dial::Dialer;
 use http::HeaderName;
 use identity::{Credentials, PeerIdentity, PeerPolicy};
-use mesh::{ClusterName, Denial, Failure, GroupKey, LocalGateway, MTLS_PORT, ServiceName, SpiffeId, View};
+use mesh::{
+    ClusterName, Denial, Failure, GroupKey, LocalGateway, MTLS_PORT, ServiceName, SpiffeId, TcpKeepAlive, View,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::gateways::{Gateways, Hold};
+use super::origin::keep;
 use crate::access::Via;
 use crate::body::chain;
 use crate::fault::Fault;
@@ -52,12 +55,13 @@ pub struct RemoteKey {
     pub group: GroupKey,
 }
 
-/// Opens mTLS to a sidecar of the own cluster.
+/// Opens mTLS to a sidecar of the own cluster; `keep_alive` sets how the system probes the connection.
 pub async fn local(
     dialer: Dialer,
     credentials: &Credentials,
     key: &LocalKey,
     timeout: Duration,
+    keep_alive: Option<&TcpKeepAlive>,
 ) -> Result<(TlsStream<TcpStream>, PeerIdentity), Fault> {
     identified(credentials).await?;
     let whom = key.address;
@@ -65,6 +69,9 @@ pub async fn local(
         let connected = dialer.connect(key.address).await;
         let stream = connected.map_err(|error| Fault::connect(format!("{whom}: {error}")))?;
         let _ = stream.set_nodelay(true);
+        if let Some(keep_alive) = keep_alive {
+            keep(&stream, keep_alive).map_err(|error| Fault::connect(format!("{whom}: {error}")))?;
+        }
         let config = credentials
             .client_config(PeerPolicy::only(key.expected.clone()), &[b"h2"])
             .map_err(|error| Fault::connect(format!("{whom}: {}", chain(&error))))?;

@@ -14,12 +14,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use identity::Credentials;
-use mesh::{ClientTls, ConnectionPool, View};
+use mesh::{ClientTls, View};
 
 use super::http::{HttpConnection, Parts, Pings};
 use super::origin::{self, Opener, OriginIo, To};
 use super::plain::Speaks;
-use super::{Lease, Policy, Pool};
+use super::{Lease, Policy, Pool, idle_of};
 use crate::body::{Body, chain};
 use crate::fault::Fault;
 use crate::headers;
@@ -27,8 +27,6 @@ use crate::headers;
 /// Unused connections are closed sooner than common servers do (Node: 5 s), which avoids the race between a request and
 /// the server's close. A policy that knows its server better may say otherwise.
 const IDLE: Duration = Duration::from_secs(4);
-/// No connection is kept unused for longer, whatever a policy says.
-const IDLE_LONGEST: Duration = Duration::from_secs(3600);
 /// What a server was found to speak is asked again after this time: it may have been replaced.
 const NEGOTIATED_FRESH: Duration = Duration::from_secs(300);
 /// Unused connections to one server.
@@ -187,7 +185,7 @@ impl DirectPool {
             };
             HttpConnection::handshake(parts, &self.credentials).await
         };
-        let lease = self.http2.get_as(&key_of(to), policy_of(&to.policy.pool), dial).await?;
+        let lease = self.http2.get_as(&key_of(to), Policy::SHARED.within(&to.policy.pool), dial).await?;
         let response = lease.send(request, &to.address.to_string()).await?;
         Ok((response, DirectLease::Http2(lease)))
     }
@@ -223,7 +221,7 @@ impl DirectPool {
                     let pool = &to.policy.pool;
                     let last = pool.max_requests_per_connection.is_some_and(|most| connection.carried >= most);
                     let connection = (!last).then_some(connection);
-                    let idle = pool.http_idle_timeout.unwrap_or(IDLE).min(IDLE_LONGEST);
+                    let idle = idle_of(pool, IDLE);
                     let returning = Returning { pool: self.idle.clone(), key, connection, idle };
                     return Ok((response, DirectLease::Http1(returning)));
                 }
@@ -279,18 +277,6 @@ async fn handshake(io: OriginIo, to: &To<'_>) -> Result<Connection, Fault> {
         }
     });
     Ok(Connection { requests, born: Instant::now(), carried: 0 })
-}
-
-/// How HTTP/2 connections are shared: a limit of streams is kept by further connections, as Envoy does.
-fn policy_of(pool: &ConnectionPool) -> Policy {
-    let idle = pool.http_idle_timeout.map_or(Policy::SHARED.idle, |idle| idle.min(IDLE_LONGEST));
-    let policy = Policy { idle, ..Policy::SHARED };
-    match pool.max_concurrent_streams.and_then(|most| usize::try_from(most).ok()) {
-        Some(most) if most < policy.per_connection => {
-            Policy { per_connection: most.max(1), connections: usize::MAX, ..policy }
-        }
-        _ => policy,
-    }
 }
 
 fn key_of(to: &To<'_>) -> DirectKey {

@@ -68,7 +68,8 @@ pub struct Parts<T> {
     pub lost: Arc<CancellationToken>,
     /// Kept as long as the connection.
     pub hold: Option<Hold>,
-    /// Ping the peer; not across clusters, where flows outlive short holes and the gateways watch the path.
+    /// Ping the peer; not across clusters unless a policy says so: flows outlive short holes there, and the gateways watch
+    /// the path.
     pub pings: Option<Pings>,
 }
 

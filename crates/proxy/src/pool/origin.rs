@@ -134,7 +134,8 @@ where
     Err(Fault::connect(format!("{whom} was refused: {line}")))
 }
 
-fn keep(stream: &TcpStream, settings: &TcpKeepAlive) -> io::Result<()> {
+/// Sets keep-alive probes as a policy says.
+pub(super) fn keep(stream: &TcpStream, settings: &TcpKeepAlive) -> io::Result<()> {
     let mut options = socket2::TcpKeepalive::new();
     if let Some(time) = settings.time {
         options = options.with_time(time);
