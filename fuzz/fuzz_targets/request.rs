@@ -96,7 +96,7 @@ fuzz_target!(|text: &str| {
     };
     let entropy = text.len() as u64;
     for http in [Some(&request), None] {
-        let asked = RouteRequest { host: &host, port: 9080, http, connection, entry: Entry::Workload, entropy };
+        let asked = RouteRequest { host: &host, port: 9080, http, connection, claims: None, entry: Entry::Workload, entropy };
         let decision = mesh::route(&world.view, &asked);
         let _edits = mesh::rewrite(&decision, &request);
         let asked = AccessRequest { peer: None, port: 9080, http, claims: None, connection };

@@ -42,6 +42,9 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// How long a client's connection may idle between requests, and how long it may take to send a request's head.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// Connections of one address at one listener: whoever opens more leaves room for others.
+const PER_SOURCE: usize = 4096;
+
 /// Where a gateway of the edge listens.
 #[derive(Debug, Clone)]
 pub(crate) struct Ground {
@@ -111,7 +114,7 @@ impl Edge {
             "TLS connections that were refused at a port of a Gateway",
             refused.clone(),
         );
-        let limits = Limits { header_timeout: IDLE, ..Limits::default() };
+        let limits = Limits { header_timeout: IDLE, per_source: PER_SOURCE, ..Limits::default() };
         let edge = Arc::new(Self {
             guard: Guard::new(outbound.clone()),
             tls: ServerConfigs::new(parts.credentials.clone()),
@@ -150,7 +153,7 @@ pub(crate) async fn run(config: Config, ground: Ground, shutdown: Shutdown) -> R
     let credential = Credential::load(&config.credential)?;
     let workload: ServiceName = credential.workload.parse()?;
     let client_config =
-        ClientConfig { role: Role::Sidecar, credential, cache_dir: config.cache_dir, dialer: dial::Dialer::unmarked() };
+        ClientConfig { role: Role::Edge, credential, cache_dir: config.cache_dir, dialer: dial::Dialer::unmarked() };
     let client = Client::start(client_config, shutdown.ended(), &registry)?;
     let access = AccessLog::stdout(&registry).map_err(RunError::AccessLog)?;
     let metrics = Metrics::default();

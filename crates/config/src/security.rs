@@ -41,7 +41,8 @@ pub fn compile(input: &Input<'_>, mesh_config: &MeshConfig, compiled: &mut Compi
         if inbound != InboundPolicy::default() {
             let own = &mut compiled.workloads.entry(key.clone()).or_default().inbound;
             // The other fields are of other kinds, which may have been compiled before.
-            *own = InboundPolicy { pool: own.pool.take(), trusted_hops: own.trusted_hops, ..inbound };
+            let listeners = std::mem::take(&mut own.listeners);
+            *own = InboundPolicy { pool: own.pool.take(), listeners, trusted_hops: own.trusted_hops, ..inbound };
         }
     }
 }

@@ -328,6 +328,7 @@ mod tests {
         let names: Vec<String> = (0..4).map(|number| turn(&decision, number)).collect();
         assert_eq!(names, ["reviews-1", "reviews-2", "reviews-3", "reviews-1"]);
         let RouteOutcome::Forward { tiers } = &mut decision.outcome else { panic!("{decision:?}") };
+        let tiers = Arc::make_mut(tiers);
         for (target, share) in tiers[0].targets.iter_mut().zip([5, 3, 2]) {
             let Target::Local { weight, .. } = target else { panic!("{target:?}") };
             *weight = share;

@@ -30,6 +30,7 @@ mod admit;
 mod authorize;
 mod balance;
 mod cluster;
+mod format;
 mod hash;
 mod health;
 mod limit;
@@ -49,6 +50,7 @@ pub use authorize::{
 };
 pub use balance::{Draw, Load, Pick, Tables, hash_ring, pick};
 pub use cluster::{ClusterState, cluster_state, drain_share};
+pub use format::{FormatFacts, render, rfc3339, unsupported};
 pub use hash::{HashMember, HashRing};
 pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};
 pub use limit::{Allowance, Applied, Bucket, Buckets, limits};
@@ -57,8 +59,9 @@ pub use remote_ip::remote_ip;
 pub use resolve::{DnsDecision, Question, QuestionKind, resolve};
 pub use retry::{Answer, Attempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryDecision, RetryPolicy, retry};
 pub use route::{
-    Across, Affinity, CONNECT_TIMEOUT, CorsDecision, Entry, InjectedFault, LocalPart, MTLS_PORT, RequestEdits,
-    RouteDecision, RouteOutcome, RouteRequest, SetCookie, Target, Tier, apply_headers, cors, rewrite, route, route_to,
+    Across, Affinity, CONNECT_TIMEOUT, CorsDecision, Entry, InjectedFault, LocalPart, MTLS_PORT, Memo, RequestEdits,
+    RouteDecision, RouteOutcome, RouteRequest, STEERING_HEADERS, SetCookie, Target, Tier, apply_headers, cors, rewrite,
+    route, route_to,
 };
 pub use spread::{LocalHealth, LocalShare, Spread, spread};
 

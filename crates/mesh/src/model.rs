@@ -38,6 +38,10 @@ pub struct View {
     /// TLS material that the proxy's configuration names, by `<namespace>/<name>`.
     #[serde(skip)]
     pub secrets: BTreeMap<String, Arc<Secret>>,
+    /// What decisions have worked out of the rest. Whoever changes a view in place must not have decided on it before; a
+    /// clone is safe to change.
+    #[serde(skip)]
+    pub memo: crate::route::Memo,
 }
 
 /// A Secret with TLS material, PEM; empty where it has none.

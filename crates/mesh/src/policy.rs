@@ -15,6 +15,7 @@ mod gateway;
 mod http;
 mod inbound;
 pub(crate) mod limit;
+mod listener;
 mod matching;
 mod opaque;
 
@@ -34,6 +35,7 @@ pub use http::*;
 pub use inbound::*;
 pub(crate) use limit::optional_millis;
 pub use limit::{Descriptor, RateLimit};
+pub use listener::*;
 pub use matching::*;
 pub use opaque::*;
 

@@ -89,6 +89,30 @@ pub enum RetryCondition {
     EnvoyRatelimited,
 }
 
+impl RetryCondition {
+    /// By Envoy's name, as `retryOn` has it.
+    pub fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "5xx" => Self::FiveXx,
+            "gateway-error" => Self::GatewayError,
+            "reset" => Self::Reset,
+            "reset-before-request" => Self::ResetBeforeRequest,
+            "connect-failure" => Self::ConnectFailure,
+            "refused-stream" => Self::RefusedStream,
+            "retriable-4xx" => Self::Retriable4xx,
+            "retriable-status-codes" => Self::RetriableStatusCodes,
+            "cancelled" => Self::Cancelled,
+            "deadline-exceeded" => Self::DeadlineExceeded,
+            "internal" => Self::Internal,
+            "resource-exhausted" => Self::ResourceExhausted,
+            "unavailable" => Self::Unavailable,
+            "http3-post-connect-failure" => Self::Http3PostConnectFailure,
+            "envoy-ratelimited" => Self::EnvoyRatelimited,
+            _ => return None,
+        })
+    }
+}
+
 pub(crate) fn as_millis<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u128(value.as_millis())
 }

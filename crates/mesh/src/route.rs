@@ -18,10 +18,12 @@ mod gateway;
 mod locality;
 mod lookup;
 mod matching;
+mod memo;
 mod opaque;
 mod redirect;
 mod rules;
 mod scope;
+mod steer;
 mod targets;
 
 use std::time::Duration;
@@ -32,13 +34,15 @@ use crate::host::Host;
 use crate::model::View;
 use crate::policy::Destination;
 use crate::reason::Reason;
-use crate::request::{ConnectionFacts, HttpRequest};
+use crate::request::{Claims, ConnectionFacts, HttpRequest};
 use context::Context;
 use lookup::Found;
 
 pub use cors::{CorsDecision, cors};
 pub use decision::{Across, Affinity, InjectedFault, LocalPart, RouteDecision, RouteOutcome, SetCookie, Target, Tier};
 pub use edits::{RequestEdits, apply_headers, rewrite};
+pub use memo::Memo;
+pub use steer::STEERING_HEADERS;
 
 /// The port on which every sidecar accepts mTLS from peers and gateways.
 pub const MTLS_PORT: u16 = 15008;
@@ -57,6 +61,8 @@ pub struct RouteRequest<'a> {
     pub http: Option<&'a HttpRequest<'a>>,
     /// The connection that it arrived on.
     pub connection: ConnectionFacts<'a>,
+    /// What a verified token says; `None` without one, and wherever tokens are not looked at before routes.
+    pub claims: Option<&'a Claims>,
     /// Where it entered the mesh.
     pub entry: Entry,
     /// Decides between what is equal: weights, faults, mirrors. The only randomness.
@@ -67,7 +73,7 @@ impl<'a> RouteRequest<'a> {
     /// A connection of the own workload, without anything that is known of its content.
     pub fn to(host: &'a Host, port: u16) -> Self {
         let (http, connection) = (None, ConnectionFacts::default());
-        Self { host, port, http, connection, entry: Entry::Workload, entropy: 0 }
+        Self { host, port, http, connection, claims: None, entry: Entry::Workload, entropy: 0 }
     }
 }
 
@@ -88,6 +94,9 @@ pub fn route(view: &View, request: &RouteRequest<'_>) -> RouteDecision {
     match request.entry {
         Entry::Workload => from_workload(&context, &mut decision),
         Entry::Gateway(port) => gateway::decide(&context, port, &mut decision),
+    }
+    if let Some(http) = request.http {
+        steer::steer(http, request.entry, &mut decision);
     }
     decision
 }

@@ -1,5 +1,7 @@
 //! What happened, one record per request or connection: it becomes one line of the access log and the standard metrics.
 
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -167,6 +169,18 @@ pub struct Record {
     pub grpc_status: Option<String>,
     /// Response flags, `-` for none.
     pub flags: &'static str,
+    /// Who made the answer, and why, in Envoy's words (`response_code_details` of Istio's log).
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub response_code_details: Cow<'static, str>,
+    /// The client: who dialled, or whom trusted hops tell of (as in Istio's log).
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub downstream_remote_address: String,
+    /// The way that the request says it took (as in Istio's log).
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub x_forwarded_for: String,
+    /// What the client says it is (as in Istio's log).
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub user_agent: String,
     /// Milliseconds from the first byte to the last.
     pub duration_ms: u64,
     /// Bytes towards the client.
@@ -224,7 +238,7 @@ impl Record {
     /// Begins a record.
     pub fn begin(reporter: Reporter, protocol: &'static str, authority: String) -> Self {
         Self {
-            time: rfc3339(SystemTime::now()),
+            time: mesh::rfc3339(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
             reporter,
             protocol,
             method: String::new(),
@@ -233,6 +247,10 @@ impl Record {
             status: 0,
             grpc_status: None,
             flags: "-",
+            response_code_details: Cow::Borrowed(""),
+            downstream_remote_address: String::new(),
+            x_forwarded_for: String::new(),
+            user_agent: String::new(),
             duration_ms: 0,
             bytes_sent: 0,
             bytes_received: 0,
@@ -275,6 +293,17 @@ impl Record {
         if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
             self.protocol = "grpc";
         }
+        self.x_forwarded_for = said(request, "x-forwarded-for");
+        self.user_agent = said(request, "user-agent");
+    }
+
+    /// Takes over who the client is; `remote` when trusted hops tell of another one than dialled.
+    pub fn client(&mut self, source: Option<SocketAddr>, remote: Option<IpAddr>) {
+        let dialled = source.map(|source| SocketAddr::new(source.ip().to_canonical(), source.port()));
+        let other = remote.filter(|remote| dialled.is_none_or(|dialled| dialled.ip() != *remote));
+        // Of the other one nobody knows the port.
+        let client = other.map(|remote| SocketAddr::new(remote, 0)).or(dialled);
+        self.downstream_remote_address = client.map(|client| client.to_string()).unwrap_or_default();
     }
 
     /// Sets the response flag; that a delay was put in stays.
@@ -297,6 +326,12 @@ impl Record {
 
 /// Istio's name of where connections go to ports of the workload that nobody declared.
 pub(crate) const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
+
+/// A header of the request; it is the client's, so that it must be cut.
+fn said<B>(request: &http::Request<B>, name: &str) -> String {
+    let value = request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    value.map(|value| value.chars().take(512).collect()).unwrap_or_default()
+}
 
 /// Istio's name of the cluster that a decision leads to.
 fn upstream_cluster(decision: &RouteDecision) -> String {
@@ -336,6 +371,9 @@ impl Recorder {
 
     /// A request is over.
     pub fn request(&self, mut record: Record) {
+        if record.response_code_details.is_empty() {
+            record.response_code_details = Cow::Borrowed(flag::details(record.flags, record.closed_by == ClosedBy::Us));
+        }
         record.duration_ms = u64::try_from(record.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.metrics.request(&record);
         (self.sink)(&record);
@@ -430,22 +468,6 @@ impl Drop for OpenRecord {
     }
 }
 
-/// `2026-11-23T00:51:05.123Z`; proleptic Gregorian (Howard Hinnant, "chrono-compatible low-level date algorithms").
-fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -496,18 +518,6 @@ mod tests {
             let labels: Labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             let party = Party::of_pod(pod, &labels);
             assert_eq!((party.canonical_service.as_str(), party.canonical_revision.as_str()), (service, revision));
-        }
-    }
-
-    #[test]
-    fn times_are_rfc_3339() {
-        let cases = [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_400, "2000-02-29T00:00:00.000Z"),
-            (1_795_395_065, "2026-11-23T00:51:05.000Z"),
-        ];
-        for (seconds, expected) in cases {
-            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
         }
     }
 }

@@ -27,8 +27,10 @@ pub mod flag {
     pub const CLIENT: &str = "DC";
     /// Nothing went wrong that has a flag: a proxy answered as it was told to.
     pub const NONE: &str = "-";
-    /// A policy denies it.
-    pub const DENIED: &str = "UAEX";
+    /// An external authorizer denies it, or could not be asked.
+    pub const EXTERNAL: &str = "UAEX";
+    /// A rate limit refuses it.
+    pub const RATE_LIMITED: &str = "RL";
     /// A limit of the destination was reached.
     pub const OVERFLOW: &str = "UO";
     /// A rule put a delay in.
@@ -36,13 +38,31 @@ pub mod flag {
     /// A rule put a fault in.
     pub const ABORT: &str = "FI";
 
+    /// Envoy's `response_code_details` for a flag, where nothing more is known; `here`: this proxy made the answer.
+    pub fn details(flags: &str, here: bool) -> &'static str {
+        match flags.split(',').next_back().unwrap_or_default() {
+            NO_UPSTREAM => "no_healthy_upstream",
+            NO_ROUTE => "route_not_found",
+            TIMEOUT => "response_timeout",
+            OVERFLOW => "overflow",
+            ABORT => "fault_filter_abort",
+            CLIENT => "downstream_remote_disconnect",
+            EXTERNAL => "ext_authz_denied",
+            RATE_LIMITED => "local_rate_limited",
+            UPSTREAM_FAILURE | BROKEN | RESET if here => "upstream_reset_before_response_started",
+            _ if here => "direct_response",
+            _ => "via_upstream",
+        }
+    }
+
     /// A flag together with [`DELAY`], in Envoy's order.
     pub fn delayed(flag: &'static str) -> &'static str {
         match flag {
             ABORT => "DI,FI",
             CLIENT => "DI,DC",
             RETRIES => "DI,URX",
-            DENIED => "DI,UAEX",
+            EXTERNAL => "DI,UAEX",
+            RATE_LIMITED => "DI,RL",
             NO_UPSTREAM => "UH,DI",
             TIMEOUT => "UT,DI",
             RESET => "UR,DI",
@@ -83,7 +103,8 @@ impl Fault {
     /// A proxy on the way refused; nothing reached an application.
     pub fn denied(denial: Denial, message: impl Into<String>) -> Self {
         let flag = match denial {
-            Denial::Policy | Denial::SourceMismatch | Denial::MtlsRequired | Denial::MtlsDisabled => flag::DENIED,
+            // Envoy has no flag for what its policies deny.
+            Denial::Policy | Denial::SourceMismatch | Denial::MtlsRequired | Denial::MtlsDisabled => flag::NONE,
             Denial::NoEndpoint | Denial::ClusterUnreachable => flag::NO_UPSTREAM,
             Denial::NotExported | Denial::UnknownPort | Denial::ClusterUnknown | Denial::NoRoute => flag::NO_ROUTE,
             _ => flag::UPSTREAM_FAILURE,

@@ -12,6 +12,7 @@ mod refused;
 mod rewrite;
 mod tokens;
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -67,6 +68,8 @@ pub struct Admission {
     pub request: Request<Body>,
     /// What the answer to the client gets.
     pub response_headers: ResponseHeaders,
+    /// What a verified token says.
+    pub claims: Option<Arc<Claims>>,
     /// What decided; part of the access log.
     pub reasons: Vec<Reason>,
     /// An AUDIT policy matched.
@@ -81,6 +84,8 @@ pub struct Refusal {
     pub denial: Denial,
     /// The response flag of the access log.
     pub flag: &'static str,
+    /// `response_code_details` of the access log.
+    pub details: Cow<'static, str>,
     /// What decided.
     pub reasons: Vec<Reason>,
     /// An AUDIT policy matched.
@@ -133,6 +138,7 @@ impl ResponseHeaders {
 /// What is decided of a request so far.
 #[derive(Default)]
 struct Progress {
+    claims: Option<Arc<Claims>>,
     reasons: Vec<Reason>,
     audit: bool,
     response: ResponseHeaders,
@@ -180,8 +186,9 @@ impl Guard {
         progress: &mut Progress,
     ) -> Result<(), Refused> {
         let facts = &facts.behind(policy, request.headers());
-        let claims = self.authenticate(policy, request, progress).await?;
-        let claims = claims.as_ref();
+        progress.claims = self.authenticate(policy, request, progress).await?.map(Arc::new);
+        let claims = progress.claims.clone();
+        let claims = claims.as_deref();
         if !policy.authorization.is_empty() || !policy.limits.is_empty() {
             settle_target(request)?;
         }
@@ -273,7 +280,7 @@ impl Guard {
     ) -> Result<ConnectionAdmission, Box<ConnectionRefusal>> {
         let decision = with_access(facts, None::<&Request<()>>, None, |access| mesh::authorize(policy, access));
         let AccessDecision { outcome, ask, audit, mut reasons } = decision;
-        let refuse = |reasons| ConnectionRefusal { denial: Denial::Policy, flag: flag::DENIED, reasons, audit };
+        let refuse = |flag, reasons| ConnectionRefusal { denial: Denial::Policy, flag, reasons, audit };
         for authorizer in ask {
             let verdict = Box::pin(authorizer::ask_connection(&self.0.outbound, &authorizer, facts)).await;
             reasons.push(Reason::Note { text: said(&authorizer.name, &verdict) });
@@ -283,19 +290,20 @@ impl Guard {
                 Verdict::Failed(_) => authorizer.fail_open,
             };
             if !passes {
-                return Err(Box::new(refuse(reasons)));
+                return Err(Box::new(refuse(flag::EXTERNAL, reasons)));
             }
         }
         match outcome {
             Ok(()) => Ok(ConnectionAdmission { reasons, audit }),
-            Err(_) => Err(Box::new(refuse(reasons))),
+            Err(_) => Err(Box::new(refuse(flag::NONE, reasons))),
         }
     }
 }
 
 impl Progress {
     fn admit(self, request: Request<Body>) -> Admission {
-        Admission { request, response_headers: self.response, reasons: self.reasons, audit: self.audit }
+        let Self { claims, reasons, audit, response } = self;
+        Admission { request, response_headers: response, claims, reasons, audit }
     }
 }
 

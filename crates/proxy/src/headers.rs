@@ -55,6 +55,15 @@ pub fn strip_claims(headers: &mut HeaderMap) {
     strip_internal(headers);
 }
 
+/// Removes what tells the first proxy how to treat a request (`mesh::STEERING_HEADERS`).
+pub fn strip_steering(headers: &mut HeaderMap) {
+    if headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
+        for name in mesh::STEERING_HEADERS {
+            headers.remove(name);
+        }
+    }
+}
+
 /// Removes what only the proxies of the mesh say to each other.
 pub fn strip_internal(headers: &mut HeaderMap) {
     let ours: Vec<HeaderName> =

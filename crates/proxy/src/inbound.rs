@@ -10,12 +10,12 @@ mod http;
 mod mtls;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use dial::Dialer;
 use identity::{Credentials, PeerIdentity};
-use mesh::{Denial, Host, InboundDecision, InboundPeer, PortScope, Protocol, Reason, View, WorkloadPort};
+use mesh::{AppEndpoint, Denial, Host, InboundDecision, InboundPeer, PortScope, Protocol, Reason, View, WorkloadPort};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -75,7 +75,7 @@ struct Engine {
     config: InboundConfig,
     plain: PlainPool,
     handshakes: Semaphore,
-    gate: Arc<gate::Gate>,
+    gates: gate::Gates,
 }
 
 /// Who is at the other end.
@@ -140,7 +140,7 @@ impl Inbound {
         let engine = Arc::new(Engine {
             plain: PlainPool::new(config.credentials.clone(), APP_TIMEOUT, config.dialer),
             handshakes: Semaphore::new(config.limits.handshakes),
-            gate: Arc::default(),
+            gates: gate::Gates::default(),
             config,
         });
         let (swept, ended) = (Arc::downgrade(&engine), engine.config.life.ended.clone());
@@ -183,6 +183,16 @@ impl Inbound {
     }
 }
 
+/// Where an endpoint of a Sidecar is, beside an application that listens on `own`. Workloads that share a machine have
+/// loopback addresses of their own.
+fn place_of(endpoint: AppEndpoint, own: IpAddr) -> SocketAddr {
+    match endpoint {
+        AppEndpoint::Loopback(port) if own.is_loopback() => SocketAddr::new(own, port),
+        AppEndpoint::Loopback(port) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+        AppEndpoint::Instance(port) => SocketAddr::new(own, port),
+    }
+}
+
 impl Engine {
     /// The decision on a port, and where the port leads when it may be opened.
     fn admit(&self, view: &View, caller: &Caller, number: u16) -> (InboundDecision, Result<Admitted, Denial>) {
@@ -198,7 +208,16 @@ impl Engine {
             let own =
                 |application: &Application| SocketAddr::new(caller.dialled.unwrap_or(application.address), port.number);
             let app = known.and_then(|known| known.app).or_else(|| application.map(own)).ok_or(Denial::UnknownPort)?;
-            Ok(Admitted { protocol: declared.unwrap_or(port.protocol), port, app })
+            let protocol = declared.unwrap_or(port.protocol);
+            let listeners = view.workload.as_ref().map(|workload| &workload.config.inbound.listeners);
+            Ok(match listeners.and_then(|listeners| listeners.get(&port.number)) {
+                Some(listener) => Admitted {
+                    app: listener.endpoint.map_or(app, |endpoint| place_of(endpoint, app.ip())),
+                    protocol: if listener.protocol == Protocol::Auto { protocol } else { listener.protocol },
+                    port,
+                },
+                None => Admitted { port, app, protocol },
+            })
         });
         (decision, admitted)
     }
@@ -214,7 +233,7 @@ impl Engine {
         record.attempts = 1;
     }
 
-    fn begin(&self, protocol: &'static str, authority: String, view: &View, peer: &Peer) -> Record {
+    fn begin(&self, protocol: &'static str, authority: String, view: &View, caller: &Caller) -> Record {
         let svid = self.config.credentials.svid();
         let mut record = Record::begin(Reporter::Destination, protocol, authority);
         record.destination = Party::own(view.workload.as_deref(), view.cluster(), svid.as_ref().map(|svid| svid.id()));
@@ -222,7 +241,8 @@ impl Engine {
             let host = record.authority.rsplit_once(':').map_or(record.authority.as_str(), |(host, _)| host);
             record.service = Host::parse(host, &workload.namespace).service().cloned();
         }
-        if let Peer::Mutual(peer) = peer {
+        record.client(Some(caller.source), None);
+        if let Peer::Mutual(peer) = &caller.peer {
             let own = view.mesh.as_deref().filter(|mesh| mesh.trust_domain == *peer.id.trust_domain());
             let cluster = own.map(|mesh| mesh.cluster.to_string());
             let other = || view.cluster_of(peer.id.trust_domain()).map(|cluster| cluster.name.to_string());

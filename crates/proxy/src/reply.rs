@@ -33,8 +33,12 @@ pub fn denied(status: StatusCode, denial: Denial, message: &str, grpc: bool) -> 
     build(status, Some(denial), message, grpc)
 }
 
-/// An answer with these bytes, as a rule says.
-pub fn direct(status: StatusCode, bytes: &[u8]) -> Response<Body> {
+/// An answer with these bytes, as a rule says; to gRPC clients its status is mapped, and the bytes are the message, as
+/// with Envoy's local replies.
+pub fn direct(status: StatusCode, bytes: &[u8], grpc: bool) -> Response<Body> {
+    if grpc {
+        return trailers_only(grpc_code(status), &String::from_utf8_lossy(bytes));
+    }
     let mut response = Response::new(body::full(bytes.to_vec()));
     *response.status_mut() = status;
     if !bytes.is_empty() {
@@ -43,27 +47,42 @@ pub fn direct(status: StatusCode, bytes: &[u8]) -> Response<Body> {
     response
 }
 
-/// A gRPC status without a message of the server.
-pub fn grpc(code: u32, message: &'static str) -> Response<Body> {
+/// A gRPC answer without a message of the server: everything is in its head.
+pub fn trailers_only(code: u32, message: &str) -> Response<Body> {
     let mut response = Response::new(body::empty());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from(code));
-    headers.insert("grpc-message", HeaderValue::from_static(message));
+    if let Ok(message) = HeaderValue::try_from(percent_encoded(message)).map_err(drop)
+        && !message.is_empty()
+    {
+        headers.insert("grpc-message", message);
+    }
     response
+}
+
+/// So much of a message is told; a head must stay a head.
+const MESSAGE_MAX: usize = 4096;
+
+/// gRPC over HTTP/2, "Status-Message": what is no printable ASCII, and `%`, is percent-encoded.
+fn percent_encoded(message: &str) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(message.len().min(MESSAGE_MAX));
+    for byte in message.bytes().take(MESSAGE_MAX) {
+        match byte {
+            b'%' | ..b' ' | b'\x7f'.. => {
+                // Writing to a string cannot fail.
+                let _ = write!(text, "%{byte:02X}");
+            }
+            _ => text.push(char::from(byte)),
+        }
+    }
+    text
 }
 
 fn build(status: StatusCode, denial: Option<Denial>, message: &str, grpc: bool) -> Response<Body> {
     let mut response = if grpc {
-        let mut response = Response::new(body::empty());
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", grpc_code(status));
-        let plain: String = message.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
-        if let Ok(message) = HeaderValue::from_str(&plain) {
-            headers.insert("grpc-message", message);
-        }
-        response
+        trailers_only(grpc_code(status), message)
     } else {
         let mut response = Response::new(body::full(format!("{message}\n")));
         *response.status_mut() = status;
@@ -78,17 +97,47 @@ fn build(status: StatusCode, denial: Option<Denial>, message: &str, grpc: bool) 
 }
 
 /// The mapping of gRPC over HTTP/2, "HTTP to gRPC status code mapping", which Envoy uses as well.
-fn grpc_code(status: StatusCode) -> HeaderValue {
-    HeaderValue::from_static(match status {
-        StatusCode::BAD_REQUEST => "13",
-        StatusCode::UNAUTHORIZED => "16",
-        StatusCode::FORBIDDEN => "7",
-        StatusCode::NOT_FOUND => "12",
+pub fn grpc_code(status: StatusCode) -> u32 {
+    match status {
+        StatusCode::BAD_REQUEST => 13,
+        StatusCode::UNAUTHORIZED => 16,
+        StatusCode::FORBIDDEN => 7,
+        StatusCode::NOT_FOUND => 12,
         // Also for timeouts: the client's own deadline is what `deadline-exceeded` tells.
         StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => "14",
-        _ => "2",
-    })
+        | StatusCode::GATEWAY_TIMEOUT => 14,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_clients_get_every_answer_in_its_head() {
+        let cases = [
+            (400, "bad", "13", Some("bad")),
+            (401, "", "16", None),
+            (403, "RBAC: access denied", "7", Some("RBAC: access denied")),
+            (404, "100 %\n", "12", Some("100 %25%0A")),
+            (429, "é", "14", Some("%C3%A9")),
+            (503, "x", "14", Some("x")),
+            (200, "x", "2", Some("x")),
+            (301, "", "2", None),
+        ];
+        for (status, text, code, message) in cases {
+            let status = StatusCode::from_u16(status).unwrap();
+            for response in [direct(status, text.as_bytes(), true), text_or_grpc(status, text, true)] {
+                assert_eq!(response.status(), StatusCode::OK);
+                assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc");
+                assert_eq!(response.headers()["grpc-status"], code, "{status}");
+                let told = response.headers().get("grpc-message").map(|value| value.to_str().unwrap());
+                assert_eq!(told, message);
+            }
+        }
+        assert!(trailers_only(2, &"%".repeat(10_000)).headers()["grpc-message"].len() <= 3 * MESSAGE_MAX);
+    }
 }

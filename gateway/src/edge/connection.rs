@@ -48,6 +48,7 @@ impl Link {
             scheme: self.scheme,
             peer: self.peer.clone(),
             judged,
+            claims: None,
         }
     }
 

@@ -68,6 +68,7 @@ impl Edge {
             scheme: spoken.scheme.unwrap_or("http"),
             peer: None,
             judged: Judged::default(),
+            claims: None,
         };
         let http = spoken.scheme.is_some();
         let decision = self.outbound.explain_arrival(&described.question, arrival, http).await;

@@ -11,7 +11,7 @@ use proxy::fault::flag;
 use proxy::guard::{ConnectionRefusal, Refusal};
 use proxy::hbone::Incoming;
 use proxy::listen::{self, Accepted, Lifecycle};
-use proxy::outbound::{Captured, Judged};
+use proxy::outbound::{Arrival, Captured, Judged};
 use proxy::peers::{self, Doing, Peers};
 use proxy::{headers, reply, serve};
 use tokio::net::TcpListener;
@@ -37,7 +37,7 @@ impl Edge {
             return reply::text(StatusCode::SERVICE_UNAVAILABLE, "the gateway knows nothing of its mesh yet");
         };
         let policy = &workload.config.inbound;
-        let client = forwarded::stamp(request.headers_mut(), link.source, link.scheme, policy.trusted_hops);
+        let client = forwarded::stamp(request.headers_mut(), link.source, link.scheme, hops(link, policy.trusted_hops));
         let remote_ip = Some(client);
         headers::strip_claims(request.headers_mut());
         headers::request_id(request.headers_mut());
@@ -52,6 +52,7 @@ impl Edge {
         let authority = authority(&request);
         let mut record = self.begin("http", authority.clone(), &view, link);
         record.request(&request);
+        record.client(Some(link.source), remote_ip);
         let proven =
             listener(&view, link.port).is_none_or(|listener| proof::suffices(link, listener, &host(&authority)));
         if !proven {
@@ -60,7 +61,7 @@ impl Edge {
         match self.guard.admit(policy, &link.facts(remote_ip), request).await {
             Ok(admission) => {
                 let judged = Judged { reasons: admission.reasons, audit: admission.audit };
-                let arrival = link.arrival(remote_ip, judged);
+                let arrival = Arrival { claims: admission.claims, ..link.arrival(remote_ip, judged) };
                 let mut response = self.outbound.gateway_request(admission.request, arrival).await;
                 admission.response_headers.apply(response.headers_mut());
                 response
@@ -74,6 +75,7 @@ impl Edge {
         record.status = refusal.response.status().as_u16();
         record.grpc_status = body::grpc_status(refusal.response.headers());
         record.flags = refusal.flag;
+        record.response_code_details = refusal.details;
         record.reasons = refusal.reasons;
         record.audit = refusal.audit;
         record.error = Some(refusal.denial.to_string());
@@ -86,6 +88,7 @@ impl Edge {
         let authority = link.sni.as_deref().map(str::to_owned);
         let authority = authority.or_else(|| link.destination_ip.map(|ip| ip.to_string())).unwrap_or_default();
         let mut record = self.begin("tcp", format!("{authority}:{}", link.port), &self.view(), link);
+        record.client(Some(link.source), None);
         record.flags = refusal.flag;
         record.reasons.clone_from(&refusal.reasons);
         record.audit = refusal.audit;
@@ -130,7 +133,13 @@ fn misdirected(grpc: bool) -> Refusal {
     let denial = Denial::MtlsRequired;
     let text = "this host asks clients for more than this connection has proven";
     let response = reply::denied(StatusCode::MISDIRECTED_REQUEST, denial, text, grpc);
-    Refusal { response, denial, flag: flag::DENIED, reasons: vec![Reason::Denied { denial }], audit: false }
+    let (details, reasons) = ("misdirected".into(), vec![Reason::Denied { denial }]);
+    Refusal { response, denial, flag: flag::NONE, details, reasons, audit: false }
+}
+
+/// The hops in front of the gateway that are believed: a peer of the mesh is none of them, and may say what it likes.
+fn hops(link: &Link, trusted: u32) -> u32 {
+    if link.peer.is_some() { 0 } else { trusted }
 }
 
 /// The host of an authority, as routes look at it.

@@ -300,3 +300,26 @@ async fn peers_of_the_mesh_meet_the_same_servers_on_one_port() {
     let unknown = peer.connect("egress.istio-system:81", Vec::new()).await.unwrap();
     assert!(unknown.answer.await.is_err(), "no such port");
 }
+
+#[tokio::test]
+async fn a_peer_of_the_mesh_is_no_trusted_hop() {
+    let ca = Ca::new();
+    let mut told = server(&["*"], Value::Null, "told");
+    told["routes"][0]["routes"]["http"][0]["headers"] =
+        json!({"request": {}, "response": {"set": {"location": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}}});
+    let mut first = view(&[listener(80, &[told])], &[]);
+    let workload = Arc::make_mut(first.workload.as_mut().unwrap());
+    Arc::make_mut(&mut workload.config).inbound.trusted_hops = 1;
+    let world = World::new(&ca, first);
+    let mtls = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = mtls.local_addr().unwrap();
+    tokio::spawn(world.edge.clone().serve_mesh(mtls));
+    let forged = "a.example\r\nx-forwarded-for: 6.6.6.6";
+    let plain = TcpStream::connect(world.at(80).await).await.unwrap();
+    assert_eq!(ask(plain, forged).await.unwrap(), "200 6.6.6.6told", "a proxy in front is believed");
+    let peer = outer(address, &world.trust.web()).await.unwrap();
+    let connecting = peer.connect("ingress.istio-system:80", Vec::new()).await.unwrap();
+    let io: H2Io = connecting.io;
+    connecting.answer.await.unwrap();
+    assert_eq!(ask(io, forged).await.unwrap(), "200 127.0.0.1told");
+}

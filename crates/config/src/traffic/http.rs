@@ -105,10 +105,14 @@ fn headers(found: &Option<crd::Headers>, path: &str, notes: &mut Notes<'_>) -> H
     for (side, operations) in [("request", &found.request), ("response", &found.response)] {
         let Some(operations) = operations else { continue };
         for (word, map) in [("set", &operations.set), ("add", &operations.add)] {
-            for (name, _) in map.iter().filter(|(_, value)| is_format(value)) {
-                let path = format!("{path}.headers.{side}.{word}[{name:?}]");
-                let hint = "remove it, or write the value itself; x-forwarded-for and x-request-id are there already";
-                notes.add(codes::WITHOUT_EFFECT, path, "Envoy's %…% is sent as it is written", hint);
+            for (name, value) in map {
+                let unknown = mesh::unsupported(value);
+                if !unknown.is_empty() {
+                    let path = format!("{path}.headers.{side}.{word}[{name:?}]");
+                    let message = format!("{} is sent as it is written", unknown.join(", "));
+                    let hint = "see docs/config/virtual-service.md for the operators that are known; else write the value itself";
+                    notes.add(codes::WITHOUT_EFFECT, path, message, hint);
+                }
             }
         }
     }
@@ -123,13 +127,6 @@ fn edits(found: &Option<crd::HeaderOperations>) -> HeaderEdits {
         add: found.add.iter().map(lower).collect(),
         remove: found.remove.iter().map(|name| name.to_ascii_lowercase()).collect(),
     }
-}
-
-/// Whether Envoy would put something else in the place of a part of the value: `%NAME%`, `%NAME(…)%`, `%%`.
-fn is_format(value: &str) -> bool {
-    let mut parts = value.split('%').skip(1);
-    let first = parts.next();
-    parts.next().is_some() && first.is_some_and(|name| !name.starts_with(|c: char| c.is_ascii_digit() || c == ' '))
 }
 
 fn rewrite(found: &crd::HttpRewrite, path: &str, scope: &mut Scope<'_, '_>) -> Option<Rewrite> {

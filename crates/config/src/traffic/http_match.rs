@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use federation_crds::istio::virtual_service as crd;
-use mesh::{HttpMatch, Namespace, Pattern, StringMatch};
+use mesh::{ClaimMatch, HttpMatch, Namespace, Pattern, StringMatch};
 
 use super::objects::Notes;
-use crate::analyze::codes;
 
 /// A match; `None` when some part of it does not compile, because without that part it would match too much.
 pub(super) fn http_match(found: &crd::HttpMatchRequest, path: &str, notes: &mut Notes<'_>) -> Option<HttpMatch> {
@@ -20,6 +19,8 @@ pub(super) fn http_match(found: &crd::HttpMatchRequest, path: &str, notes: &mut 
         authority: reading.one(&found.authority, "authority"),
         headers: reading.headers(&found.headers, "headers"),
         without_headers: reading.headers(&found.without_headers, "withoutHeaders"),
+        claims: reading.claims(&found.headers, "headers"),
+        without_claims: reading.claims(&found.without_headers, "withoutHeaders"),
         query_params: reading.map(&found.query_params, "queryParams", str::to_owned, text_match),
         port: reading.port(found.port),
         source_labels: found.source_labels.clone(),
@@ -55,16 +56,24 @@ impl Reading<'_, '_> {
         self.kept(field, text_match(value))
     }
 
-    /// Names of headers are lower case; those of claims (`@request.auth.claims.…`) keep theirs.
+    /// Names of headers are lower case.
     fn headers(&mut self, map: &BTreeMap<String, crd::StringMatch>, field: &str) -> BTreeMap<String, StringMatch> {
-        for key in map.keys().filter(|key| key.starts_with('@')) {
-            let hint = "RequestAuthentication's outputClaimToHeaders makes a header of a claim: match that one";
-            let path = format!("{}.{field}[{key:?}]", self.path);
-            let message = "routes do not see claims, so no request meets this condition";
-            self.notes.add(codes::WITHOUT_EFFECT, path, message, hint);
+        let headers = map.iter().filter(|(key, _)| !key.starts_with('@'));
+        let headers = headers.map(|(key, value)| (key.clone(), value.clone())).collect();
+        self.map(&headers, field, |name| name.to_ascii_lowercase(), header_match)
+    }
+
+    /// Keys that begin with `@` mean claims of the request's token.
+    fn claims(&mut self, map: &BTreeMap<String, crd::StringMatch>, field: &str) -> Vec<ClaimMatch> {
+        let mut compiled = Vec::new();
+        for (key, value) in map.iter().filter(|(key, _)| key.starts_with('@')) {
+            let path = ClaimMatch::path_of(key).ok_or_else(|| {
+                format!("{key:?} is neither @request.auth.claims.<name> nor @request.auth.claims[<name>]")
+            });
+            let read = path.and_then(|path| Ok(ClaimMatch { path, value: header_match(value)? }));
+            compiled.extend(self.kept(&format!("{field}[{key:?}]"), read));
         }
-        let name = |name: &str| if name.starts_with('@') { name.to_owned() } else { name.to_ascii_lowercase() };
-        self.map(map, field, name, header_match)
+        compiled
     }
 
     fn map(

@@ -45,7 +45,7 @@ fn conditions(retry_on: &str, path: &str, notes: &mut Notes<'_>) -> (BTreeSet<Re
             let hint = "remove it: servers are not spoken to in HTTP/3";
             notes.add(codes::WITHOUT_EFFECT, format!("{path}.retryOn"), format!("{word} has no effect"), hint);
         }
-        match condition(word) {
+        match RetryCondition::parse(word) {
             Some(condition) => {
                 on.insert(condition);
             }
@@ -53,26 +53,4 @@ fn conditions(retry_on: &str, path: &str, notes: &mut Notes<'_>) -> (BTreeSet<Re
         }
     }
     (on, statuses)
-}
-
-fn condition(word: &str) -> Option<RetryCondition> {
-    use RetryCondition as On;
-    Some(match word {
-        "5xx" => On::FiveXx,
-        "gateway-error" => On::GatewayError,
-        "reset" => On::Reset,
-        "reset-before-request" => On::ResetBeforeRequest,
-        "connect-failure" => On::ConnectFailure,
-        "refused-stream" => On::RefusedStream,
-        "retriable-4xx" => On::Retriable4xx,
-        "retriable-status-codes" => On::RetriableStatusCodes,
-        "cancelled" => On::Cancelled,
-        "deadline-exceeded" => On::DeadlineExceeded,
-        "internal" => On::Internal,
-        "resource-exhausted" => On::ResourceExhausted,
-        "unavailable" => On::Unavailable,
-        "http3-post-connect-failure" => On::Http3PostConnectFailure,
-        "envoy-ratelimited" => On::EnvoyRatelimited,
-        _ => return None,
-    })
 }

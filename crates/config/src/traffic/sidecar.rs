@@ -1,12 +1,16 @@
 //! Sidecar: what each workload may reach, and the limits towards its application.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use federation_crds::Manifest;
 use federation_crds::istio::Sidecar;
 use federation_crds::istio::sidecar as crd;
-use mesh::{EgressHost, HostPattern, Labels, Namespace, OutboundPolicy, UnknownHosts, Workload};
+use mesh::{
+    AppEndpoint, EgressHost, HostPattern, InboundListener, Labels, Namespace, OutboundPolicy, Protocol, UnknownHosts,
+    Workload,
+};
 
 use super::http;
 use super::objects::{Notes, Object, in_order};
@@ -22,6 +26,7 @@ struct Compiling<'a> {
     selector: Option<&'a Labels>,
     outbound: OutboundPolicy,
     pool: Option<mesh::ConnectionPool>,
+    listeners: BTreeMap<u16, InboundListener>,
 }
 
 pub(super) fn compile(input: &Input<'_>, mesh_config: &MeshConfig, registry: &Registry, compiled: &mut Compiled) {
@@ -38,20 +43,29 @@ pub(super) fn compile(input: &Input<'_>, mesh_config: &MeshConfig, registry: &Re
         .collect();
     note_unselective(&sidecars, compiled);
     let gateways = gateway_selectors(input);
+    let mut selected: BTreeMap<usize, Vec<&Workload>> = BTreeMap::new();
     for (key, workload) in &input.local.workloads {
         // A Sidecar is for sidecars: a gateway that stands in its namespace is none.
         let is_gateway = gateways.iter().any(|selector| selects(selector, workload));
         let found = if is_gateway { None } else { select(&sidecars, workload, mesh_config, compiled) };
-        let (outbound, pool) = match found {
-            Some(index) => (sidecars[index].outbound.clone(), sidecars[index].pool.clone()),
-            None => (OutboundPolicy { unknown: mesh_config.unknown_hosts.clone(), ..Default::default() }, None),
-        };
-        if outbound == OutboundPolicy::default() && pool.is_none() {
+        if let Some(index) = found {
+            selected.entry(index).or_default().push(workload);
+        }
+        let unknown = mesh_config.unknown_hosts.clone();
+        let outbound =
+            found.map_or(OutboundPolicy { unknown, ..Default::default() }, |index| sidecars[index].outbound.clone());
+        let inbound = found.map(|index| (sidecars[index].pool.clone(), sidecars[index].listeners.clone()));
+        let (pool, listeners) = inbound.unwrap_or_default();
+        if outbound == OutboundPolicy::default() && pool.is_none() && listeners.is_empty() {
             continue;
         }
         let config = compiled.workloads.entry(key.clone()).or_default();
         config.outbound = outbound;
         config.inbound.pool = pool;
+        config.inbound.listeners = listeners;
+    }
+    for (index, workloads) in selected {
+        note_unknown_ports(&sidecars[index], &workloads, compiled);
     }
 }
 
@@ -119,7 +133,7 @@ fn compile_one<'a>(
 ) -> Compiling<'a> {
     let spec = &sidecar.spec;
     let selector = spec.workload_selector.as_ref().map(|it| &it.labels).filter(|labels| !labels.is_empty());
-    note_ingress(&spec.ingress, notes);
+    let listeners = listeners(&spec.ingress, notes);
     let hosts = (!spec.egress.is_empty()).then(|| hosts(&spec.egress, &object.namespace, notes));
     let unknown = match &spec.outbound_traffic_policy {
         None => mesh_config.unknown_hosts.clone(),
@@ -130,23 +144,68 @@ fn compile_one<'a>(
         .inbound_connection_pool
         .as_ref()
         .map(|it| pool(it, "spec.inboundConnectionPool", Towards::Application, notes));
-    Compiling { object, selector, outbound, pool }
+    Compiling { object, selector, outbound, pool, listeners }
 }
 
-/// Listeners of one's own need ports that the sidecar does not capture here.
-fn note_ingress(listeners: &[crd::IngressListener], notes: &mut Notes<'_>) {
+/// `ingress`: where the application listens behind a port, how it speaks, and limits of that port.
+fn listeners(listeners: &[crd::IngressListener], notes: &mut Notes<'_>) -> BTreeMap<u16, InboundListener> {
+    let mut compiled = BTreeMap::new();
     for (index, listener) in listeners.iter().enumerate() {
         let path = format!("spec.ingress[{index}]");
-        let hint = "the sidecar takes what is sent to the workload's ports; declare the port in its Service instead";
-        notes.add(codes::WITHOUT_EFFECT, path.clone(), "ingress listeners have no effect here", hint);
-        if listener.tls.is_some() {
-            let hint = "use a Gateway for clients outside of the mesh, or PeerAuthentication for those inside";
-            notes.add(codes::WITHOUT_EFFECT, format!("{path}.tls"), "has no effect here", hint);
-        }
-        if listener.connection_pool.is_some() {
-            let hint = "use spec.inboundConnectionPool instead";
-            notes.add(codes::WITHOUT_EFFECT, format!("{path}.connectionPool"), "has no effect here", hint);
-        }
+        note_listener(listener, &path, notes);
+        let Some(port) = &listener.port else { continue };
+        let Ok(number) = u16::try_from(port.number) else { continue };
+        let declared = Some(port.protocol.as_str()).filter(|protocol| !protocol.is_empty());
+        let pool = listener
+            .connection_pool
+            .as_ref()
+            .map(|it| pool(it, &format!("{path}.connectionPool"), Towards::Application, notes));
+        let protocol = Protocol::declared(Some(&port.name), declared);
+        compiled.insert(number, InboundListener { protocol, endpoint: endpoint(&listener.default_endpoint), pool });
+    }
+    compiled
+}
+
+/// `127.0.0.1:<port>`, `0.0.0.0:<port>`, `:<port>` and the same of IPv6; validation has seen it.
+fn endpoint(text: &str) -> Option<AppEndpoint> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    let host: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    let loopback = host.is_some_and(|host| host.is_loopback());
+    Some(if loopback { AppEndpoint::Loopback(port) } else { AppEndpoint::Instance(port) })
+}
+
+fn note_listener(listener: &crd::IngressListener, path: &str, notes: &mut Notes<'_>) {
+    let mut note = |field: &str, hint: &str| {
+        notes.add(codes::WITHOUT_EFFECT, format!("{path}.{field}"), "has no effect here", hint);
+    };
+    if !listener.bind.is_empty() {
+        note("bind", "remove the field: the sidecar takes what is sent to the workload's own address");
+    }
+    if listener.capture_mode == crd::CaptureMode::None {
+        note("captureMode", "remove the field: what is sent to the workload's ports is always captured");
+    }
+    if listener.default_endpoint.starts_with("unix:") {
+        note(
+            "defaultEndpoint",
+            "let the application listen on 127.0.0.1 and name the port: sockets of files are not dialled",
+        );
+    }
+    if listener.tls.is_some() {
+        note("tls", "use a Gateway for clients outside of the mesh, or PeerAuthentication for those inside");
+    }
+}
+
+/// Names listeners of ports that no Service leads to: nobody sends anything there.
+fn note_unknown_ports(sidecar: &Compiling<'_>, workloads: &[&Workload], compiled: &mut Compiled) {
+    let known: BTreeSet<u16> = workloads.iter().flat_map(|workload| &workload.ports).map(|port| port.number).collect();
+    for number in sidecar.listeners.keys().filter(|number| !known.contains(*number)) {
+        let object = Arc::clone(&sidecar.object.reference);
+        let mut notes = Notes { object, findings: &mut compiled.findings };
+        let message =
+            format!("no Service leads to port {number} of the selected workloads, so that nothing arrives there");
+        let hint = "let the targetPort of a Service be this port";
+        notes.add(codes::WITHOUT_EFFECT, "spec.ingress", message, hint);
     }
 }
 

@@ -94,6 +94,7 @@ impl Reading<'_, '_> {
             tls: opaque::tls(&spec.tls, &scope, self.notes),
             tcp: opaque::tcp(&spec.tcp, &scope, self.notes),
         };
+        note_claims(&routes, self.notes);
         BoundRoutes { namespace: namespace.clone(), hosts, routes: Arc::new(routes) }
     }
 
@@ -154,6 +155,26 @@ impl Reading<'_, '_> {
             rules.extend(http::rule(&merged, origin, &mut scope).map(Arc::new));
         }
         rules
+    }
+}
+
+/// Names conditions on claims that sidecars will never find met (Istio supports them at gateways only).
+fn note_claims(routes: &HostRoutes, notes: &mut Notes<'_>) {
+    for rule in &routes.http {
+        let for_mesh = |gateways: &BTreeSet<String>| gateways.contains(MESH_GATEWAY);
+        let at_sidecars = rule.matches.iter().any(|condition| {
+            let of_claims = !condition.claims.is_empty() || !condition.without_claims.is_empty();
+            let gateways = if condition.gateways.is_empty() { &routes.gateways } else { &condition.gateways };
+            of_claims && for_mesh(gateways)
+        });
+        if at_sidecars {
+            let object = Arc::clone(&rule.origin.object);
+            let mut notes = Notes { object, findings: &mut *notes.findings };
+            let message =
+                "sidecars do not see claims, so that there no request meets the conditions on @request.auth.claims";
+            let hint = "bind the rule to gateways only, or match a header that outputClaimToHeaders of a RequestAuthentication makes";
+            notes.add(codes::WITHOUT_EFFECT, format!("{}.match", rule.origin.path), message, hint);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectRef, Origin, Pattern, StringMatch, TcpRule, TlsRule, Visibility};
+use super::{ClaimMatch, ObjectRef, Origin, Pattern, StringMatch, TcpRule, TlsRule, Visibility};
 use crate::host::Host;
 use crate::model::Labels;
 use crate::names::Namespace;
@@ -99,6 +99,12 @@ pub struct HttpMatch {
     /// Headers that must not match.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub without_headers: BTreeMap<String, StringMatch>,
+    /// Claims of the verified token (`@request.auth.claims…` among the headers); only gateways see any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ClaimMatch>,
+    /// Claims that must not match (among `withoutHeaders`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without_claims: Vec<ClaimMatch>,
     /// Query parameters by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub query_params: BTreeMap<String, StringMatch>,

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::limit::millis;
-use super::{ConnectionPool, Destination, ObjectRef, Origin, RateLimit, StringMatch};
+use super::{ConnectionPool, Destination, InboundListener, ObjectRef, Origin, RateLimit, StringMatch};
 use crate::model::MtlsMode;
 
 /// Everything that a workload or gateway asks of its clients.
@@ -33,6 +33,9 @@ pub struct InboundPolicy {
     /// Limits of connections to the application (`Sidecar.inboundConnectionPool`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<ConnectionPool>,
+    /// What a Sidecar says about single ports of the workload (`ingress`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub listeners: BTreeMap<u16, InboundListener>,
     /// Hops in front that may be believed in `x-forwarded-for` (MeshConfig `gatewayTopology.numTrustedProxies`).
     #[serde(default)]
     pub trusted_hops: u32,

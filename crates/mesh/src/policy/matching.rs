@@ -224,6 +224,29 @@ impl fmt::Display for HostPattern {
     }
 }
 
+/// A condition on a claim: one of its texts is like this.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimMatch {
+    /// Names from the outermost inwards; at least one.
+    pub path: Vec<String>,
+    /// `Present` wants the claim with any value.
+    pub value: StringMatch,
+}
+
+impl ClaimMatch {
+    /// The path that a key of `headers` means: `@request.auth.claims.a.b` or `@request.auth.claims[a][b]` (Istio, "JWT
+    /// claim based routing"). `None`: the key is none of a claim.
+    pub fn path_of(key: &str) -> Option<Vec<String>> {
+        let rest = key.strip_prefix("@request.auth.claims")?;
+        let names = match rest.strip_prefix('.') {
+            Some(names) => names.split('.').collect::<Vec<_>>(),
+            None => rest.strip_prefix('[')?.strip_suffix(']')?.split("][").collect(),
+        };
+        names.iter().all(|name| !name.is_empty()).then(|| names.into_iter().map(str::to_owned).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

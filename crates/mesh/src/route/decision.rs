@@ -191,7 +191,7 @@ pub enum RouteOutcome {
     /// Send it to a target of the first tier that has a usable one.
     Forward {
         /// Best first.
-        tiers: Vec<Tier>,
+        tiers: Arc<[Tier]>,
     },
     /// Not a service of the mesh: dial what the client named (Istio's ALLOW_ANY).
     Passthrough,

@@ -86,16 +86,18 @@ fn reach(context: &Context<'_>, place: &Place<'_>, subset: Option<&str>, port: u
             None => return decision.refuse(Reason::UnknownSubset { subset: name.to_owned() }),
         },
     };
+    let mut kept = true;
     if let (Some((policies, _)), Some(rules)) = (chosen, rules) {
-        decision.policy = with_names_of(place.entry(), policies.of_port(port));
+        let policy = policies.of_port(port);
+        decision.policy = with_names_of(place.entry(), policy);
+        kept = Arc::ptr_eq(policy, &decision.policy);
         decision.connect_timeout = decision.policy.pool.connect_timeout;
         decision.policy_origin = Some(rules.origin.clone());
         let (object, subset) = (rules.origin.clone(), decision.subset.clone());
         decision.reasons.push(Reason::TrafficPolicy { object, subset });
     }
-    let none = Labels::new();
-    let labels = chosen.and_then(|(_, labels)| labels).unwrap_or(&none);
-    locate(context, place, labels, decision);
+    let labels = chosen.and_then(|(_, labels)| labels).unwrap_or(&targets::NO_LABELS);
+    locate(context, place, (labels, kept), decision);
 }
 
 /// Of what governs a client, its own namespace's goes first, and there what is for its workload.
@@ -135,7 +137,8 @@ fn dialled_pod(context: &Context<'_>, place: &Place<'_>) -> Option<std::net::IpA
     place.pod.map(|pod| pod.address).or_else(of_headless)
 }
 
-fn locate(context: &Context<'_>, place: &Place<'_>, labels: &Labels, decision: &mut RouteDecision) {
+/// Finds the endpoints with these labels; `kept`: the policy is the view's own.
+fn locate(context: &Context<'_>, place: &Place<'_>, (labels, kept): (&Labels, bool), decision: &mut RouteDecision) {
     if place.entry().is_some_and(|entry| entry.resolution == Resolution::None) {
         decision.outcome = RouteOutcome::Passthrough;
         return;
@@ -152,7 +155,7 @@ fn locate(context: &Context<'_>, place: &Place<'_>, labels: &Labels, decision: &
             return;
         }
     }
-    let tiers = targets::tiers(context, place, &targets::Wanted { labels, only }, decision);
+    let tiers = targets::tiers(context, place, &targets::Wanted { labels, only, kept }, decision);
     if tiers.is_empty() {
         return decision.refuse(Reason::NoEndpoint);
     }

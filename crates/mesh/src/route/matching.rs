@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use super::Entry;
 use super::context::Context;
 use super::edits::split_path;
 use crate::model::Labels;
 use crate::names::Namespace;
-use crate::policy::{HttpMatch, StringMatch};
-use crate::request::HttpRequest;
+use crate::policy::{ClaimMatch, HttpMatch, StringMatch};
+use crate::request::{Claims, HttpRequest};
 
 /// What is the same for every request of a client to a port: Istio leaves out rules for which it does not hold.
 pub(super) fn is_for_client(context: &Context<'_>, gateway: &str, condition: &HttpMatch) -> bool {
@@ -33,7 +34,7 @@ pub(super) fn is_gateway(gateways: &BTreeSet<String>, gateway: &str) -> bool {
 }
 
 /// Whether the request meets the condition.
-pub(super) fn is_met(condition: &HttpMatch, request: &HttpRequest<'_>) -> bool {
+pub(super) fn is_met(context: &Context<'_>, condition: &HttpMatch, request: &HttpRequest<'_>) -> bool {
     let text = |wanted: &Option<StringMatch>, text: &str| wanted.as_ref().is_none_or(|wanted| wanted.matches(text));
     path_matches(condition, request)
         && text(&condition.method, request.method)
@@ -42,6 +43,28 @@ pub(super) fn is_met(condition: &HttpMatch, request: &HttpRequest<'_>) -> bool {
         && condition.headers.iter().all(|(name, wanted)| header_matches(request, name, wanted))
         && !condition.without_headers.iter().any(|(name, unwanted)| header_is_unwanted(request, name, unwanted))
         && condition.query_params.iter().all(|(name, wanted)| parameter_matches(request, name, wanted))
+        && claims_match(context, condition)
+}
+
+/// Sidecars do not look at tokens before they route, so that there a rule with conditions on claims, also on those that
+/// must not be, is met by nobody: it must not be met by those whom it leaves out.
+fn claims_match(context: &Context<'_>, condition: &HttpMatch) -> bool {
+    if condition.claims.is_empty() && condition.without_claims.is_empty() {
+        return true;
+    }
+    let claims = context.request.claims;
+    let has = |wanted: &ClaimMatch| claims.is_some_and(|claims| claim_matches(claims, wanted));
+    context.request.entry != Entry::Workload
+        && condition.claims.iter().all(has)
+        && !condition.without_claims.iter().any(has)
+}
+
+fn claim_matches(claims: &Claims, wanted: &ClaimMatch) -> bool {
+    let texts = claims.texts(&wanted.path);
+    match &wanted.value {
+        StringMatch::Present => !texts.is_empty(),
+        value => texts.iter().any(|text| value.matches(text)),
+    }
 }
 
 /// Whether every request meets the condition: such rules come last when a gateway joins the rules of several objects.
@@ -58,6 +81,8 @@ pub(super) fn is_met_by_all(condition: &HttpMatch) -> bool {
         && condition.authority.is_none()
         && condition.headers.is_empty()
         && condition.without_headers.is_empty()
+        && condition.claims.is_empty()
+        && condition.without_claims.is_empty()
         && condition.query_params.is_empty()
 }
 
@@ -80,12 +105,8 @@ fn header_matches(request: &HttpRequest<'_>, name: &str, wanted: &StringMatch) -
     }
 }
 
-/// A header that is missing counts as empty, unless its presence is what is unwanted. Claims (`@request.auth.claims…`)
-/// are not known here: without them a rule must not be met by those whom it leaves out.
+/// A header that is missing counts as empty, unless its presence is what is unwanted.
 fn header_is_unwanted(request: &HttpRequest<'_>, name: &str, unwanted: &StringMatch) -> bool {
-    if name.starts_with('@') {
-        return true;
-    }
     let value = header(request, name);
     match unwanted {
         StringMatch::Present => value.is_some(),

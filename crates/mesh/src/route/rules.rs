@@ -72,7 +72,7 @@ pub(super) fn select<'a>(
         if rule.matches.is_empty() {
             return Some(Selected { rule, matched: None });
         }
-        let met = |condition| is_for_client(context, gateway, condition) && is_met(condition, http);
+        let met = |condition| is_for_client(context, gateway, condition) && is_met(context, condition, http);
         rule.matches.iter().position(met).map(|index| Selected { rule, matched: Some(index) })
     })
 }

@@ -56,7 +56,7 @@ fn passthrough(context: &Context<'_>, decision: &mut RouteDecision) -> RouteOutc
     decision.reasons.push(Reason::Note { text: format!("the address is that of the pod {}", pod.name) });
     let address = SocketAddr::new(*address, context.request.port);
     let target = Target::Local { endpoint: pod.name.clone(), address, expected: Some(identity), weight: 1 };
-    RouteOutcome::Forward { tiers: vec![Tier { targets: vec![target] }] }
+    RouteOutcome::Forward { tiers: [Tier { targets: vec![target] }].into() }
 }
 
 /// Says that the Sidecar does not list the host.

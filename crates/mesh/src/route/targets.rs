@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::clusters::{self, Places};
 use super::context::Context;
 use super::decision::{RouteDecision, Target, Tier};
 use super::locality::Candidate;
 use super::lookup::Place;
+use super::memo::{Key, Located};
 use crate::model::{Endpoint, Import, Labels, RemoteCluster, Service, View};
 use crate::names::{ClusterName, SpiffeId};
 use crate::policy::{ClientTls, ClusterMode, ClusterTraffic, EntryConfig, NamedEndpoint, Resolution};
@@ -19,9 +21,11 @@ pub(super) struct Wanted<'a> {
     pub(super) labels: &'a Labels,
     /// Only the endpoint that was dialled itself.
     pub(super) only: Option<IpAddr>,
+    /// The labels and the policy belong to the view, so that what follows from them may be kept there.
+    pub(super) kept: bool,
 }
 
-static NO_LABELS: Labels = Labels::new();
+pub(super) static NO_LABELS: Labels = Labels::new();
 
 /// The own cluster first, then the others; inside, as the policy's localities say.
 pub(super) fn tiers(
@@ -29,7 +33,23 @@ pub(super) fn tiers(
     place: &Place<'_>,
     wanted: &Wanted<'_>,
     decision: &mut RouteDecision,
-) -> Vec<Tier> {
+) -> Arc<[Tier]> {
+    // The host of a wildcard, and the address that was dialled, are the request's; which cluster comes first may be drawn.
+    if !wanted.kept || place.wildcard || wanted.only.is_some() || !place.service.imports.is_empty() {
+        return work_out(context, place, wanted, decision).into();
+    }
+    let key = Key::of(place.service, wanted.labels, &decision.policy, decision.port, place.clusterset);
+    let Located { tiers, reasons, across } = context.view.memo.get(key, || {
+        let before = decision.reasons.len();
+        let tiers = work_out(context, place, wanted, decision).into();
+        Located { tiers, reasons: decision.reasons.split_off(before).into(), across: decision.across.clone() }
+    });
+    decision.reasons.extend(reasons.iter().cloned());
+    decision.across = across;
+    tiers
+}
+
+fn work_out(context: &Context<'_>, place: &Place<'_>, wanted: &Wanted<'_>, decision: &mut RouteDecision) -> Vec<Tier> {
     let service = place.service;
     let mut local = local(service, wanted, decision);
     local.extend(named(context, place, wanted, decision.port));

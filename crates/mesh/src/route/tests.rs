@@ -8,11 +8,11 @@ mod edits;
 mod entries;
 mod gateways;
 mod http_rules;
-mod language;
+pub(super) mod language;
 mod localities;
 mod opaque;
 mod properties;
-mod question;
+pub(super) mod question;
 mod traffic;
 
 use question::check;

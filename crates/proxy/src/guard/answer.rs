@@ -5,17 +5,14 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, SERVER, WWW_AUTHENTICA
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::body::{self, Body};
+use crate::reply;
 
 use super::tokens::TokenError;
 
 /// A refusal in the client's words: gRPC wants its status in headers.
 pub(super) fn refusal(status: StatusCode, message: &str, grpc: bool) -> Response<Body> {
     let mut response = if grpc {
-        let mut response = Response::new(body::empty());
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        response.headers_mut().insert("grpc-status", HeaderValue::from_static(grpc_code(status)));
-        put(response.headers_mut(), HeaderName::from_static("grpc-message"), message);
-        response
+        reply::trailers_only(grpc_code(status), message)
     } else {
         let mut response = Response::new(body::full(message.to_owned()));
         *response.status_mut() = status;
@@ -65,16 +62,10 @@ pub(super) fn put(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     }
 }
 
-/// "HTTP to gRPC status code mapping", but for limits: they are RESOURCE_EXHAUSTED, because UNAVAILABLE asks clients to
-/// come back at once.
-fn grpc_code(status: StatusCode) -> &'static str {
+/// As elsewhere, but for limits: they are RESOURCE_EXHAUSTED, because UNAVAILABLE asks clients to come back at once.
+fn grpc_code(status: StatusCode) -> u32 {
     match status {
-        StatusCode::BAD_REQUEST => "13",
-        StatusCode::UNAUTHORIZED => "16",
-        StatusCode::FORBIDDEN => "7",
-        StatusCode::NOT_FOUND => "12",
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYLOAD_TOO_LARGE => "8",
-        StatusCode::GATEWAY_TIMEOUT => "4",
-        _ => "14",
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYLOAD_TOO_LARGE => 8,
+        _ => reply::grpc_code(status),
     }
 }

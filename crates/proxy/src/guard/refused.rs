@@ -1,5 +1,7 @@
 //! Why a request does not go on, and what its client gets.
 
+use std::borrow::Cow;
+
 use http::{Request, StatusCode};
 use mesh::{Denial, Reason};
 
@@ -11,8 +13,6 @@ use super::{Facts, Progress, Refusal};
 use crate::fault::flag;
 use crate::headers;
 
-/// Envoy's flag of requests that a local rate limit refused.
-const RATE_LIMITED: &str = "RL";
 /// The client broke its request off while it was read.
 const CLIENT: &str = flag::CLIENT;
 
@@ -38,41 +38,73 @@ pub(super) enum Refused {
 
 impl Refused {
     pub(super) fn answer<B>(self, mut progress: Progress, request: &Request<B>, facts: &Facts, grpc: bool) -> Refusal {
-        let plain = |status, denial, text: &str| (refusal(status, text, grpc), denial, flag::DENIED);
+        let plain = |status, denial, text: &str, flag| (refusal(status, text, grpc), denial, flag);
+        let details = self.details(&progress.reasons);
         let mut note = |text: String| progress.reasons.push(Reason::Note { text });
         let (response, denial, flag) = match self {
             Self::Token(error) => {
                 note(error.text.clone());
-                (bad_token(&error, &url(request, facts), grpc), Denial::TokenInvalid, flag::DENIED)
+                (bad_token(&error, &url(request, facts), grpc), Denial::TokenInvalid, flag::NONE)
             }
             Self::Path => {
                 note("the path cannot be normalised".into());
-                plain(StatusCode::BAD_REQUEST, Denial::BadHeader, "the path is not valid")
+                plain(StatusCode::BAD_REQUEST, Denial::BadHeader, "the path is not valid", flag::NONE)
             }
             Self::Authority => {
                 note("the authority holds more than a host and a port".into());
-                plain(StatusCode::BAD_REQUEST, Denial::BadHeader, "the authority is not valid")
+                plain(StatusCode::BAD_REQUEST, Denial::BadHeader, "the authority is not valid", flag::NONE)
             }
-            Self::Policy(denial) => plain(StatusCode::FORBIDDEN, denial, "RBAC: access denied"),
+            Self::Policy(denial) => plain(StatusCode::FORBIDDEN, denial, "RBAC: access denied", flag::NONE),
             Self::External(answer) => {
-                (written(answer.status, answer.headers, answer.body, grpc), Denial::Policy, flag::DENIED)
+                (written(answer.status, answer.headers, answer.body, grpc), Denial::Policy, flag::EXTERNAL)
             }
             Self::Unanswered(status) => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
-                plain(status, Denial::Policy, "")
+                plain(status, Denial::Policy, "", flag::EXTERNAL)
             }
             Self::Peek(PeekError::TooLarge) => {
                 note("the body is longer than an authorizer wants".into());
-                plain(StatusCode::PAYLOAD_TOO_LARGE, Denial::Policy, "Payload Too Large")
+                plain(StatusCode::PAYLOAD_TOO_LARGE, Denial::Policy, "Payload Too Large", flag::EXTERNAL)
             }
             Self::Peek(PeekError::Broken(why)) => {
                 note(format!("the body broke off: {why}"));
                 let response = refusal(StatusCode::BAD_REQUEST, "the body broke off", grpc);
                 (response, Denial::Policy, CLIENT)
             }
-            Self::Limited(limited) => (too_many(&limited, grpc), Denial::RateLimited, RATE_LIMITED),
+            Self::Limited(limited) => (too_many(&limited, grpc), Denial::RateLimited, flag::RATE_LIMITED),
         };
-        Refusal { response, denial, flag, reasons: progress.reasons, audit: progress.audit }
+        Refusal { response, denial, flag, details, reasons: progress.reasons, audit: progress.audit }
+    }
+
+    /// Envoy's `response_code_details`.
+    fn details(&self, reasons: &[Reason]) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Policy(_) => return Cow::Owned(format!("rbac_access_denied_matched_policy[{}]", matched(reasons))),
+            Self::Token(_) => "jwt_authn_access_denied",
+            Self::Path => "path_normalization_failed",
+            Self::Authority => "invalid_authority",
+            Self::External(_) => "ext_authz_denied",
+            Self::Unanswered(_) => "ext_authz_error",
+            Self::Peek(PeekError::TooLarge) => "request_payload_too_large",
+            Self::Peek(PeekError::Broken(_)) => "downstream_remote_disconnect",
+            Self::Limited(_) => "local_rate_limited",
+        })
+    }
+}
+
+/// The rule that denies, named as Istio names it in Envoy; `none`: no rule of an ALLOW policy matches.
+fn matched(reasons: &[Reason]) -> String {
+    let unmatched = reasons.iter().any(|reason| matches!(reason, Reason::NoRule { .. }));
+    let rule = reasons.iter().rev().find_map(|reason| match reason {
+        Reason::Rule { origin } => Some(origin),
+        _ => None,
+    });
+    match rule.filter(|_| !unmatched) {
+        Some(origin) => {
+            let index: String = origin.path.chars().filter(char::is_ascii_digit).collect();
+            format!("ns[{}]-policy[{}]-rule[{index}]", origin.object.namespace, origin.object.name)
+        }
+        None => "none".to_owned(),
     }
 }
 

@@ -44,12 +44,12 @@ impl Engine {
         };
         let view = self.config.directory.view();
         let (decision, admitted) = self.admit(&view, &caller, port);
-        let record = self.begin_flow(authority.to_string(), &view, &caller.peer, decision);
+        let record = self.begin_flow(authority.to_string(), &view, &caller, decision);
         let admitted = match admitted {
             Ok(admitted) => admitted,
             Err(denial) => {
                 refuse(incoming, denial);
-                return self.refused(record, denial, flag::DENIED);
+                return self.refused(record, denial, flag::NONE);
             }
         };
         let connection = Connection { caller, admitted, record, view };
@@ -90,7 +90,7 @@ impl Engine {
         let caller = Caller { peer: Peer::Plain, source, dialled: local.map(|address| address.ip()) };
         let (decision, admitted) = self.admit(&view, &caller, number);
         let named = local.map(|address| address.to_string()).unwrap_or_default();
-        let record = self.begin_flow(named, &view, &Peer::Plain, decision);
+        let record = self.begin_flow(named, &view, &caller, decision);
         match admitted {
             Ok(admitted) => {
                 let connection = Connection { caller, admitted, record, view };
@@ -99,14 +99,14 @@ impl Engine {
             Err(denial) => {
                 stream.abort();
                 drop(stream);
-                self.refused(record, denial, flag::DENIED);
+                self.refused(record, denial, flag::NONE);
             }
         }
         drop(permit);
     }
 
-    fn begin_flow(&self, authority: String, view: &View, peer: &Peer, decision: InboundDecision) -> Record {
-        let mut record = self.begin("tcp", authority, view, peer);
+    fn begin_flow(&self, authority: String, view: &View, caller: &Caller, decision: InboundDecision) -> Record {
+        let mut record = self.begin("tcp", authority, view, caller);
         Self::note(&mut record, decision);
         record
     }
@@ -226,14 +226,14 @@ impl Engine {
 
     /// Whether policies and the connection pool have room for an opaque connection; the record learns why.
     async fn guarded(&self, connection: &mut Connection) -> Result<Option<Pass>, (Denial, &'static str)> {
-        let Some(workload) = &connection.view.workload else { return Err((Denial::Draining, flag::DENIED)) };
+        let Some(workload) = &connection.view.workload else { return Err((Denial::Draining, flag::NONE)) };
         let policy = &workload.config.inbound;
         let facts = connection.caller.facts(connection.admitted.port.number);
         let record = &mut connection.record;
         if connection.admitted.protocol == Protocol::Auto && evades_authorizer(policy, &facts) {
             let text = "an authorizer of requests must be asked, and this is none; hint: declare the port's protocol";
             record.reasons.push(Reason::Note { text: text.into() });
-            return Err((Denial::Policy, flag::DENIED));
+            return Err((Denial::Policy, flag::NONE));
         }
         match self.config.guard.admit_connection(policy, &facts).await {
             Ok(admission) => {
@@ -246,7 +246,8 @@ impl Engine {
                 return Err((refusal.denial, refusal.flag));
             }
         }
-        let pass = policy.pool.as_ref().map(|pool| self.gate.connection(pool)).transpose();
+        let pool = policy.pool_of(connection.admitted.port.number);
+        let pass = pool.map(|(pool, port)| self.gates.of(port).connection(pool)).transpose();
         pass.map_err(|_| (Denial::Overloaded, gate::OVERFLOW))
     }
 

@@ -3,6 +3,7 @@
 //!
 //! An HTTP/1.1 request takes a connection while it runs; more wait in turn, as many as may. What is one too many gets 503.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh::ConnectionPool;
@@ -10,6 +11,17 @@ use tokio::sync::Notify;
 
 /// Envoy's flag of what there was no room for.
 pub(super) const OVERFLOW: &str = "UO";
+
+/// The gates of a workload: one for all ports, and one for each port that has limits of its own.
+#[derive(Debug, Default)]
+pub(super) struct Gates(Mutex<BTreeMap<Option<u16>, Arc<Gate>>>);
+
+impl Gates {
+    /// The gate of a port, or of all that have none of their own. There are no more than the workload has ports.
+    pub(super) fn of(&self, port: Option<u16>) -> Arc<Gate> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(port).or_default().clone()
+    }
+}
 
 /// There is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

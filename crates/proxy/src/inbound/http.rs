@@ -35,7 +35,7 @@ impl Engine {
         };
         let view = self.config.directory.view();
         let (decision, admitted) = self.admit(&view, &caller, port);
-        let mut record = self.begin("http", authority.to_string(), &view, peer);
+        let mut record = self.begin("http", authority.to_string(), &view, &caller);
         record.request(&request);
         Self::note(&mut record, decision);
         let protocol = upgrade::wanted(&request);
@@ -122,10 +122,10 @@ impl Engine {
         let nothing = InboundPolicy::default();
         let policy = view.workload.as_ref().map_or(&nothing, |workload| &workload.config.inbound);
         let admission = self.config.guard.admit(policy, facts, request).await?;
-        let Admission { request, response_headers, reasons, audit } = admission;
-        let pass = match &policy.pool {
+        let Admission { request, response_headers, reasons, audit, claims: _ } = admission;
+        let pass = match policy.pool_of(facts.port) {
             None => None,
-            Some(pool) => match self.gate.request(pool, speaks == Speaks::Http1).await {
+            Some((pool, port)) => match self.gates.of(port).request(pool, speaks == Speaks::Http1).await {
                 Ok(pass) => Some(pass),
                 Err(_) => return Err(Box::new(overflow(reasons, audit, grpc))),
             },
@@ -165,16 +165,17 @@ fn speaks(admitted: &Admitted, request: &Request<Body>, peer: &Peer) -> Speaks {
 fn overflow(reasons: Vec<Reason>, audit: bool, grpc: bool) -> Refusal {
     let denial = Denial::Overloaded;
     let response = reply::denied(StatusCode::SERVICE_UNAVAILABLE, denial, "upstream connect error or overflow", grpc);
-    Refusal { response, denial, flag: gate::OVERFLOW, reasons, audit }
+    Refusal { response, denial, flag: gate::OVERFLOW, details: "overflow".into(), reasons, audit }
 }
 
 /// The guard's answer goes to the client.
 fn refused(refusal: Refusal, mut record: OpenRecord) -> Response<Body> {
-    let Refusal { response, denial, flag, reasons, audit } = refusal;
+    let Refusal { response, denial, flag, details, reasons, audit } = refusal;
     record.note(|record| {
         record.status = response.status().as_u16();
         record.grpc_status = body::grpc_status(response.headers());
         record.flags = flag;
+        record.response_code_details = details;
         record.error = Some(denial.to_string());
         record.closed_by = ClosedBy::Us;
         record.retriable = denial.is_retriable();
@@ -205,6 +206,9 @@ fn answer(fault: &Fault, mut record: OpenRecord, grpc: bool) -> Response<Body> {
         record.status = response.status().as_u16();
         record.grpc_status = body::grpc_status(response.headers());
         record.flags = fault.flag;
+        if let Some(denial) = fault.denial {
+            record.response_code_details = denial.as_str().into();
+        }
         record.error = Some(fault.message.clone());
         record.closed_by = ClosedBy::Us;
     });

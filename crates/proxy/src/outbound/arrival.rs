@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::uri::Authority;
 use identity::PeerIdentity;
-use mesh::{ConnectionFacts, Entry, HttpRequest, Reason, RouteDecision};
+use mesh::{Claims, ConnectionFacts, Entry, HttpRequest, Reason, RouteDecision};
 use serde::Serialize;
 
 use crate::access::Record;
@@ -28,6 +28,8 @@ pub struct Arrival {
     pub scheme: &'static str,
     /// Who the client proved to be.
     pub peer: Option<Arc<PeerIdentity>>,
+    /// What the request's verified token says.
+    pub claims: Option<Arc<Claims>>,
     /// What the gateway's own policies said before; for the record.
     pub judged: Judged,
 }
@@ -182,6 +184,14 @@ impl Way {
     pub(super) fn peer(&self) -> Option<&PeerIdentity> {
         match self {
             Self::Gateway(arrival) => arrival.peer.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// What the request's verified token says; sidecars route before anybody looks at tokens.
+    pub(super) fn claims(&self) -> Option<&Claims> {
+        match self {
+            Self::Gateway(arrival) => arrival.claims.as_deref(),
             _ => None,
         }
     }

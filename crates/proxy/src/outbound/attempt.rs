@@ -5,12 +5,12 @@ use std::sync::Arc;
 use mesh::{Attempt, Denial, Draw, Failure, Load, Outcome, RetryDecision, RouteDecision, RouteOutcome, Target, Tier};
 
 use super::abroad::Passport;
-use super::destinations::Destination;
+use super::destinations::{Destination, Observed};
 use super::limits::Permit;
 use super::{Engine, TargetKey};
 use crate::balance::LoadGuard;
 use crate::fault::{Fault, flag};
-use crate::metrics::Happening;
+use crate::metrics::{Happening, Metrics};
 
 /// More attempts than this are never made for one request, however many targets refuse connections.
 const ATTEMPTS_MAX: u32 = 12;
@@ -62,6 +62,21 @@ pub(super) struct GiveUp {
     pub(super) why: &'static str,
     /// Set when a limit of retries is the reason.
     pub(super) flag: Option<&'static str>,
+}
+
+/// Takes the outcome of an answer at its end.
+pub(super) struct Late {
+    destination: Arc<Destination>,
+    observed: Observed,
+    key: TargetKey,
+    metrics: Metrics,
+}
+
+impl Late {
+    /// The answer ended with this.
+    pub(super) fn observe(self, outcome: Outcome) {
+        self.destination.observe(&self.observed, &self.key, outcome, &self.metrics);
+    }
 }
 
 impl<'a> Attempts<'a> {
@@ -127,8 +142,20 @@ impl<'a> Attempts<'a> {
 
     /// The target works, and answered this.
     pub(super) fn succeeded(&self, chosen: &Chosen, outcome: Outcome) {
-        self.engine.aside.clear(&chosen.key);
+        self.works(chosen);
         self.observe(chosen, outcome);
+    }
+
+    /// The target works; what it answers is not known yet.
+    pub(super) fn works(&self, chosen: &Chosen) {
+        self.engine.aside.clear(&chosen.key);
+    }
+
+    /// For the outcome of an answer that is only known at its end; `None` if nobody wants to know.
+    pub(super) fn late(&self, chosen: &Chosen, decision: &RouteDecision) -> Option<Late> {
+        let observed = Some(Observed::of(decision)).filter(Observed::is_wanted)?;
+        let metrics = self.engine.config.recorder.metrics.clone();
+        Some(Late { destination: Arc::clone(&self.destination), observed, key: chosen.key.clone(), metrics })
     }
 
     /// The target failed: what outlier detection makes of it.
@@ -142,7 +169,8 @@ impl<'a> Attempts<'a> {
     }
 
     fn observe(&self, chosen: &Chosen, outcome: Outcome) {
-        self.destination.observe(self.decision, &chosen.key, outcome, &self.engine.config.recorder.metrics);
+        let observed = Observed::of(self.decision);
+        self.destination.observe(&observed, &chosen.key, outcome, &self.engine.config.recorder.metrics);
     }
 
     /// Whether to try again after a failure. A target that could not even be connected to is set aside, and does not
@@ -206,7 +234,7 @@ impl Engine {
 
 fn targets(decision: &RouteDecision) -> impl Iterator<Item = &Target> {
     let tiers = match &decision.outcome {
-        RouteOutcome::Forward { tiers } => tiers.as_slice(),
+        RouteOutcome::Forward { tiers } => &tiers[..],
         _ => &[],
     };
     tiers.iter().flat_map(|tier| &tier.targets)

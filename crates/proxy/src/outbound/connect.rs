@@ -220,8 +220,10 @@ impl Engine {
     }
 
     async fn dial_opaque(&self, decision: &RouteDecision, key: &LocalKey) -> Result<Outer, Fault> {
+        let keep_alive = decision.policy.pool.keep_alive.as_ref();
+        let credentials = &self.config.credentials;
         let (io, peer) =
-            dial::local(self.config.dialer, &self.config.credentials, key, decision.connect_timeout).await?;
+            dial::local(self.config.dialer, credentials, key, decision.connect_timeout, keep_alive).await?;
         let outer = Outer::handshake(io, &flow_settings()).await.map_err(|error| Fault::connect(chain(&error)))?;
         let (credentials, watched) = (self.config.credentials.clone(), outer.clone());
         let ended = self.config.life.ended.clone();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::uri::Authority;
-use mesh::{ConnectionFacts, Destination, Entry, Host, HttpRequest, Reason, RouteDecision, RouteRequest, View};
+use mesh::{Claims, ConnectionFacts, Destination, Entry, Host, HttpRequest, Reason, RouteDecision, RouteRequest, View};
 
 use super::arrival::{Arrival, Question, Way};
 use super::{Engine, Outbound};
@@ -18,6 +18,7 @@ pub(super) struct Asked<'a> {
     pub(super) port: u16,
     pub(super) http: Option<HttpRequest<'a>>,
     pub(super) connection: ConnectionFacts<'a>,
+    pub(super) claims: Option<&'a Claims>,
     pub(super) entry: Entry,
 }
 
@@ -32,7 +33,7 @@ impl Outbound {
         let http = question.http("http");
         let (connection, entry) = (ConnectionFacts::default(), Entry::Workload);
         let host = self.0.host(&question.host);
-        self.0.decide(&Asked { host, port: question.port, http: Some(http), connection, entry }).await
+        self.0.decide(&Asked { host, port: question.port, http: Some(http), connection, claims: None, entry }).await
     }
 
     /// The decision for a connection whose bytes are not read, but for the name in its ClientHello.
@@ -48,7 +49,7 @@ impl Outbound {
         let http = http.then(|| question.http(way.scheme()));
         let (connection, entry) = (way.facts(), way.entry());
         let host = self.0.host(&question.host);
-        self.0.decide(&Asked { host, port: way.port(), http, connection, entry }).await
+        self.0.decide(&Asked { host, port: way.port(), http, connection, claims: way.claims(), entry }).await
     }
 }
 
@@ -63,7 +64,7 @@ impl Engine {
     /// For a connection without anything that is known of its content.
     pub(super) async fn decide_plain(&self, host: &str, port: u16, way: &Way) -> RouteDecision {
         let (connection, entry) = (way.facts(), way.entry());
-        self.decide(&Asked { host: self.host(host), port, http: None, connection, entry }).await
+        self.decide(&Asked { host: self.host(host), port, http: None, connection, claims: None, entry }).await
     }
 
     /// For a request.
@@ -74,6 +75,7 @@ impl Engine {
             port,
             http: Some(facts(head, authority, way)),
             connection: way.facts(),
+            claims: way.claims(),
             entry: way.entry(),
         };
         let decision = self.decide(&asked).await;
@@ -99,7 +101,7 @@ impl Engine {
         asked: &Asked<'_>,
         route: impl Fn(&View, &RouteRequest<'_>) -> RouteDecision,
     ) -> RouteDecision {
-        let Asked { host, port, http, connection, entry } = asked;
+        let Asked { host, port, http, connection, claims, entry } = asked;
         if let (Some(service), Entry::Workload) = (host.service(), entry) {
             // Also for services that the view holds: the directory forgets those that nobody asks for.
             self.config.directory.demand(service).await;
@@ -111,8 +113,8 @@ impl Engine {
         }
         // The same draw in every round: what a round asks for must not depend on luck.
         let entropy = rand::random();
-        let request =
-            RouteRequest { host, port: *port, http: http.as_ref(), connection: *connection, entry: *entry, entropy };
+        let (http, connection, claims) = (http.as_ref(), *connection, *claims);
+        let request = RouteRequest { host, port: *port, http, connection, claims, entry: *entry, entropy };
         let mut wanted = None;
         for _ in 0..ROUNDS_MAX {
             let view: Arc<View> = self.config.directory.view();

@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mesh::{HashRing, Outcome, OutlierDetection, Outliers, RouteDecision, RouteOutcome, Tier};
+use mesh::{HashRing, Outcome, OutlierDetection, Outliers, RouteDecision, RouteOutcome, Tier, TrafficPolicy};
 use tokio::time::Instant;
 
 use super::TargetKey;
@@ -53,6 +53,8 @@ pub(super) struct Destination {
     pub(super) key: DestinationKey,
     pub(super) gate: Arc<Gate>,
     pub(super) abroad: Abroad,
+    /// Its servers chose HTTP/2 behind TLS, so that requests share connections.
+    shares: AtomicBool,
     health: Mutex<Health>,
     turn: AtomicU64,
     tables: Mutex<Vec<(u64, Arc<HashRing>)>>,
@@ -118,6 +120,7 @@ impl Destination {
             key,
             gate: Arc::default(),
             abroad: Abroad::default(),
+            shares: AtomicBool::new(false),
             health: Mutex::default(),
             turn: AtomicU64::new(rand::random::<u32>().into()),
             tables: Mutex::default(),
@@ -142,6 +145,16 @@ impl Destination {
         }
     }
 
+    /// Whether its servers were last found to choose HTTP/2.
+    pub(super) fn shares(&self) -> bool {
+        self.shares.load(Ordering::Relaxed)
+    }
+
+    /// Remembers what a server chose.
+    pub(super) fn negotiated(&self, http2: bool) {
+        self.shares.store(http2, Ordering::Relaxed);
+    }
+
     /// The next turn of round robin.
     pub(super) fn turn(&self) -> u64 {
         self.turn.fetch_add(1, Ordering::Relaxed)
@@ -157,18 +170,18 @@ impl Destination {
     }
 
     /// Takes the outcome of an attempt at an endpoint.
-    pub(super) fn observe(&self, decision: &RouteDecision, key: &TargetKey, outcome: Outcome, metrics: &Metrics) {
+    pub(super) fn observe(&self, policy: &Observed, key: &TargetKey, outcome: Outcome, metrics: &Metrics) {
         let mut health = lock(&self.health);
         let Health { outliers, rules } = &mut *health;
-        if *rules != decision.policy.outlier {
-            rules.clone_from(&decision.policy.outlier);
+        if *rules != policy.rules.outlier {
+            rules.clone_from(&policy.rules.outlier);
             if rules.is_none() {
                 *outliers = Outliers::default();
             }
         }
         let Some(rules) = rules else { return };
         let now = Instant::now().into_std();
-        if let Some(detector) = outliers.observe(rules, key, outcome, targets(decision), now) {
+        if let Some(detector) = outliers.observe(rules, key, outcome, policy.targets, now) {
             drop(health);
             tracing::info!(destination = %self.key, endpoint = %key, detector = detector.as_str(), "an endpoint was ejected");
             metrics.happened(Happening::Ejected(detector.as_str()), &self.key.host);
@@ -220,6 +233,25 @@ impl Destination {
         }
         tables.push((print, table.clone()));
         Some(table)
+    }
+}
+
+/// What outlier detection needs to know of a decision, also after it.
+#[derive(Debug, Clone)]
+pub(super) struct Observed {
+    rules: Arc<TrafficPolicy>,
+    /// How many endpoints there are.
+    targets: usize,
+}
+
+impl Observed {
+    pub(super) fn of(decision: &RouteDecision) -> Self {
+        Self { rules: Arc::clone(&decision.policy), targets: targets(decision) }
+    }
+
+    /// Whether there is outlier detection at all.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.rules.outlier.is_some()
     }
 }
 

@@ -84,7 +84,7 @@ impl Engine {
         match target {
             Target::Local { endpoint, address, expected: Some(expected), .. } => {
                 let key = LocalKey::of(*address, expected);
-                let policy = Policy::SHARED.carrying_at_most(decision.policy.pool.max_requests_per_connection);
+                let policy = Policy::SHARED.within(&decision.policy.pool);
                 let lease = self.local.get_as(&key, policy, || self.dial_local(decision, &key, endpoint)).await?;
                 let server = Server { upstream: key.address.to_string(), ..self.server_over(decision, target, &lease) };
                 self.over(lease, address.port(), outgoing, server).await
@@ -102,7 +102,7 @@ impl Engine {
             }
             Target::Remote { expected, cluster, .. } => {
                 let key = remote_key(decision, target).ok_or_else(|| Fault::connect("no service"))?;
-                let policy = Policy::REMOTE.carrying_at_most(decision.policy.pool.max_requests_per_connection);
+                let policy = Policy::REMOTE.within(&decision.policy.pool);
                 let lease = self.remote.get_as(&key, policy, || self.dial_remote(decision, &key, expected)).await?;
                 let upstream = format!("{} in {cluster}", key.service);
                 let server = Server { upstream, ..self.server_over(decision, target, &lease) };
@@ -174,8 +174,10 @@ impl Engine {
         key: &LocalKey,
         endpoint: &str,
     ) -> Result<HttpConnection, Fault> {
+        let (pool, credentials) = (&decision.policy.pool, &self.config.credentials);
         let (io, peer) =
-            dial::local(self.config.dialer, &self.config.credentials, key, decision.connect_timeout).await?;
+            dial::local(self.config.dialer, credentials, key, decision.connect_timeout, pool.keep_alive.as_ref())
+                .await?;
         let parts = Parts {
             io,
             peer: Some(peer),
@@ -183,7 +185,7 @@ impl Engine {
             endpoint: endpoint.to_owned(),
             lost: Arc::default(),
             hold: None,
-            pings: Some(Pings::SIDECAR),
+            pings: Some(pool.http2_keep_alive.map_or(Pings::SIDECAR, Pings::from)),
         };
         HttpConnection::handshake(parts, &self.config.credentials).await
     }
@@ -202,7 +204,7 @@ impl Engine {
             via: Some(remote.via),
             endpoint: remote.endpoint,
             hold: Some(remote.hold),
-            pings: None,
+            pings: decision.policy.pool.http2_keep_alive.map(Pings::from),
         };
         HttpConnection::handshake(parts, &self.config.credentials).await
     }

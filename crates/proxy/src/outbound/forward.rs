@@ -10,14 +10,15 @@ use mesh::{Answer, Failure, Outcome, Protocol, RouteDecision, RouteOutcome};
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use super::attempt::{Attempts, Chosen, Repeatable, refused};
+use super::attempt::{Attempts, Chosen, Late, Repeatable, refused};
 use super::exchange::{Exchange, Origin, Outgoing, speaks};
 use super::limits::Permit;
 use crate::access::Party;
-use crate::body;
+use crate::body::{self, BodyOutcome, Ending};
 use crate::fault::{Fault, flag};
 use crate::metrics::Happening;
 use crate::pool::plain::Speaks;
+use crate::reply;
 
 /// An answer and what is known of it.
 pub(super) struct Answered {
@@ -29,11 +30,13 @@ pub(super) struct Answered {
     pub(super) attempts: u32,
     /// Why a failure that is passed on was not repeated.
     pub(super) why: Option<&'static str>,
+    /// Takes the gRPC status of the trailers.
+    pub(super) late: Option<Late>,
 }
 
 impl From<Exchange> for Answered {
     fn from(exchange: Exchange) -> Self {
-        Self { exchange, chosen: None, permit: None, flag: None, attempts: 1, why: None }
+        Self { exchange, chosen: None, permit: None, flag: None, attempts: 1, why: None, late: None }
     }
 }
 
@@ -87,6 +90,7 @@ impl Engine {
     /// Attempts until one is answered or no other may be made.
     async fn forward(&self, decision: &RouteDecision, outgoing: &Outgoing<'_>) -> Result<Answered, Failed> {
         let mut attempts = Attempts::new(self, decision);
+        attempts.destination.gate.begin(&decision.policy);
         let expired = expiry(decision.timeout, outgoing.body.over());
         tokio::pin!(expired);
         loop {
@@ -101,11 +105,15 @@ impl Engine {
             };
             let (fault, answer) = match tried {
                 Ok((exchange, permit)) => {
-                    attempts.succeeded(&chosen, outcome_of(&exchange.response));
+                    let late = attempts.late(&chosen, decision).filter(|_| is_open_grpc(&exchange.response));
+                    match &late {
+                        Some(_) => attempts.works(&chosen),
+                        None => attempts.succeeded(&chosen, outcome_of(&exchange.response)),
+                    }
                     match named(decision, &exchange.response) {
                         None => {
                             let (chosen, permit, attempts) = (Some(chosen), Some(permit), attempts.made);
-                            return Ok(Answered { exchange, chosen, permit, flag: None, attempts, why: None });
+                            return Ok(Answered { exchange, chosen, permit, flag: None, attempts, why: None, late });
                         }
                         Some(fault) => (fault, Some((exchange, permit))),
                     }
@@ -130,7 +138,7 @@ impl Engine {
             let flag = given_up.flag.or((attempts > 1).then_some(flag::RETRIES));
             return match answer {
                 Some((exchange, permit)) => {
-                    Ok(Answered { exchange, chosen: None, permit: Some(permit), flag, attempts, why })
+                    Ok(Answered { exchange, chosen: None, permit: Some(permit), flag, attempts, why, late: None })
                 }
                 None => Err(Failed { fault, attempts, why }),
             };
@@ -146,7 +154,10 @@ impl Engine {
         outgoing: &Outgoing<'_>,
     ) -> Result<(Exchange, Permit), Fault> {
         let pool = &decision.policy.pool;
-        let permit = attempts.destination.gate.enter(pool, is_exclusive(decision, outgoing)).await?;
+        let speaks = speaks(decision.protocol, &decision.policy, outgoing.head);
+        let destination = &attempts.destination;
+        let exclusive = || is_exclusive(decision, speaks, destination.shares());
+        let mut permit = destination.gate.enter(pool, exclusive).await?;
         let exchange = Box::pin(self.exchange(decision, &chosen.target, outgoing));
         let exchange = match decision.retry.per_try_timeout.filter(|timeout| !timeout.is_zero()) {
             None => exchange.await?,
@@ -160,6 +171,13 @@ impl Engine {
                 }
             }
         };
+        if speaks == Speaks::Negotiated {
+            let http2 = exchange.response.version() == http::Version::HTTP_2;
+            destination.negotiated(http2);
+            if http2 {
+                permit.share();
+            }
+        }
         Ok((exchange, permit))
     }
 
@@ -182,10 +200,14 @@ fn note(attempts: &Attempts<'_>, chosen: &Chosen, fault: &Fault) {
     attempts.failed(chosen, fault);
 }
 
-/// Whether a request takes a connection for itself, as HTTP/1 does.
-fn is_exclusive(decision: &RouteDecision, outgoing: &Outgoing<'_>) -> bool {
-    let declared = !matches!(decision.protocol, Protocol::Http2 | Protocol::Grpc);
-    declared && speaks(decision.protocol, &decision.policy, outgoing.head) == Speaks::Http1
+/// Whether a request takes a connection for itself, as HTTP/1 does. Where the server chooses, it counts as HTTP/1 until it
+/// has chosen otherwise (`shares`).
+fn is_exclusive(decision: &RouteDecision, speaks: Speaks, shares: bool) -> bool {
+    match speaks {
+        Speaks::Http1 => !matches!(decision.protocol, Protocol::Http2 | Protocol::Grpc),
+        Speaks::Http2 => false,
+        Speaks::Negotiated => !shares,
+    }
 }
 
 /// The fault of an answer that the retry policy names. Without a configured policy only 503, and gRPC `unavailable` and
@@ -201,11 +223,29 @@ fn named(decision: &RouteDecision, response: &Response<Incoming>) -> Option<Faul
     decision.retry.names(&failure).then_some(Fault { failure, flag: flag::RETRIES, message, denial: None })
 }
 
+/// Whether a gRPC answer goes well so far: its status follows in the trailers. (Envoy looks at the head only.)
+fn is_open_grpc(response: &Response<Incoming>) -> bool {
+    response.status() == http::StatusCode::OK
+        && reply::is_grpc(response.headers())
+        && body::grpc_status(response.headers()).is_none()
+}
+
 /// What outlier detection makes of an answer. gRPC errors count as the HTTP statuses that they are mapped to (Envoy,
 /// `Grpc::Utility::grpcToHttpStatus`).
 fn outcome_of(response: &Response<Incoming>) -> Outcome {
     let code: Option<u32> = body::grpc_status(response.headers()).and_then(|status| status.parse().ok());
     Outcome::Answered(code.map_or(response.status().as_u16(), http_of_grpc))
+}
+
+/// The same of an answer whose gRPC status is in its trailers; a client that went away says nothing of the server.
+pub(super) fn outcome_at_end(ending: &Ending) -> Option<Outcome> {
+    let status = ending.grpc_status.as_ref().and_then(|status| status.parse().ok());
+    match (&ending.outcome, status) {
+        (_, Some(code)) => Some(Outcome::Answered(http_of_grpc(code))),
+        (BodyOutcome::Complete, None) => Some(Outcome::Answered(200)),
+        (BodyOutcome::Broken(_), None) => Some(Outcome::Failed),
+        (BodyOutcome::Abandoned, None) => None,
+    }
 }
 
 /// The HTTP status of a gRPC status.

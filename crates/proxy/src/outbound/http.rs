@@ -13,10 +13,9 @@ use mesh::{Denial, Failure, RouteDecision};
 use super::Outbound;
 use super::arrival::{Arrival, Way};
 use super::connect::{Established, note_server};
-use super::decide::facts;
 use super::edits::{self, AnswerEdits};
 use super::exchange::{Exchange, Outgoing};
-use super::forward::{Answered, Failed, expiry};
+use super::forward::{Answered, Failed, expiry, outcome_at_end};
 use crate::access::{ClosedBy, OpenRecord, Record, Reporter, host_of};
 use crate::body::{self, Body, Replay, Timed, Tracked};
 use crate::fault::{Fault, flag};
@@ -42,6 +41,7 @@ impl Outbound {
         let mut record = Record::begin(Reporter::Source, "http", authority.to_string());
         record.request(&request);
         record.source = self.0.source(way);
+        record.client(way.source(), way.facts().remote_ip);
         let protocol = upgrade::wanted(&request);
         headers::strip_hop(request.headers_mut());
         match way {
@@ -54,7 +54,8 @@ impl Outbound {
         let (mut head, body) = request.into_parts();
         let decision = self.0.decide_http(&head, &authority, way).await;
         way.decided(&mut record, &decision);
-        let mut answers = AnswerEdits::of(&decision, &facts(&head, &authority, way));
+        headers::strip_steering(&mut head.headers);
+        let mut answers = AnswerEdits::of(&decision, &head, &authority, way);
         let mut record = self.0.config.recorder.open(record);
         if let Some(response) = answers.preflight() {
             return answer_here(response, record, flag::NONE);
@@ -63,22 +64,22 @@ impl Outbound {
             answers.cross_origin(response.headers_mut());
             return answer_here(response, record, flag::ABORT);
         }
-        if let Some(mut response) = edits::own_answer(&decision) {
-            answers.apply(response.headers_mut());
+        if let Some(mut response) = edits::own_answer(&decision, reply::is_grpc(&head.headers)) {
+            answers.apply(&mut response);
             return answer_here(response, record, flag::NONE);
         }
-        let authority = edits::edit(&decision, &mut head, authority, way.scheme());
+        let authority = edits::edit(&decision, &answers, &mut head, authority, way.scheme());
         if let Some(protocol) = protocol {
             // What follows rides a flow, on which nobody would believe it.
             head.headers.remove(headers::XFCC);
             let request = Request::from_parts(head, body);
             let upgrade = Upgrade { request, protocol, authority, record, hold: Box::new(()) };
             let mut response = Box::pin(self.upgrade(&decision, way, upgrade)).await;
-            answers.apply(response.headers_mut());
+            answers.apply(&mut response);
             return response;
         }
         let mut response = self.send(&decision, (head, body), &authority, way, record).await;
-        answers.apply(response.headers_mut());
+        answers.apply(&mut response);
         response
     }
 
@@ -154,10 +155,11 @@ impl Outbound {
 }
 
 /// Passes an answer on; the record is finished when its body has passed.
-fn pass_on(answered: Answered, mut record: OpenRecord) -> Response<Body> {
+fn pass_on(mut answered: Answered, mut record: OpenRecord) -> Response<Body> {
     let Answered { flag, attempts, why, exchange: Exchange { server, .. }, .. } = &answered;
     let (flag, attempts, server) = (*flag, *attempts, server.clone());
     let error = why.map(|why| format!("the server is not available; not repeated: {why}"));
+    let late = answered.late.take();
     let (response, hold) = answered.into_parts();
     let (mut head, incoming) = response.into_parts();
     headers::strip_hop(&mut head.headers);
@@ -176,6 +178,9 @@ fn pass_on(answered: Answered, mut record: OpenRecord) -> Response<Body> {
         }
     });
     let body = Tracked::wrap(body::incoming(incoming), move |ending| {
+        if let (Some(late), Some(outcome)) = (late, outcome_at_end(&ending)) {
+            late.observe(outcome);
+        }
         record.finish(&ending);
         drop(hold);
     });

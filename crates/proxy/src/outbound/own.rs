@@ -65,6 +65,7 @@ impl Outbound {
             port: destination.port.unwrap_or(port),
             http: Some(facts(&head, &authority, &Way::Asked(None))),
             connection: ConnectionFacts::default(),
+            claims: None,
             entry: Entry::Workload,
         };
         let mut decision = self.0.decide_to(destination, &asked).await;
@@ -138,6 +139,7 @@ impl Outbound {
             port,
             http: Some(facts(&head, authority, &Way::Asked(None))),
             connection: ConnectionFacts::default(),
+            claims: None,
             entry: Entry::Workload,
         };
         let mut decision = self.0.decide(&asked).await;

@@ -150,6 +150,7 @@ impl Engine {
         let mut record = Record::begin(Reporter::Source, "tcp", authority_of(&host, way.port()));
         way.decided(&mut record, decision);
         record.source = self.source(way);
+        record.client(way.source(), way.facts().remote_ip);
         match self.establish(decision, &host, way).await {
             Ok(Established { connected, chosen, permit, attempts }) => {
                 record.attempts = attempts;

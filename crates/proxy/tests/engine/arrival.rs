@@ -56,6 +56,7 @@ fn arrival() -> Arrival {
         scheme: "https",
         peer: None,
         judged: Judged::default(),
+        claims: None,
     }
 }
 
@@ -81,6 +82,30 @@ async fn what_a_gateway_of_the_edge_says_of_its_client_reaches_the_application_b
     let bare = request().body(body::empty()).unwrap();
     let seen = json(&whole(gateway.outbound.gateway_request(bare, arrival()).await).await);
     assert!(seen["headers"][XFCC].as_str().unwrap().starts_with("By="), "{seen}");
+}
+
+#[tokio::test]
+async fn claims_of_a_verified_token_choose_the_route_and_clients_outside_do_not_steer() {
+    let world = World::new();
+    let server = Server::of(&world, "east", "reviews", Protocol::Http, http_app("one").await).await;
+    let view = ViewOf::cluster("east").local("reviews", Protocol::Http, &[server.ip]);
+    let wanted = ClaimMatch { path: vec!["group".into()], value: StringMatch::Exact("admin".into()) };
+    let admins = HttpRule { matches: vec![HttpMatch { claims: vec![wanted], ..HttpMatch::default() }], ..rule() };
+    let gateway = Client::as_given(world.credentials("east", &id("east", "edge")), edge(view, admins));
+    let request = || {
+        let request = Request::get("http://shop.example/").header("x-envoy-upstream-rq-timeout-ms", "1");
+        request.body(body::empty()).unwrap()
+    };
+    for (claims, status) in [(json!({"group": ["dev", "admin"]}), 200), (json!({"group": "dev"}), 404)] {
+        let claims = Some(Arc::new(Claims { all: claims.as_object().unwrap().clone() }));
+        let arrival = Arrival { claims, ..arrival() };
+        let response = whole(gateway.outbound.gateway_request(request(), arrival).await).await;
+        assert_eq!(response.status(), status);
+        if status == 200 {
+            assert!(json(&response)["headers"].get("x-envoy-upstream-rq-timeout-ms").is_none(), "{response:?}");
+        }
+    }
+    assert_eq!(gateway.outbound.gateway_request(request(), arrival()).await.status(), 404, "nobody proved anything");
 }
 
 #[tokio::test]

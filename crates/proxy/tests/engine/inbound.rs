@@ -75,9 +75,54 @@ async fn the_frontend_may_get_the_api_and_nobody_may_do_anything_else() {
     let plain = http1((server.ip, PORT).into(), get("/api/x")).await;
     assert_eq!(plain.status(), 403, "nobody proved to be the frontend");
     let records = server.records.lock().unwrap();
-    assert!(records.iter().any(|record| record.flags == "UAEX" && record.status == 403));
+    assert!(records.iter().any(|record| record.flags == "-" && record.status == 403));
     let named = "AuthorizationPolicy default/x spec.rules[0]";
     assert!(records.iter().flat_map(|record| &record.reasons).any(|reason| reason.to_string() == named));
+}
+
+#[tokio::test]
+async fn a_listener_of_a_sidecar_says_where_the_application_is_and_how_much_it_takes() {
+    let world = World::new();
+    let (other, held) = (http_app("other").await, Arc::new(tokio::sync::Notify::new()));
+    let hold = held.clone();
+    let slow = app_with(move |request| {
+        let hold = hold.clone();
+        async move {
+            hold.notified().await;
+            answer("slow", request)
+        }
+    })
+    .await;
+    let listener = |app: std::net::SocketAddr, pool| InboundListener {
+        protocol: Protocol::Http,
+        endpoint: Some(AppEndpoint::Loopback(app.port())),
+        pool,
+    };
+    let policy = |listener| InboundPolicy {
+        listeners: std::collections::BTreeMap::from([(PORT, listener)]),
+        ..InboundPolicy::default()
+    };
+    let moved = server(&world, Protocol::Tcp, policy(listener(other, None))).await;
+    let client = client(&world, &moved);
+    assert_eq!(json(&client.http1("reviews", get("/")).await)["app"], "other");
+    assert_eq!(json(&collect(http1((moved.ip, PORT).into(), get("/")).await).await)["app"], "other");
+    let pool = ConnectionPool { max_connections: Some(1), max_pending_requests: Some(1), ..ConnectionPool::default() };
+    let limited = server(&world, Protocol::Http, policy(listener(slow, Some(pool)))).await;
+    let send = || async { collect(http1((limited.ip, PORT).into(), get("/")).await).await.status().as_u16() };
+    let open = async {
+        while limited.records.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        // The second begins when the first is over.
+        while limited.records.lock().unwrap().len() < 3 {
+            held.notify_one();
+            tokio::task::yield_now().await;
+        }
+    };
+    let (one, two, three, ()) = tokio::join!(send(), send(), send(), open);
+    let mut statuses = [one, two, three];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 503]);
 }
 
 #[tokio::test]

@@ -7,6 +7,10 @@ mod arrival;
 #[cfg(test)]
 mod destinations;
 #[cfg(test)]
+mod envoy;
+#[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod inbound;

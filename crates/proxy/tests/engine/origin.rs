@@ -14,6 +14,7 @@ use proxy::serve::serve;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::policy::{destination, with_policy};
@@ -29,10 +30,17 @@ struct TlsApp {
     /// The roots that vouch for it.
     ca: Vec<u8>,
     handshakes: Arc<AtomicU32>,
+    /// Requests.
+    arrived: Arc<AtomicU32>,
 }
 
 impl TlsApp {
     async fn start(name: &str, alpn: &[&str]) -> Self {
+        Self::gated(name, alpn, Arc::new(Semaphore::new(Semaphore::MAX_PERMITS))).await
+    }
+
+    /// It answers as often as there are permits.
+    async fn gated(name: &str, alpn: &[&str], open: Arc<Semaphore>) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -46,31 +54,43 @@ impl TlsApp {
         let (acceptor, handshakes) = (TlsAcceptor::from(Arc::new(config)), Arc::new(AtomicU32::new(0)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (at, counted) = (listener.local_addr().unwrap(), handshakes.clone());
+        let arrived = Arc::new(AtomicU32::new(0));
+        let requests = arrived.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, counted) = (acceptor.clone(), counted.clone());
+                let (acceptor, counted, open) = (acceptor.clone(), counted.clone(), open.clone());
+                let requests = requests.clone();
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     counted.fetch_add(1, Ordering::SeqCst);
-                    let answer = |request: Request<hyper::body::Incoming>| async move {
-                        http::Response::new(body::full(format!("{:?}", request.version())))
+                    let answer = move |request: Request<hyper::body::Incoming>| {
+                        let open = open.clone();
+                        requests.fetch_add(1, Ordering::SeqCst);
+                        async move {
+                            open.acquire().await.unwrap().forget();
+                            http::Response::new(body::full(format!("{:?}", request.version())))
+                        }
                     };
                     serve(stream, &Limits::default(), &Lifecycle::default(), answer).await;
                 });
             }
         });
-        Self { at, ca: ca.pem().into_bytes(), handshakes }
+        Self { at, ca: ca.pem().into_bytes(), handshakes, arrived }
     }
 }
 
 /// The service `reviews` behind TLS that starts at its clients.
 fn behind_tls(app: &TlsApp, protocol: Protocol) -> ViewOf {
+    limited(app, protocol, ConnectionPool::default())
+}
+
+fn limited(app: &TlsApp, protocol: Protocol, pool: ConnectionPool) -> ViewOf {
     let tls = OriginateTls {
         material: TlsMaterial::Secret("default/ca".into()),
         sni: Some("secure.example".into()),
         ..OriginateTls::default()
     };
-    let policy = TrafficPolicy { tls: ClientTls::Originate(Box::new(tls)), ..TrafficPolicy::default() };
+    let policy = TrafficPolicy { tls: ClientTls::Originate(Box::new(tls)), pool, ..TrafficPolicy::default() };
     let view = ViewOf::cluster("east").endpoints("reviews", protocol, &[app.at.ip()], app.at.port(), None);
     let mut view = with_policy(view, policy);
     let none = Vec::new;
@@ -104,6 +124,33 @@ async fn a_server_behind_tls_gets_the_http_that_its_port_declares_or_that_it_cho
             assert_eq!(body, expected, "{protocol:?} {alpn:?}");
         }
         assert_eq!(app.handshakes.load(Ordering::SeqCst), 1, "{protocol:?} {alpn:?}");
+    }
+}
+
+#[tokio::test]
+async fn connections_are_limited_when_a_server_chooses_http_1() {
+    let world = World::new();
+    let pool = ConnectionPool { max_connections: Some(1), max_pending_requests: Some(1), ..ConnectionPool::default() };
+    for (alpn, statuses) in [("http/1.1", vec![200, 200, 503]), ("h2", vec![200, 200, 200])] {
+        let open = Arc::new(Semaphore::new(1));
+        let app = TlsApp::gated("secure.example", &[alpn], open.clone()).await;
+        let client = Client::start(&world, limited(&app, Protocol::Auto, pool.clone()));
+        let at = client.capture("reviews").await;
+        // The first finds out what the server chooses.
+        assert_eq!(collect(http1(at, get("/")).await).await.body().len(), 8);
+        let send = || async move { collect(http1(at, get("/")).await).await.status().as_u16() };
+        let (one, two, three) = (send(), send(), send());
+        let opened = async {
+            let overflowed = || client.records.lock().unwrap().iter().any(|record| record.flags == "UO");
+            while !overflowed() && app.arrived.load(Ordering::SeqCst) < 4 {
+                tokio::task::yield_now().await;
+            }
+            open.add_permits(3);
+        };
+        let (one, two, three, ()) = tokio::join!(one, two, three, opened);
+        let mut seen = vec![one, two, three];
+        seen.sort_unstable();
+        assert_eq!(seen, statuses, "{alpn}");
     }
 }
 

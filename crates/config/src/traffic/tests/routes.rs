@@ -216,3 +216,16 @@ fn tls_and_tcp_rules_have_their_conditions() {
     assert_eq!(tcp.matches[0].destination_subnets[1].to_string(), "10.2.0.1/32");
     assert_eq!(tcp.destinations.len(), 1, "a weight of zero takes nothing");
 }
+
+#[test]
+fn a_delegate_with_claims_takes_nothing_at_sidecars() {
+    let root = virtual_service("{name: root}", "{hosts: [reviews], http: [{delegate: {name: leaf}}]}");
+    let leaf = "{http: [{match: [{headers: {'@request.auth.claims.sub': {exact: me}}}], \
+                route: [{destination: {host: reviews}}]}]}";
+    let compiled = compiled(&[root, virtual_service("{name: leaf}", leaf)].concat());
+    let claims = &compiled.services[&name("default/reviews")].routes[0].http[0].matches[0].claims;
+    assert_eq!(claims[0].path, ["sub"]);
+    let found: Vec<_> =
+        compiled.findings.iter().map(|it| (it.code.0, it.object.name.as_str(), it.path.as_str())).collect();
+    assert_eq!(found, [("ISM0001", "leaf", "spec.http[0].match")]);
+}

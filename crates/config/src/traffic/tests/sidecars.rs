@@ -1,6 +1,6 @@
 //! Sidecars.
 
-use mesh::{Destination, Host, OutboundPolicy, UnknownHosts};
+use mesh::{AppEndpoint, Destination, Host, OutboundPolicy, Protocol, UnknownHosts};
 
 use super::*;
 
@@ -67,9 +67,8 @@ fn what_has_no_effect_is_said() {
          egress: [{port: {number: 80, protocol: HTTP}, bind: 127.0.0.1, captureMode: NONE, hosts: ['*/*']}], \
          inboundConnectionPool: {tcp: {maxConnections: 5}}}",
     ));
-    let paths =
-        ["spec.egress[0].bind", "spec.egress[0].captureMode", "spec.egress[0].port.protocol", "spec.ingress[0]"]
-            .map(|path| ("ISM0001", path));
+    let paths = ["spec.egress[0].bind", "spec.egress[0].captureMode", "spec.egress[0].port.protocol"]
+        .map(|path| ("ISM0001", path));
     assert_eq!(found(&compiled), paths);
     let pool = compiled.workloads["default/reviews-v1-0"].inbound.pool.as_ref().unwrap();
     assert_eq!(pool.max_connections, Some(5));
@@ -86,4 +85,24 @@ fn of_two_for_one_workload_the_first_counts() {
     );
     assert_eq!(outbound(&compiled).unknown, UnknownHosts::Refuse);
     assert_eq!(found(&compiled), [("IST0111", "spec.workloadSelector")]);
+}
+
+#[test]
+fn listeners_say_where_the_application_is() {
+    let text = "{inboundConnectionPool: {tcp: {maxConnections: 9}}, ingress: [\
+                {port: {number: 9080, protocol: HTTP2, name: a}, defaultEndpoint: '127.0.0.1:8080', \
+                connectionPool: {tcp: {maxConnections: 3}}}, \
+                {port: {number: 1, protocol: TCP, name: b}, defaultEndpoint: ':2'}, \
+                {port: {number: 3, protocol: HTTP, name: c}}]}";
+    let compiled = compiled(&sidecar("{name: a}", text));
+    let inbound = &compiled.workloads["default/reviews-v1-0"].inbound;
+    let listeners: Vec<_> = inbound.listeners.iter().map(|(port, it)| (*port, it.protocol, it.endpoint)).collect();
+    let expected = [
+        (1, Protocol::Tcp, Some(AppEndpoint::Instance(2))),
+        (3, Protocol::Http, None),
+        (9080, Protocol::Http2, Some(AppEndpoint::Loopback(8080))),
+    ];
+    assert_eq!(listeners, expected);
+    let most = |port| inbound.pool_of(port).map(|(pool, own)| (pool.max_connections, own));
+    assert_eq!((most(9080), most(3)), (Some((Some(3), Some(9080))), Some((Some(9), None))));
 }

@@ -207,3 +207,54 @@ fn a_gateway_has_no_sidecar_scope() {
           -> reviews.shop";
     table(config, &[("any service", "GET a.example/ @80", "reviews:80 v1-1")]);
 }
+
+#[test]
+fn claims_of_verified_tokens_choose_routes_at_gateways_alone() {
+    let config = "
+        service reviews v1
+        server gw 80 http *
+        vs a.example gateways=gw
+          claim:@request.auth.claims.group=admin -> redirect uri=/admin
+          claim:@request.auth.claims[realm][roles]^=edit -> redirect uri=/edit
+          claim:@request.auth.claims.sub -> redirect uri=/known
+          without-claim:@request.auth.claims.iss=x -> redirect uri=/stranger
+        vs reviews
+          claim:@request.auth.claims.group=admin -> redirect uri=/admin
+          without-claim:@request.auth.claims.group=admin -> redirect uri=/others
+          -> direct";
+    let to = |path: &str| format!("301 http://a.example{path}");
+    let cases = [
+        (r#"claims={"group":"admin"}"#, to("/admin")),
+        (r#"claims={"group":["dev","admin"]}"#, to("/admin")),
+        (r#"claims={"group":"Admin","realm":{"roles":["view","editor"]}}"#, to("/edit")),
+        (r#"claims={"realm":{"roles":[]},"sub":"me"}"#, to("/known")),
+        (r#"claims={"group":"dev"}"#, to("/stranger")),
+        ("", to("/stranger")),
+        (r#"claims={"iss":"x"}"#, "refuse no-route".into()),
+    ];
+    for (claims, expected) in cases {
+        let request = format!("GET a.example/ {claims} @80");
+        table(config, &[("at a gateway", request.as_str(), expected.as_str())]);
+        let request = format!("GET reviews/ {claims}");
+        table(config, &[("at a sidecar", request.as_str(), "direct")]);
+    }
+}
+
+#[test]
+fn keys_of_claims_are_istios() {
+    let cases: [(&str, Option<&[&str]>); 9] = [
+        ("@request.auth.claims.sub", Some(&["sub"])),
+        ("@request.auth.claims.a.b", Some(&["a", "b"])),
+        ("@request.auth.claims[a.b]", Some(&["a.b"])),
+        ("@request.auth.claims[a][b]", Some(&["a", "b"])),
+        ("@request.auth.claims", None),
+        ("@request.auth.claims.", None),
+        ("@request.auth.claims[a", None),
+        ("@request.auth.claims[]", None),
+        ("x-claims.sub", None),
+    ];
+    for (key, expected) in cases {
+        let path = crate::policy::ClaimMatch::path_of(key);
+        assert_eq!(path, expected.map(|names| names.iter().map(|name| (*name).to_owned()).collect()), "{key}");
+    }
+}

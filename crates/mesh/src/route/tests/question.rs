@@ -10,12 +10,12 @@ use super::language::{Words, destination, namespace};
 use crate::host::Host;
 use crate::model::View;
 use crate::policy::*;
-use crate::request::{ConnectionFacts, HttpRequest};
+use crate::request::{Claims, ConnectionFacts, HttpRequest};
 use crate::retry::RetryPolicy;
 use crate::route::{Entry, RequestEdits, RouteDecision, RouteOutcome, RouteRequest, Target, rewrite, route};
 
 /// A request: `GET http://reviews/path user=jason sni=a.example ip=10.0.0.1 @80 #7`, or `tcp reviews:80 ip=…`, with
-/// `@<port>` for a gateway's port and `#<entropy>`. Words that are not known are headers.
+/// `@<port>` for a gateway's port, `claims=<JSON>` and `#<entropy>`. Words that are not known are headers.
 pub(crate) struct Asked {
     method: String,
     scheme: String,
@@ -27,6 +27,7 @@ pub(crate) struct Asked {
     source: Option<IpAddr>,
     dialled: Option<IpAddr>,
     gateway: Option<u16>,
+    claims: Option<Claims>,
     pub(crate) entropy: u64,
 }
 
@@ -48,6 +49,7 @@ impl Asked {
             source: None,
             dialled: None,
             gateway: None,
+            claims: None,
             entropy: 0,
         };
         words[2..].iter().for_each(|word| asked.word(word));
@@ -61,6 +63,7 @@ impl Asked {
             self.entropy = entropy.parse().unwrap();
         } else {
             match word.split_once('=').unwrap() {
+                ("claims", json) => self.claims = Some(Claims { all: serde_json::from_str(json).unwrap() }),
                 ("sni", name) => self.sni = Some(name.into()),
                 ("ip", address) => self.source = address.parse().ok(),
                 ("to", address) => self.dialled = address.parse().ok(),
@@ -96,6 +99,7 @@ impl Asked {
             port: self.port,
             http: (self.method != "tcp").then_some(&http),
             connection,
+            claims: self.claims.as_ref(),
             entry: self.gateway.map_or(Entry::Workload, Entry::Gateway),
             entropy: self.entropy,
         })
@@ -294,6 +298,10 @@ fn http_match(text: &str) -> HttpMatch {
             "method" => made.method = Some(wanted),
             "scheme" => made.scheme = Some(wanted),
             "authority" => made.authority = Some(wanted),
+            "claim" => made.claims.push(ClaimMatch { path: ClaimMatch::path_of(&key).unwrap(), value: wanted }),
+            "without-claim" => {
+                made.without_claims.push(ClaimMatch { path: ClaimMatch::path_of(&key).unwrap(), value: wanted });
+            }
             "header" => drop(made.headers.insert(key, wanted)),
             "without" => drop(made.without_headers.insert(key, wanted)),
             "query" => drop(made.query_params.insert(key, wanted)),
