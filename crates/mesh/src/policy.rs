@@ -18,6 +18,7 @@ pub(crate) mod limit;
 mod listener;
 mod matching;
 mod opaque;
+mod pool;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -38,6 +39,7 @@ pub use limit::{Descriptor, RateLimit};
 pub use listener::*;
 pub use matching::*;
 pub use opaque::*;
+pub use pool::*;
 
 /// An object of a user: `VirtualService default/reviews`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

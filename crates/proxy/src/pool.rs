@@ -9,6 +9,7 @@ pub mod gateways;
 pub mod http;
 pub mod origin;
 pub mod plain;
+mod policy;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,95 +19,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mesh::ConnectionPool;
 use tokio::sync::Notify;
 
 use crate::fault::Fault;
+
+pub use policy::Policy;
+use policy::idle_of;
 
 /// A connection that can carry several things at once.
 pub trait Pooled: Send + Sync + 'static {
     /// Whether something new may be put on it.
     fn is_usable(&self) -> bool;
-}
-
-/// How a pool grows and shrinks.
-#[derive(Debug, Clone, Copy)]
-pub struct Policy {
-    /// Connections per destination.
-    pub connections: usize,
-    /// What a connection carries before another one is dialled.
-    pub per_connection: usize,
-    /// Dials at once per destination.
-    pub dials: usize,
-    /// A connection takes nothing new after this age, shortened by up to a third at random.
-    pub lifetime: Option<Duration>,
-    /// An unused connection is closed after this time.
-    pub idle: Duration,
-    /// A connection takes nothing new after it carried so much; `None` = no limit.
-    pub carries: Option<u32>,
-    /// What a connection never carries more of at once; `None` = a full one is shared when no other may be dialled.
-    pub at_once: Option<usize>,
-}
-
-/// No connection is kept unused for longer, whatever a policy says.
-const IDLE_LONGEST: Duration = Duration::from_secs(3600);
-
-impl Policy {
-    /// To a sidecar of the own cluster or a gateway: few connections, everything multiplexed.
-    pub const SHARED: Self = Self {
-        connections: 4,
-        per_connection: 100,
-        dials: 1,
-        lifetime: None,
-        idle: Duration::from_secs(300),
-        carries: None,
-        at_once: None,
-    };
-    /// To another cluster: a connection carries one request at a time, so that each rides its own QUIC stream, and
-    /// lives briefly, so that load follows endpoints (design: remote balancing).
-    pub const REMOTE: Self = Self {
-        connections: 64,
-        per_connection: 1,
-        dials: 64,
-        lifetime: Some(Duration::from_secs(30)),
-        idle: Duration::from_secs(30),
-        carries: None,
-        at_once: None,
-    };
-}
-
-impl Policy {
-    /// The same within a destination's `connectionPool`: how long connections live, idle and altogether, and what one
-    /// carries, at once (`maxConcurrentStreams`) and altogether (`maxRequestsPerConnection`).
-    pub fn within(self, pool: &ConnectionPool) -> Self {
-        let mut policy = self;
-        policy.idle = idle_of(pool, policy.idle);
-        if let Some(most) = pool.max_connection_duration {
-            policy.lifetime = Some(policy.lifetime.map_or(most, |lifetime| lifetime.min(most)));
-        }
-        if pool.max_requests_per_connection.is_some() {
-            // Connections end often then, so that several may be dialled at once.
-            policy.carries = pool.max_requests_per_connection;
-            policy.dials = policy.dials.max(16);
-            policy.connections = policy.connections.max(64);
-        }
-        // A limit of streams is kept by further connections, as Envoy does.
-        if let Some(most) = pool.max_concurrent_streams.and_then(|most| usize::try_from(most).ok()) {
-            policy.at_once = Some(most.max(1));
-            policy.per_connection = policy.per_connection.min(most.max(1));
-            policy.dials = policy.dials.max(16);
-        }
-        policy
-    }
-}
-
-/// How long a connection may be unused; zero is Envoy's word for no limit.
-pub(crate) fn idle_of(pool: &ConnectionPool, default: Duration) -> Duration {
-    match pool.http_idle_timeout {
-        None => default,
-        Some(Duration::ZERO) => IDLE_LONGEST,
-        Some(idle) => idle.min(IDLE_LONGEST),
-    }
 }
 
 /// Shared connections by destination.
@@ -332,6 +255,8 @@ impl<C: Pooled> Slot<C> {
 mod tests {
     use std::sync::atomic::AtomicBool;
 
+    use mesh::ConnectionPool;
+
     use super::*;
 
     struct Fake(AtomicBool);
@@ -400,18 +325,6 @@ mod tests {
             pool.sweep();
             assert_eq!(count(&pool), left);
         }
-    }
-
-    #[test]
-    fn lifetimes_are_the_shorter_of_both() {
-        let limits = |millis| ConnectionPool {
-            max_connection_duration: Some(Duration::from_millis(millis)),
-            ..ConnectionPool::default()
-        };
-        let lifetime = |policy: Policy, millis| policy.within(&limits(millis)).lifetime.map(|it| it.as_millis());
-        assert_eq!(lifetime(Policy::SHARED, 5), Some(5));
-        assert_eq!(lifetime(Policy::REMOTE, 5), Some(5));
-        assert_eq!(lifetime(Policy::REMOTE, 60_000), Some(30_000));
     }
 
     #[tokio::test]
