@@ -40,7 +40,7 @@ impl Outbound {
     pub async fn explain_connection(&self, question: &Question) -> RouteDecision {
         let connection = ConnectionFacts { sni: question.sni.as_deref(), ..ConnectionFacts::default() };
         let (host, entry) = (self.0.host(&question.host), Entry::Workload);
-        self.0.decide(&Asked { host, port: question.port, http: None, connection, entry }).await
+        self.0.decide(&Asked { host, port: question.port, http: None, connection, claims: None, entry }).await
     }
 
     /// The same at a port of a gateway; `http` tells whether it reads requests there or carries bytes.
