@@ -227,7 +227,7 @@ impl Engine {
     ) -> impl Fn(&Target) -> bool + 'a {
         |target| {
             let key = TargetKey::of(decision, target);
-            key.is_some_and(|key| !self.aside.is_aside(&key) && !destination.is_ejected(&key))
+            key.is_some_and(|key| !self.aside.is_aside(&key) && !destination.is_ejected(decision, &key))
         }
     }
 }
