@@ -1,6 +1,8 @@
 //! The process: its socket, its refusals, its end.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use wan::{ControlError, Request, Side, ask, change_of_words};
@@ -32,6 +34,22 @@ fn a_wrong_change_is_refused_as_a_whole_and_named() {
     let shown: wan::Status = serde_json::from_str(&text).unwrap();
     assert!(done);
     assert_eq!(shown.link, ground.status().link);
+}
+
+#[test]
+fn what_is_no_request_is_refused_and_the_link_goes_on() {
+    let ground = Ground::new("");
+    for line in ["nonsense\n".to_owned(), "{\"command\": \"fly\"}\n".to_owned(), "x".repeat(70_000)] {
+        let mut stream = UnixStream::connect(&ground.control).unwrap();
+        // The far end hangs up in the middle of a line that is too long.
+        let _ = stream.write_all(line.as_bytes());
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut answer = String::new();
+        let heard = BufReader::new(&stream).read_line(&mut answer);
+        let refused = answer.contains("refused") && answer.contains("not a request") && answer.contains("hint");
+        assert!(refused || (heard.is_err() && line.len() > 65_536), "{answer}");
+    }
+    assert_eq!(ground.status().left_to_right.received.packets, 0);
 }
 
 #[test]
