@@ -82,6 +82,26 @@ spec:
   ports: [{number: 80, name: http, protocol: HTTP}]
   resolution: DNS
   endpoints: [{address: static.example, ports: {http: 8000}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: in-turn}
+spec:
+  hosts: [in-turn.example]
+  location: MESH_EXTERNAL
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: DNS_ROUND_ROBIN
+  endpoints: [{address: static.example, ports: {http: 8000}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: range}
+spec:
+  hosts: [range.example]
+  addresses: [SECOND/32]
+  location: MESH_EXTERNAL
+  ports: [{number: 8000, name: http, protocol: HTTP}]
+  resolution: NONE
 ";
     let (first, second) = (address(scenario, 1), address(scenario, 2));
     scenario.apply("east", &configuration.replace("FIRST", &first).replace("SECOND", &second)).await;
@@ -91,6 +111,8 @@ spec:
     let named = get(scenario, "east/web", "named.example").await;
     assert_eq!((named.status, named.header("x-server")), (200, "1"), "{named:?}");
     assert!(named.body.contains("nginx over HTTP/1.1"), "{named:?}");
+    let in_turn = get(scenario, "east/web", "in-turn.example").await;
+    assert_eq!((in_turn.status, in_turn.header("x-server")), (200, "1"), "{in_turn:?}");
 
     let automatic = dig(scenario, "named.example").await;
     assert!(automatic.starts_with("240."), "a host without addresses gets one: {automatic:?}");
@@ -183,12 +205,19 @@ kind: Sidecar
 metadata: {name: default}
 spec:
   outboundTrafficPolicy: {mode: REGISTRY_ONLY}
-  egress: [{hosts: ['./static.example', './secure.example', 'istio-system/*']}]
+  egress: [{hosts: ['./static.example', './secure.example', './range.example', 'istio-system/*']}]
 ";
     scenario.apply("east", sidecar).await;
     let refused = scenario.shot("east/web", "http://unknown.example/", &[]).await;
     assert_eq!(refused.status, 502, "{refused:?}");
     assert_eq!(get(scenario, "east/web", "static.example").await.status, 200);
+    let known = get(scenario, "east/web", &scenario.outside(2, 8000).to_string()).await;
+    assert_eq!(
+        (known.status, known.header("x-server")),
+        (200, "2"),
+        "an address of an entry that resolves nothing: {known:?}"
+    );
+    assert_eq!(get(scenario, "east/web", &unknown).await.status, 502, "an address that no entry has");
     assert_eq!(get(scenario, "east/web", "named.example").await.status, 502, "not among the hosts of the Sidecar");
 }
 

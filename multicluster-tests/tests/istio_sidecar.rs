@@ -1,4 +1,5 @@
-//! Sidecar: which hosts a workload reaches, what becomes of hosts that nobody knows, and how much its application takes.
+//! Sidecar: which hosts a workload reaches, what becomes of hosts that nobody knows, and how much its application takes; and
+//! which rules a namespace sees.
 
 use multicluster_tests::{Asked, Scenario, step, tally, volley};
 
@@ -24,6 +25,7 @@ async fn a_sidecar_object_limits_what_its_workloads_reach() {
     precedence(&scenario).await;
     egress_proxy(&scenario).await;
     inbound(&scenario).await;
+    visibility(&scenario).await;
 }
 
 fn sidecar(namespace: &str, name: &str, spec: &str) -> String {
@@ -106,4 +108,43 @@ async fn inbound(scenario: &Scenario) {
     assert_eq!(tally(&shots, |shot| shot.status), [(200, 5), (503, 10)].into());
     let shot = scenario.shot("east/web", "http://near:9080/", &[]).await;
     assert_eq!(shot.status, 200, "room is given back: {shot:?}");
+}
+
+async fn visibility(scenario: &Scenario) {
+    step("exportTo and sourceNamespace: rules of one namespace, and for one");
+    let rules = |export: &str| {
+        format!(
+            "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: near}}
+spec:
+  hosts: [near.default.svc.cluster.local]
+  exportTo: {export}
+  http:
+    - match: [{{sourceNamespace: other}}]
+      directResponse: {{status: 202}}
+    - match: [{{uri: {{prefix: /CASE}}, ignoreUriCase: true, authority: {{prefix: near}}, scheme: {{exact: http}}, port: 9081}}]
+      directResponse: {{status: 203}}
+    - match: [{{uri: {{prefix: /rules}}}}]
+      directResponse: {{status: 201}}
+    - route: [{{destination: {{host: near.default.svc.cluster.local}}}}]
+"
+        )
+    };
+    for (export, far) in [("['*']", 202), ("['.']", 200), ("[other]", 202)] {
+        scenario.apply("east", &rules(export)).await;
+        let status = async |from: &str, path: &str| {
+            scenario.agrees(from, &format!("http://near.default:{path}"), &[]).await.status
+        };
+        let own = if export == "[other]" { [200, 200, 200] } else { [201, 203, 200] };
+        let found = [
+            status("east/web", "9080/rules").await,
+            status("east/web", "9081/case").await,
+            status("east/web", "9080/case").await,
+        ];
+        assert_eq!(found, own, "web of default, {export}");
+        assert_eq!(status("east/far", "9080/rules").await, far, "far of other, {export}");
+    }
+    scenario.delete("east", &rules("['*']")).await;
 }
