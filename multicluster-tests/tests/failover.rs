@@ -100,7 +100,7 @@ async fn local_endpoints_come_first_and_requests_go_away_and_back_without_loss()
     let away = running.elapsed();
     run_for(&running, 1).await;
     scenario.fleet.start("east/reviews-1/sidecar", UP).await.unwrap();
-    // The endpoint is set aside for up to 12 s after it was not there, and must then be healthy for 5 s.
+    // The endpoint is tried again within seconds, up to 12 s, and must then be healthy for 5 s.
     run_for(&running, 20).await;
     let back = running.elapsed();
     run_for(&running, 2).await;

@@ -89,6 +89,11 @@ impl<K: Eq + Hash> Aside<K> {
         self.lock().get(key).is_some_and(|(until, _)| Instant::now() < *until)
     }
 
+    /// Whether it was set aside, and has not worked since.
+    pub fn is_unproven(&self, key: &K) -> bool {
+        self.lock().contains_key(key)
+    }
+
     /// Sets a candidate aside. Failures of attempts that began before it was set aside do not add up.
     pub fn set(&self, key: K) {
         let now = Instant::now();
@@ -122,8 +127,9 @@ mod tests {
         let aside = Aside::default();
         aside.set("a");
         assert!(aside.is_aside(&"a") && !aside.is_aside(&"b"));
+        assert!(aside.is_unproven(&"a") && !aside.is_unproven(&"b"));
         aside.clear(&"a");
-        assert!(!aside.is_aside(&"a"));
+        assert!(!aside.is_aside(&"a") && !aside.is_unproven(&"a"));
     }
 
     #[test]

@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 /// How long a look at all local endpoints is good for.
 const FRESH: Duration = Duration::from_millis(50);
+/// How often a request finds out whether a local endpoint works again that did not.
+const TRIAL: Duration = Duration::from_secs(1);
 
 /// The division of one destination.
 #[derive(Debug, Default)]
@@ -19,9 +21,19 @@ pub(super) struct Abroad {
     under_way: Arc<AtomicU32>,
 }
 
+/// What a proxy sees of targets.
+pub(super) struct Eyes<'a> {
+    /// It takes requests.
+    pub(super) works: &'a dyn Fn(&Target) -> bool,
+    /// It may work again; one request finds out.
+    pub(super) deserves_a_trial: &'a dyn Fn(&Target) -> bool,
+}
+
 #[derive(Debug, Default)]
 struct Local {
     share: LocalShare,
+    /// When a request last found out whether a local endpoint works again.
+    tried: Option<Instant>,
     /// When the endpoints were looked at, on which revision, and what came out.
     seen: Option<(Instant, u64, LocalHealth, f64)>,
 }
@@ -89,15 +101,31 @@ impl Abroad {
     }
 
     /// How many tiers, from the first, a request puts behind the others.
-    pub(super) fn behind(&self, decision: &RouteDecision, works: &dyn Fn(&Target) -> bool) -> usize {
-        let Some((health, share)) = self.local(decision, works) else { return 0 };
+    pub(super) fn behind(&self, decision: &RouteDecision, eyes: &Eyes<'_>) -> usize {
+        let Some((health, share)) = self.local(decision, eyes.works) else { return 0 };
         let Some(Across { rules, local: Some(part) }) = &decision.across else { return 0 };
         // Requests that belong together stay together.
         let entropy = decision.affinity.as_ref().map_or_else(rand::random, |affinity| affinity.hash);
         match mesh::spread(rules, share, health, entropy) {
             Spread::Local => 0,
+            // Where nobody goes nobody learns that it works again. Connecting in vain costs a retry elsewhere.
+            Spread::Spill if self.tries_local(decision, part.tiers, eyes) => 0,
             Spread::Spill => part.tiers,
         }
+    }
+
+    /// Whether this request is the one that finds out about the local endpoints.
+    fn tries_local(&self, decision: &RouteDecision, tiers: usize, eyes: &Eyes<'_>) -> bool {
+        let RouteOutcome::Forward { tiers: all } = &decision.outcome else { return false };
+        let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_due = local.tried.is_none_or(|tried| now.duration_since(tried) >= TRIAL);
+        let mut targets = all.iter().take(tiers).flat_map(|tier| &tier.targets);
+        if !is_due || !targets.any(|target| (eyes.deserves_a_trial)(target)) {
+            return false;
+        }
+        local.tried = Some(now);
+        true
     }
 }
 

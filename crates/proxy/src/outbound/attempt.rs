@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mesh::{Attempt, Denial, Draw, Failure, Load, Outcome, RetryDecision, RouteDecision, RouteOutcome, Target, Tier};
 
-use super::abroad::Passport;
+use super::abroad::{Eyes, Passport};
 use super::destinations::{Destination, Observed};
 use super::limits::Permit;
 use super::{Engine, TargetKey};
@@ -84,7 +84,11 @@ impl<'a> Attempts<'a> {
         let destination = engine.destinations.of(decision);
         let keys = targets(decision).filter_map(|target| TargetKey::of(decision, target));
         destination.meet(decision, keys);
-        let behind = destination.abroad.behind(decision, &engine.works(decision, &destination));
+        let behind = {
+            let works = engine.works(decision, &destination);
+            let deserves_a_trial = engine.deserves_a_trial(decision, &destination);
+            destination.abroad.behind(decision, &Eyes { works: &works, deserves_a_trial: &deserves_a_trial })
+        };
         let (tried, stay, permit) = (Vec::new(), None, None);
         Self { engine, decision, destination, tried, behind, capped: false, stay, permit, made: 0, counted: 0 }
     }
@@ -227,7 +231,24 @@ impl Engine {
     ) -> impl Fn(&Target) -> bool + 'a {
         |target| {
             let key = TargetKey::of(decision, target);
-            key.is_some_and(|key| !self.aside.is_aside(&key) && !destination.is_ejected(decision, &key))
+            // One that was set aside has to work once before it counts again.
+            key.is_some_and(|key| !self.aside.is_unproven(&key) && !destination.is_ejected(decision, &key))
+        }
+    }
+}
+
+impl Engine {
+    /// Tells whether a target may work again, and nobody has tried since it did not.
+    fn deserves_a_trial<'a>(
+        &'a self,
+        decision: &'a RouteDecision,
+        destination: &'a Destination,
+    ) -> impl Fn(&Target) -> bool + 'a {
+        |target| {
+            let key = TargetKey::of(decision, target);
+            key.is_some_and(|key| {
+                self.aside.is_unproven(&key) && !self.aside.is_aside(&key) && !destination.is_ejected(decision, &key)
+            })
         }
     }
 }
