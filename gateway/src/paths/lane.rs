@@ -62,6 +62,8 @@ pub(crate) struct ConnectionRow {
     /// Bytes that may be under way; QUIC only.
     pub(crate) congestion_window: Option<u64>,
     pub(crate) lost_packets: Option<u64>,
+    /// How often the peer's window for the whole connection was used up; QUIC only.
+    pub(crate) blocked: Option<u64>,
     pub(crate) mtu: Option<u16>,
     pub(crate) last_error: Option<String>,
 }
@@ -110,6 +112,7 @@ impl Lane {
             silent_ms: current.map_or(0, |it| u64::try_from(it.silence(now).as_millis()).unwrap_or(u64::MAX)),
             congestion_window: stats.map(|stats| stats.path.cwnd),
             lost_packets: stats.map(|stats| stats.path.lost_packets),
+            blocked: stats.map(|stats| stats.frame_tx.data_blocked),
             mtu: stats.map(|stats| stats.path.current_mtu),
             last_error: state.last_error.clone(),
         }

@@ -205,7 +205,8 @@ mod tests {
                 "expected": ["spiffe://west.demo/ns/default/sa/ratings"]}]}]});
         let because = ["1 ready endpoints in this cluster come first", "west has 2 healthy endpoints"];
         let path = json!({"path": "p", "cluster": "west", "remote_gateway": "gateway-1", "address": "127.1.2.2:15443",
-            "usable": true, "rtt_ms": 0.51694999, "streams": 3, "last_error": null, "silent_ms": 0});
+            "usable": true, "rtt_ms": 0.51694999, "streams": 3, "last_error": null, "silent_ms": 0, "transport": "tcp",
+            "connections": [{"transport": "quic", "usable": true}, {"transport": "tcp", "usable": true}]});
         let other = json!({"path": "p", "cluster": "north", "remote_gateway": "gateway-1", "address": "x",
             "usable": false, "rtt_ms": null, "streams": 0, "last_error": "timed out", "silent_ms": 9});
         let gateways = Map::from_iter([
@@ -228,9 +229,9 @@ because
   - west has 2 healthy endpoints
 limits    connecting may take 10000 ms; what may be repeated is retried up to 2 times, from 25 ms
 paths to west
-  FROM            TO              ADDRESS          USABLE              RTT     STREAMS
-  east/gateway-1  west/gateway-1  127.1.2.2:15443  yes                 0.5 ms  3
-  east/gateway-2  -               -                no: cannot connect  -       -
+  FROM            TO              ADDRESS          USABLE              OVER    RTT     STREAMS
+  east/gateway-1  west/gateway-1  127.1.2.2:15443  yes                 tcp x1  0.5 ms  3
+  east/gateway-2  -               -                no: cannot connect  -       -       -
 ";
         let mut answer = explained(&outcome, &json!([]));
         answer["because"] = json!(because);
