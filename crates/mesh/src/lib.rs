@@ -67,7 +67,8 @@ pub use spread::{LocalHealth, LocalShare, Spread, spread};
 
 pub use tunnel::{
     BULK_BYTES, Carried, ClassHints, ConnectionLoad, FlowClass, RETURN_AFTER, RETURN_AFTER_MAX, SETTLE, STALL_MIN,
-    StalledFlow, TCP_DELAY, Transport, TransportChoice, TransportSeen, pick_connection, stalled_to_reset, window_share,
+    STALL_URGENT, StalledFlow, TCP_DELAY, Transport, TransportChoice, TransportSeen, pick_connection, stalled_to_reset,
+    window_share,
 };
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// A flow is not cut off before its reader has taken nothing for this long.
+/// A flow is not cut off before its reader has taken nothing for this long,
 pub const STALL_MIN: Duration = Duration::from_secs(10);
+/// or for this long when the window is about to be used up.
+pub const STALL_URGENT: Duration = Duration::from_secs(1);
 
 /// A flow whose reader has not taken what arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,13 +18,18 @@ pub struct StalledFlow<I> {
 
 /// The flows to reset. Every stalled flow may hold up to `stream` bytes of its connection's window of `connection`
 /// bytes; more than half of it is not given to stalled flows, so that they never stall the others. While they fit,
-/// everyone may read as slowly as it likes. The longest stalled go first, none before [`STALL_MIN`].
+/// everyone may read as slowly as it likes. The longest stalled go first, none before [`STALL_MIN`]; beyond three quarters
+/// of the window not before [`STALL_URGENT`].
 pub fn stalled_to_reset<I: Copy>(mut flows: Vec<StalledFlow<I>>, now: Instant, stream: u64, connection: u64) -> Vec<I> {
-    let allowed = usize::try_from((connection / 2 / stream.max(1)).max(1)).unwrap_or(usize::MAX);
-    let excess = flows.len().saturating_sub(allowed);
+    let places = usize::try_from(connection / stream.max(1)).unwrap_or(usize::MAX);
+    let beyond = |allowed: usize| flows.len().saturating_sub(allowed.max(1));
+    let (excess, urgent) = (beyond(places / 2), beyond(places / 4 * 3));
     flows.sort_by_key(|flow| flow.since);
-    let old = |flow: &StalledFlow<I>| now.saturating_duration_since(flow.since) >= STALL_MIN;
-    flows.into_iter().take(excess).filter(old).map(|flow| flow.id).collect()
+    let due = |(index, flow): &(usize, StalledFlow<I>)| {
+        let least = if *index < urgent { STALL_URGENT } else { STALL_MIN };
+        now.saturating_duration_since(flow.since) >= least
+    };
+    flows.into_iter().take(excess).enumerate().filter(due).map(|(_, flow)| flow.id).collect()
 }
 
 #[cfg(test)]
@@ -38,8 +45,12 @@ mod tests {
             (&[100, 900, 20], &[900]),
             (&[11, 12, 13, 14], &[14, 13]),
             // Those that have only just stalled may be no more than a pause.
-            (&[1, 2, 3, 14], &[14]),
+            (&[1, 2, 14], &[14]),
             (&[1, 2, 3], &[]),
+            // Unless the window is about to be used up.
+            (&[1, 2, 3, 9], &[9]),
+            (&[0, 1, 2, 3, 14], &[14, 3]),
+            (&[0, 0, 0, 0, 0], &[]),
         ];
         let now = Instant::now() + Duration::from_secs(3600);
         for (stalled, expected) in cases {
