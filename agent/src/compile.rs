@@ -1,5 +1,7 @@
 //! From what the agent knows to what proxies are told: one pure function.
 
+mod hosts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,9 +9,8 @@ use std::sync::Arc;
 use discovery::Kind;
 use discovery::server::Snapshot;
 use mesh::{
-    AddressEntry, ClusterName, ExportPolicy, Group, HostEntry, Import, LocalGateway, MeshInfo, MtlsMode, Namespace,
-    Pod, RemoteCluster, RemoteGateway, SYSTEM_NAMESPACE, Service, ServiceName, ServicePort, SpiffeId, Visibility,
-    Workload,
+    AddressEntry, ClusterName, ExportPolicy, Group, Import, LocalGateway, MeshInfo, MtlsMode, Namespace, Pod,
+    RemoteCluster, RemoteGateway, SYSTEM_NAMESPACE, Service, ServiceName, ServicePort, SpiffeId, Visibility, Workload,
 };
 
 use crate::config::GatewayConfig;
@@ -92,7 +93,7 @@ pub fn compile(inputs: &Inputs<'_>, revision: u64) -> Snapshot {
         if shared {
             snapshot.shared.insert(name.to_string());
         }
-        if let Some(host) = host_entry(&service, shared) {
+        if let Some(host) = hosts::entry(inputs, &service) {
             snapshot.insert(Kind::HostEntry, name.to_string(), &api::discovery::HostEntry::from(&host));
         }
         addresses.note(&service);
@@ -303,20 +304,6 @@ fn export_policy(local: &LocalService) -> Option<ExportPolicy> {
     local.export.as_ref().map(|export| match export.to_clusters.is_empty() {
         true => ExportPolicy::Everyone,
         false => ExportPolicy::Only(export.to_clusters.clone()),
-    })
-}
-
-/// The name for DNS. A shared service without an address yet is left out: an answer without addresses would be cached.
-fn host_entry(service: &Service, shared: bool) -> Option<HostEntry> {
-    let addresses = if shared { &service.clusterset_addresses } else { &service.cluster_addresses };
-    if shared && addresses.is_empty() {
-        return None;
-    }
-    Some(HostEntry {
-        name: service.name.clone(),
-        addresses: addresses.clone(),
-        ports: service.ports.clone(),
-        clusterset: shared,
     })
 }
 

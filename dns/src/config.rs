@@ -18,6 +18,8 @@ pub struct Config {
     pub listen_admin: SocketAddr,
     /// Who answers what is not ours; none = such names are refused.
     pub forward: Vec<Upstream>,
+    /// The shim is the cluster's only DNS and answers `cluster.local` and the reverse names of its addresses.
+    pub serve_cluster_domain: bool,
 }
 
 /// Where questions are forwarded.
@@ -68,6 +70,8 @@ struct RawConfig {
     cache_dir: PathBuf,
     listen: RawListen,
     forward: Option<Vec<String>>,
+    #[serde(default)]
+    serve_cluster_domain: bool,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +106,7 @@ impl Config {
             listen_dns,
             listen_admin: address("listen.admin", &raw.listen.admin)?,
             forward,
+            serve_cluster_domain: raw.serve_cluster_domain,
         })
     }
 }
@@ -148,6 +153,8 @@ mod tests {
             upstreams("forward: [9.9.9.9, \"[::1]:54\"]"),
             [Upstream::Server("9.9.9.9:53".parse().unwrap()), Upstream::Server("[::1]:54".parse().unwrap())]
         );
+        assert!(!parse(good, "").unwrap().serve_cluster_domain);
+        assert!(parse(good, "serve_cluster_domain: true").unwrap().serve_cluster_domain);
         let cases = [
             (good, "forward: [127.1.0.2:15053]", "forward[0]: 127.1.0.2:15053 is the shim itself"),
             (good, "forward: [dns.example]", "forward[0]: \"dns.example\" is no name server"),

@@ -20,7 +20,7 @@ struct ZoneLabels {
     zone: &'static str,
 }
 
-/// Queries counted by zone (`clusterset`, `forward`, or `invalid` for what is no question), rcode and protocol, and
+/// Queries counted by zone (`clusterset`, `cluster`, `forward`, or `invalid` for what is no question), rcode and protocol, and
 /// how long their answers took. Labels never carry names: clients choose those.
 #[derive(Debug, Clone)]
 pub struct Metrics {

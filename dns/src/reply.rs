@@ -3,14 +3,10 @@
 use std::net::IpAddr;
 use std::str::FromStr as _;
 
-use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::rdata::SOA;
+use hickory_proto::op::{Query, ResponseCode};
+use hickory_proto::rr::rdata::{CNAME, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{DNSClass, LowerName, Name, RData, Record, RecordType};
-use mesh::{CLUSTERSET_ZONE, DnsDecision, Question, QuestionKind, View};
-
-/// Seconds for which an answer of the zone, positive or negative, may be kept: so long does a failover wait for
-/// clients that cache.
-pub(crate) const TTL: u32 = 5;
+use mesh::{DNS_TTL, DnsData, DnsOutcome, DnsRecord, Question, QuestionKind, View, Zone, Zones};
 
 /// The content of a response.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,56 +46,108 @@ impl Reply {
     }
 }
 
-/// What the view says to a question; `None` = it is not ours, ask upstream. `name` is as the client wrote it.
-pub(crate) fn from_view(view: &View, name: &Name, class: DNSClass, record: RecordType) -> Option<Reply> {
+/// What the view says to a question.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Said {
+    /// The whole answer.
+    Reply(Zone, Reply),
+    /// It is not ours: ask upstream.
+    Forward,
+    /// The aliases of an answer that goes on upstream, with the name to ask for.
+    Follow(Vec<Record>, Name),
+}
+
+/// What the view says. `name` is as the client wrote it; answers with several addresses begin at `turn`, so that
+/// clients which take the first one spread.
+pub(crate) fn from_view(view: &View, zones: Zones, asked: &Query, turn: usize) -> Said {
+    let (name, record) = (asked.name(), asked.query_type());
     // LowerName compares and prints in lower case.
     let text = LowerName::from(name).to_string();
     let text = text.strip_suffix('.').unwrap_or(&text);
-    let kind = match record {
-        RecordType::A => QuestionKind::A,
-        RecordType::AAAA => QuestionKind::Aaaa,
-        _ => QuestionKind::Other,
-    };
-    let decision = mesh::resolve(&view.hosts, &Question { name: text, kind });
-    if decision == DnsDecision::Forward {
-        return None;
+    let decision = mesh::resolve(view, zones, &Question { name: text, kind: kind(record) });
+    let zone = decision.zone.unwrap_or(Zone::Clusterset);
+    let reply = |reply| Said::Reply(zone, reply);
+    if decision.outcome == DnsOutcome::Forward {
+        return Said::Forward;
     }
+    let class = asked.query_class();
     if !matches!(class, DNSClass::IN | DNSClass::ANY) || matches!(record, RecordType::AXFR | RecordType::IXFR) {
-        return Some(Reply::code(ResponseCode::Refused));
+        return reply(Reply::code(ResponseCode::Refused));
     }
     if view.mesh.is_none() {
-        return Some(Reply::code(ResponseCode::ServFail));
+        return reply(Reply::code(ResponseCode::ServFail));
     }
-    if text == CLUSTERSET_ZONE && record == RecordType::SOA {
-        return Some(Reply { answers: soa(view), ..Reply::authoritative(ResponseCode::NoError) });
-    }
-    Some(match decision {
-        DnsDecision::Answer(addresses) => {
-            let answers = addresses.into_iter().map(|address| address_record(name, address)).collect();
-            Reply { answers, ..Reply::authoritative(ResponseCode::NoError) }
-        }
-        DnsDecision::NoData => Reply { authorities: soa(view), ..Reply::authoritative(ResponseCode::NoError) },
-        DnsDecision::NxDomain => Reply { authorities: soa(view), ..Reply::authoritative(ResponseCode::NXDomain) },
-        DnsDecision::Forward => return None,
+    let records = |records: &[DnsRecord]| records.iter().filter_map(|record| to_wire(record, name, text)).collect();
+    let negative = |code| {
+        // The hosts of entries are in no zone of ours.
+        let authorities = decision.zone.map(|zone| soa(view, zone)).unwrap_or_default();
+        Reply { authorities, ..Reply::authoritative(code) }
+    };
+    reply(match &decision.outcome {
+        DnsOutcome::Records(found) => Reply {
+            answers: rotated(records(found), turn),
+            additionals: records(&decision.additional),
+            ..Reply::authoritative(ResponseCode::NoError)
+        },
+        DnsOutcome::Start => Reply { answers: soa(view, zone), ..Reply::authoritative(ResponseCode::NoError) },
+        DnsOutcome::NoData => negative(ResponseCode::NoError),
+        DnsOutcome::NxDomain => negative(ResponseCode::NXDomain),
+        DnsOutcome::Follow { aliases, to } => match Name::from_ascii(format!("{to}.")) {
+            Ok(to) => return Said::Follow(records(aliases), to),
+            Err(_) => negative(ResponseCode::ServFail),
+        },
+        DnsOutcome::Forward => return Said::Forward,
     })
 }
 
-fn address_record(name: &Name, address: IpAddr) -> Record {
-    let data = match address {
-        IpAddr::V4(address) => RData::A(address.into()),
-        IpAddr::V6(address) => RData::AAAA(address.into()),
+fn kind(record: RecordType) -> QuestionKind {
+    match record {
+        RecordType::A => QuestionKind::A,
+        RecordType::AAAA => QuestionKind::Aaaa,
+        RecordType::SRV => QuestionKind::Srv,
+        RecordType::TXT => QuestionKind::Txt,
+        RecordType::CNAME => QuestionKind::Cname,
+        RecordType::PTR => QuestionKind::Ptr,
+        RecordType::SOA => QuestionKind::Soa,
+        RecordType::ANY => QuestionKind::Any,
+        _ => QuestionKind::Other,
+    }
+}
+
+/// Aliases stay in front.
+fn rotated(mut records: Vec<Record>, turn: usize) -> Vec<Record> {
+    let aliases = records.iter().take_while(|record| record.record_type() == RecordType::CNAME).count();
+    let rest = &mut records[aliases..];
+    if !rest.is_empty() {
+        let by = turn % rest.len();
+        rest.rotate_left(by);
+    }
+    records
+}
+
+/// The name of the question is written as the client wrote it.
+fn to_wire(record: &DnsRecord, asked: &Name, asked_text: &str) -> Option<Record> {
+    let full = |name: &str| Name::from_ascii(format!("{name}.")).ok();
+    let name = if record.name == asked_text { asked.clone() } else { full(&record.name)? };
+    let data = match &record.data {
+        DnsData::Address(IpAddr::V4(address)) => RData::A((*address).into()),
+        DnsData::Address(IpAddr::V6(address)) => RData::AAAA((*address).into()),
+        DnsData::Port { weight, port, target } => RData::SRV(SRV::new(0, *weight, *port, full(target)?)),
+        DnsData::Alias(to) => RData::CNAME(CNAME(full(to)?)),
+        DnsData::Name(name) => RData::PTR(PTR(full(name)?)),
+        DnsData::Text(text) => RData::TXT(TXT::new(vec![text.clone()])),
     };
-    Record::from_rdata(name.clone(), TTL, data)
+    Some(Record::from_rdata(name, record.ttl, data))
 }
 
 /// The zone's SOA, whose minimum says how long a negative answer may be kept. The serial is the view's revision.
-fn soa(view: &View) -> Vec<Record> {
-    let name = |prefix: &str| Name::from_str(&format!("{prefix}{CLUSTERSET_ZONE}."));
+fn soa(view: &View, zone: Zone) -> Vec<Record> {
+    let name = |prefix: &str| Name::from_str(&format!("{prefix}{}.", zone.apex()));
     let (Ok(zone), Ok(server), Ok(mailbox)) = (name(""), name("ns.dns."), name("hostmaster.")) else {
         return Vec::new();
     };
     // Serial numbers wrap (RFC 1982).
     let serial = view.revision as u32;
-    let data = SOA::new(server, mailbox, serial, 7200, 1800, 86_400, TTL);
-    vec![Record::from_rdata(zone, TTL, RData::SOA(data))]
+    let data = SOA::new(server, mailbox, serial, 7200, 1800, 86_400, DNS_TTL);
+    vec![Record::from_rdata(zone, DNS_TTL, RData::SOA(data))]
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use discovery::{Client, ClientConfig, Role};
 use identity::bootstrap::Credential;
+use mesh::Zones;
 use serde_json::json;
 use telemetry::{Admin, Readiness, Registry, Shutdown};
 use tokio::net::{TcpListener, UdpSocket};
@@ -62,7 +63,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let client = Client::start(client_config, shutdown.ended(), &registry).map_err(RunError::Discovery)?;
     let upstreams = upstreams(&config);
     tracing::info!(listen = %config.listen_dns, ?upstreams, "answering");
-    let shim = Shim::new(client.view(), Forwarder::new(upstreams), Metrics::register(&registry));
+    let zones = Zones { cluster: config.serve_cluster_domain };
+    let shim = Shim::new(client.view(), zones, Forwarder::new(upstreams), Metrics::register(&registry));
 
     let watched = client.clone();
     tokio::spawn(async move {

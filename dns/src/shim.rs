@@ -1,15 +1,16 @@
 //! One question and its answer, whatever it came over.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, RecordType};
-use mesh::View;
+use mesh::{View, Zone, Zones};
 use tokio::sync::watch;
 
 use crate::forward::{Flags, ForwardError, Forwarder};
 use crate::metrics::Metrics;
-use crate::reply::{self, Reply};
+use crate::reply::{self, Reply, Said};
 
 /// A question and what its sender said about how to answer.
 #[derive(Debug, Clone)]
@@ -28,42 +29,62 @@ pub struct Asked {
 #[derive(Debug)]
 pub struct Shim {
     view: watch::Receiver<Arc<View>>,
+    zones: Zones,
     pub(crate) forwarder: Forwarder,
     pub(crate) metrics: Metrics,
+    /// Where the next answer with several addresses begins.
+    turn: AtomicUsize,
 }
 
 impl Shim {
     /// Follows the views of `view`; nothing is kept between two questions.
-    pub fn new(view: watch::Receiver<Arc<View>>, forwarder: Forwarder, metrics: Metrics) -> Self {
-        Self { view, forwarder, metrics }
+    pub fn new(view: watch::Receiver<Arc<View>>, zones: Zones, forwarder: Forwarder, metrics: Metrics) -> Self {
+        Self { view, zones, forwarder, metrics, turn: AtomicUsize::new(0) }
     }
 
     /// The answer, and the label of the zone that it came from.
     pub async fn answer(&self, asked: &Asked) -> (Reply, &'static str) {
         let question = &asked.question;
         let view = Arc::clone(&self.view.borrow());
-        let (class, kind) = (question.query_class(), question.query_type());
-        if let Some(reply) = reply::from_view(&view, question.name(), class, kind) {
-            return (reply, "clusterset");
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        match reply::from_view(&view, self.zones, question, turn) {
+            Said::Reply(zone, reply) => (reply, label(zone)),
+            Said::Forward => (self.forward(asked, question).await, "forward"),
+            Said::Follow(aliases, to) => {
+                let next = Query::query(to, question.query_type());
+                let mut reply = self.forward(asked, &next).await;
+                reply.answers.splice(0..0, aliases);
+                (reply, label(Zone::Cluster))
+            }
         }
+    }
+
+    async fn forward(&self, asked: &Asked, question: &Query) -> Reply {
         // Zone transfers and the server's own secrets are between the upstream and its operators.
-        if class != DNSClass::IN || matches!(kind, RecordType::AXFR | RecordType::IXFR) {
-            return (Reply::code(ResponseCode::Refused), "forward");
+        let transfer = matches!(question.query_type(), RecordType::AXFR | RecordType::IXFR);
+        if question.query_class() != DNSClass::IN || transfer {
+            return Reply::code(ResponseCode::Refused);
         }
         let flags = Flags {
             recursion_desired: asked.recursion_desired,
             checking_disabled: asked.checking_disabled,
             dnssec_ok: asked.dnssec_ok,
         };
-        let reply = match self.forwarder.ask(question, flags).await {
+        match self.forwarder.ask(question, flags).await {
             Ok(answer) => from_upstream(answer),
             Err(ForwardError::NoUpstream) => Reply { recursion_available: false, ..Reply::code(ResponseCode::Refused) },
             Err(error) => {
                 tracing::debug!(name = %question.name(), %error, "not answered from upstream");
                 Reply::code(ResponseCode::ServFail)
             }
-        };
-        (reply, "forward")
+        }
+    }
+}
+
+fn label(zone: Zone) -> &'static str {
+    match zone {
+        Zone::Clusterset => "clusterset",
+        Zone::Cluster => "cluster",
     }
 }
 

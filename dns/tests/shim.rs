@@ -11,7 +11,7 @@ use dns::{Forwarder, Metrics, Shim, serve};
 use hickory_proto::op::{Edns, Message, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{TXT, a::A};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use mesh::{ClusterName, HostEntry, MeshId, MeshInfo, Namespace, ServiceName, TrustDomain, View};
+use mesh::{ClusterName, HostEntry, MeshId, MeshInfo, Namespace, ServiceName, TrustDomain, View, Zones};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
@@ -29,7 +29,7 @@ struct Running {
 fn host(name: &str, addresses: &[&str]) -> (ServiceName, Arc<HostEntry>) {
     let name = ServiceName::new(Namespace::new("default").unwrap(), name).unwrap();
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    (name.clone(), Arc::new(HostEntry { name, addresses, ports: Vec::new(), clusterset: true }))
+    (name.clone(), Arc::new(HostEntry { clusterset: true, ..HostEntry::of_entry(name, addresses) }))
 }
 
 fn view(revision: u64, hosts: impl IntoIterator<Item = (ServiceName, Arc<HostEntry>)>) -> Arc<View> {
@@ -59,7 +59,8 @@ async fn start(first: Arc<View>, upstreams: Vec<SocketAddr>) -> Running {
     let address = udp.local_addr().unwrap();
     let (sender, receiver) = watch::channel(first);
     let registry = telemetry::Registry::default();
-    let shim = Arc::new(Shim::new(receiver, Forwarder::new(upstreams), Metrics::register(&registry)));
+    let shim =
+        Arc::new(Shim::new(receiver, Zones { cluster: true }, Forwarder::new(upstreams), Metrics::register(&registry)));
     let stop = CancellationToken::new();
     tokio::spawn(serve(shim, udp, tcp, stop.clone()));
     Running { address, view: sender, registry, _stop: stop.drop_guard() }

@@ -13,12 +13,12 @@ fn shim() -> &'static Shim {
     SHIM.get_or_init(|| {
         let name: mesh::ServiceName = "default/reviews".parse().expect("a service");
         let addresses = vec!["243.0.0.1".parse().expect("an address")];
-        let host = mesh::HostEntry { name: name.clone(), addresses, ports: Vec::new(), clusterset: true };
+        let host = mesh::HostEntry { clusterset: true, ..mesh::HostEntry::of_entry(name.clone(), addresses) };
         let mut view = mesh::View::default();
         view.hosts.insert(name, Arc::new(host));
         // The shim only reads the value: the sender may go.
         let (_sender, view) = tokio::sync::watch::channel(Arc::new(view));
-        Shim::new(view, Forwarder::new(Vec::new()), Metrics::register(&telemetry::Registry::new("fuzz")))
+        Shim::new(view, mesh::Zones { cluster: true }, Forwarder::new(Vec::new()), Metrics::register(&telemetry::Registry::new("fuzz")))
     })
 }
 

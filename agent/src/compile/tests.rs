@@ -3,7 +3,7 @@ use std::sync::Arc;
 use api::trust::{Bundle, Export, Gateway, GatewaySet, Signed};
 use discovery::server::Peer;
 use identity::{ClusterCa, TrustBundle};
-use mesh::TrustDomain;
+use mesh::{HostEntry, TrustDomain};
 use prost::Message;
 
 use super::*;
@@ -200,7 +200,7 @@ fn a_workload_knows_which_of_its_ports_are_exported() {
 fn dns_names_need_an_address() {
     let mut world = World::new();
     let snapshot = world.compile();
-    assert!(host(&snapshot, "default/web").is_none(), "exported, but the hub gave no address yet");
+    assert!(!host(&snapshot, "default/web").unwrap().clusterset, "exported, but the hub gave no address yet");
     assert!(!host(&snapshot, "default/db").unwrap().clusterset);
     world.addresses.insert("default/web".parse().unwrap(), vec!["243.0.0.1".parse().unwrap()]);
     world.addresses.insert("default/db".parse().unwrap(), vec!["243.0.0.2".parse().unwrap()]);

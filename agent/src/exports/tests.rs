@@ -34,6 +34,7 @@ fn local(endpoints: Vec<Endpoint>, exported: bool) -> Local {
         ports: vec![ServicePort { name: "http".into(), number: 80, protocol: Protocol::Http }],
         endpoints,
         export: exported.then(|| LocalExport { to_clusters: BTreeSet::new(), created_at: None }),
+        names: Default::default(),
     };
     Local { services: BTreeMap::from([("default/web".parse().unwrap(), service)]), ..Local::default() }
 }

@@ -2,6 +2,7 @@
 //!
 //! From the wire is `TryFrom` and names the field that is wrong; to the wire is `From`.
 
+mod hosts;
 mod places;
 mod services;
 mod trust;

@@ -15,6 +15,7 @@
 //! Start reading at [`compile()`].
 
 pub mod analyze;
+mod automatic;
 pub mod compile;
 pub mod finding;
 pub mod gateways;

@@ -3,12 +3,14 @@
 //! Pure. On this ground an EndpointSlice stands for its pods: annotations carry what a Pod would say (service account,
 //! sidecar, labels, mTLS mode).
 
+pub mod names;
 mod slices;
 pub(crate) mod workload_entries;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use crate::automatic::{Range, allocate};
 use federation_crds::{GLOBAL_LABEL, Manifest, Service, ServiceExport};
 use mesh::{ClusterName, Endpoint, Namespace, Protocol, ServiceName, ServicePort, TrustDomain, Workload};
 
@@ -42,7 +44,7 @@ pub struct LocalService {
     pub global: bool,
     /// `clusterIP: None`.
     pub headless: bool,
-    /// The Service's own addresses.
+    /// The Service's own addresses; automatic ones where nobody gave it any.
     pub addresses: Vec<IpAddr>,
     /// Its ports, by number.
     pub ports: Vec<ServicePort>,
@@ -50,6 +52,8 @@ pub struct LocalService {
     pub endpoints: Vec<Endpoint>,
     /// Set when the service is exported.
     pub export: Option<LocalExport>,
+    /// What only DNS needs.
+    pub names: names::Names,
 }
 
 /// The wish to offer a service to other clusters.
@@ -83,7 +87,24 @@ pub fn build(manifests: &[Manifest], trust_domain: &TrustDomain) -> Local {
     for service in local.services.values_mut() {
         service.endpoints.sort_by(|a, b| a.name.cmp(&b.name));
     }
+    give_addresses(&mut local.services);
     local
+}
+
+/// On Kubernetes every Service has a cluster IP. Elsewhere nobody gives them out, and a name without an address is of no
+/// use to an application that is captured.
+fn give_addresses(services: &mut BTreeMap<ServiceName, LocalService>) {
+    let taken: BTreeSet<IpAddr> = services.values().flat_map(|service| &service.addresses).copied().collect();
+    let lacks = |service: &LocalService| {
+        service.addresses.is_empty() && !service.headless && service.names.external_name.is_none()
+    };
+    let lacking: Vec<String> =
+        services.iter().filter(|(_, service)| lacks(service)).map(|(name, _)| name.to_string()).collect();
+    let given = allocate(Range::Services, &lacking.iter().map(String::as_str).collect(), &taken);
+    for (name, addresses) in given {
+        let service = name.parse().ok().and_then(|name: ServiceName| services.get_mut(&name));
+        service.into_iter().for_each(|service| service.addresses = addresses.to_vec());
+    }
 }
 
 fn add_service(local: &mut Local, object: &Service) {
@@ -93,6 +114,7 @@ fn add_service(local: &mut Local, object: &Service) {
         return;
     };
     let spec = object.spec.clone().unwrap_or_default();
+    let names = names::Names::of(&spec);
     let addresses = spec.cluster_ips.unwrap_or_else(|| spec.cluster_ip.clone().into_iter().collect());
     let headless = spec.cluster_ip.as_deref() == Some("None") || addresses.iter().any(|address| address == "None");
     let mut ports = Vec::new();
@@ -115,6 +137,7 @@ fn add_service(local: &mut Local, object: &Service) {
         ports,
         endpoints: Vec::new(),
         export: None,
+        names,
     };
     local.services.insert(name, service);
 }

@@ -8,7 +8,6 @@ mod bind;
 mod clusters;
 mod delegate;
 mod destination_rule;
-mod entry_addresses;
 mod http;
 mod http_match;
 mod objects;

@@ -136,6 +136,8 @@ fn write_dns(layout: &Layout, plan: &Plan, cluster: &ClusterPlan) -> Result<()> 
         },
         // A namespace has no way to the machine's resolver.
         "forward": if plan.ground == Ground::Loopback { vec!["resolv.conf"] } else { vec![] },
+        // … and its workloads no other DNS.
+        "serve_cluster_domain": plan.ground != Ground::Loopback,
     });
     write_yaml(&directory.join("dns.yaml"), &config)
 }

@@ -8,6 +8,8 @@ use crate::names::{Namespace, ServiceName};
 
 /// The zone of the names that are the same in every cluster.
 pub const CLUSTERSET_ZONE: &str = "clusterset.local";
+/// The zone of the names of the own cluster.
+pub const CLUSTER_ZONE: &str = "cluster.local";
 
 /// What a client asked for, before anything is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

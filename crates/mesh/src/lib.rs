@@ -20,7 +20,7 @@ mod model;
 mod policy;
 mod reason;
 mod request;
-pub use host::{CLUSTERSET_ZONE, Host};
+pub use host::{CLUSTER_ZONE, CLUSTERSET_ZONE, Host};
 pub use model::*;
 pub use policy::*;
 pub use reason::{Denial, Reason};
@@ -56,7 +56,9 @@ pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, P
 pub use limit::{Allowance, Applied, Bucket, Buckets, limits};
 pub use outlier::{Detector, EJECTION_MAX, Outcome, Outliers};
 pub use remote_ip::remote_ip;
-pub use resolve::{DnsDecision, Question, QuestionKind, resolve};
+pub use resolve::{
+    DNS_TTL, DnsData, DnsDecision, DnsOutcome, DnsReason, DnsRecord, Question, QuestionKind, Zone, Zones, resolve,
+};
 pub use retry::{Answer, Attempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryDecision, RetryPolicy, retry};
 pub use route::{
     Across, Affinity, CONNECT_TIMEOUT, CorsDecision, Entry, InjectedFault, LocalPart, MTLS_PORT, Memo, RequestEdits,

@@ -1,12 +1,30 @@
-//! `resolve()`: what the DNS shim answers (KEP-1645, DNS specification).
+//! `resolve()`: what the DNS shim answers (KEP-1645, DNS specification; Kubernetes DNS-Based Service Discovery 1.1.0).
+//!
+//! Names are compared in lower case and written without the trailing dot. Where the specifications leave a choice, or
+//! CoreDNS does otherwise, docs/dns.md says what is done here and why.
 
-use std::collections::BTreeMap;
+mod cluster;
+mod clusterset;
+mod entry;
+mod records;
+mod reverse;
+
+use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use crate::host::CLUSTERSET_ZONE;
-use crate::model::HostEntry;
-use crate::names::{Namespace, ServiceName};
+use serde::Serialize;
+
+use crate::host::{CLUSTER_ZONE, CLUSTERSET_ZONE};
+use crate::model::View;
+use records::Answering;
+
+/// Seconds for which an answer of our zones, positive or negative, may be kept: so long does a failover wait for clients
+/// that cache.
+pub const DNS_TTL: u32 = 5;
+/// Seconds for which the version of the schema may be kept.
+const VERSION_TTL: u32 = 28_800;
+/// How many aliases are followed inside our zones.
+const ALIASES: usize = 8;
 
 /// A question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,22 +35,106 @@ pub struct Question<'a> {
     pub kind: QuestionKind,
 }
 
-/// The record types that the clusterset zone can answer.
+/// The record types that our zones can answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuestionKind {
     /// IPv4 addresses.
     A,
     /// IPv6 addresses.
     Aaaa,
+    /// Ports, and where they are.
+    Srv,
+    /// The version of the schema.
+    Txt,
+    /// The alias itself.
+    Cname,
+    /// The name of an address.
+    Ptr,
+    /// The start of the zone.
+    Soa,
+    /// Whatever there is: addresses (RFC 8482 leaves the choice).
+    Any,
     /// Any other type: a name that exists has no such data.
     Other,
 }
 
+impl QuestionKind {
+    fn wants(self, address: &IpAddr) -> bool {
+        match self {
+            Self::A => address.is_ipv4(),
+            Self::Aaaa => address.is_ipv6(),
+            Self::Any => true,
+            _ => false,
+        }
+    }
+
+    fn wants_addresses(self) -> bool {
+        matches!(self, Self::A | Self::Aaaa | Self::Any)
+    }
+}
+
+/// Which zones the shim has authority over, beside `clusterset.local`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Zones {
+    /// `cluster.local` and the reverse names of the cluster's addresses: the shim is the cluster's only DNS.
+    pub cluster: bool,
+}
+
+/// A zone of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Zone {
+    /// `clusterset.local`.
+    Clusterset,
+    /// `cluster.local`.
+    Cluster,
+}
+
+impl Zone {
+    /// The zone's own name.
+    pub fn apex(self) -> &'static str {
+        match self {
+            Self::Clusterset => CLUSTERSET_ZONE,
+            Self::Cluster => CLUSTER_ZONE,
+        }
+    }
+
+    /// The part of a name below the zone: `Some("")` for the zone itself, `None` outside of it.
+    fn inside(self, name: &str) -> Option<&str> {
+        let rest = name.strip_suffix(self.apex())?;
+        if rest.is_empty() { Some("") } else { rest.strip_suffix('.') }
+    }
+}
+
+/// What to answer, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DnsDecision {
+    /// The zone of ours that the name is in; its SOA goes with a negative answer.
+    pub zone: Option<Zone>,
+    /// The answer.
+    pub outcome: DnsOutcome,
+    /// Addresses of the names that the answer leads to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub additional: Vec<DnsRecord>,
+    /// Why.
+    pub reasons: Vec<DnsReason>,
+}
+
 /// What to answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DnsDecision {
-    /// These addresses, all of the asked family.
-    Answer(Vec<IpAddr>),
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DnsOutcome {
+    /// These records, aliases before what they lead to.
+    Records(Vec<DnsRecord>),
+    /// These aliases, which lead out of our zones to `to`: ask upstream for it.
+    Follow {
+        /// The aliases.
+        aliases: Vec<DnsRecord>,
+        /// Where the last one leads.
+        to: String,
+    },
+    /// The start of the zone.
+    Start,
     /// The name exists but has no such record: NOERROR with the SOA.
     NoData,
     /// The name does not exist: NXDOMAIN with the SOA.
@@ -41,137 +143,163 @@ pub enum DnsDecision {
     Forward,
 }
 
-/// Decides on a question. Nothing below `clusterset.local` is ever forwarded. Outside of it only the hosts of entries
-/// that have addresses are answered.
-pub fn resolve(hosts: &BTreeMap<ServiceName, Arc<HostEntry>>, question: &Question<'_>) -> DnsDecision {
-    let Some(inside) = inside_zone(question.name) else { return of_entry(hosts, question) };
-    let labels: Vec<&str> = if inside.is_empty() { Vec::new() } else { inside.split('.').collect() };
-    match labels.as_slice() {
-        // Empty non-terminals exist as long as something lies below them.
-        [] | ["svc"] => DnsDecision::NoData,
-        [namespace, "svc"] => {
-            let inhabited = hosts.values().any(|host| host.clusterset && host.name.namespace().as_str() == *namespace);
-            if inhabited { DnsDecision::NoData } else { DnsDecision::NxDomain }
-        }
-        [name, namespace, "svc"] => answer(hosts, name, namespace, question.kind),
-        // `<cluster>.<svc>.<ns>.svc…` is forbidden by the specification.
-        _ => DnsDecision::NxDomain,
+/// A record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DnsRecord {
+    /// Its owner.
+    pub name: String,
+    /// Seconds for which it may be kept.
+    pub ttl: u32,
+    /// What it says.
+    pub data: DnsData,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DnsData {
+    /// A or AAAA.
+    Address(IpAddr),
+    /// SRV, of priority 0.
+    Port {
+        /// Its share among equals.
+        weight: u16,
+        /// The number.
+        port: u16,
+        /// Where it is.
+        target: String,
+    },
+    /// CNAME.
+    Alias(String),
+    /// PTR.
+    Name(String),
+    /// TXT.
+    Text(String),
+}
+
+/// Why DNS answers as it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DnsReason {
+    /// The name is outside of our zones.
+    NotOurs,
+    /// A ServiceEntry gives the host an address.
+    EntryAddress,
+    /// The stable address of an exported or imported service.
+    ClustersetAddress,
+    /// The address of the own cluster's Service.
+    ClusterAddress,
+    /// The ready pods of a headless service.
+    Pods,
+    /// The service is global, so that its local name leads to other clusters too.
+    Global,
+    /// The Service names a host elsewhere.
+    ExternalName,
+    /// The name of a pod is its address.
+    PodAddress,
+    /// The version of the schema.
+    SchemaVersion,
+    /// Nothing has this name, but names below it exist.
+    EmptyNonTerminal,
+    /// It exists, but not in this family or of this type.
+    NoSuchRecord,
+    /// Nothing in our zones has this name.
+    NoSuchName,
+    /// The Service exists in this cluster, but nobody exports it.
+    NotExported,
+    /// The service is headless and has no ready pod.
+    NoReadyPod,
+    /// The service has no port of this name and protocol.
+    NoSuchPort,
+    /// Aliases lead in a circle, or too far.
+    AliasLoop,
+}
+
+impl fmt::Display for DnsReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotOurs => "the name is outside of our zones",
+            Self::EntryAddress => "a ServiceEntry gives the host an address",
+            Self::ClustersetAddress => "the stable address of an exported service",
+            Self::ClusterAddress => "the address of the cluster's own Service",
+            Self::Pods => "the ready pods of a headless service",
+            Self::Global => "the service is global: its local name leads to other clusters too",
+            Self::ExternalName => "the Service names a host elsewhere",
+            Self::PodAddress => "the name of a pod is its address",
+            Self::SchemaVersion => "the version of the schema",
+            Self::EmptyNonTerminal => "only names below it exist",
+            Self::NoSuchRecord => "the name has no record of this type",
+            Self::NoSuchName => "nothing has this name",
+            Self::NotExported => "the Service is not exported",
+            Self::NoReadyPod => "the service is headless and has no ready pod",
+            Self::NoSuchPort => "the service has no port of this name and protocol",
+            Self::AliasLoop => "aliases lead in a circle",
+        })
     }
 }
 
-/// The part of a name below the zone: `Some("")` for the zone itself, `None` outside it.
-fn inside_zone(name: &str) -> Option<&str> {
-    let rest = name.strip_suffix(CLUSTERSET_ZONE)?;
-    if rest.is_empty() { Some("") } else { rest.strip_suffix('.') }
-}
-
-/// The address of an entry leads to the proxy, which knows the host by it. Everything but addresses (mail, keys …) is
-/// still the business of the host's own servers.
-fn of_entry(hosts: &BTreeMap<ServiceName, Arc<HostEntry>>, question: &Question<'_>) -> DnsDecision {
-    if question.kind == QuestionKind::Other {
-        return DnsDecision::Forward;
-    }
-    let mut best: Option<((bool, usize), &HostEntry)> = None;
-    for entry in hosts.values().filter(|entry| !entry.addresses.is_empty()) {
-        let name = entry.name.name();
-        let matches = match name.strip_prefix('*') {
-            Some(suffix) => question.name.len() > suffix.len() && question.name.ends_with(suffix),
-            // A service has no name of its own outside of the zone.
-            None => name == question.name && entry.name.is_entry(),
+/// Decides on a question. Nothing inside our zones is ever forwarded. Outside of them only the hosts of entries that
+/// have addresses are answered, and, where the shim is the cluster's only DNS, the names of the cluster's addresses.
+pub fn resolve(view: &View, zones: Zones, question: &Question<'_>) -> DnsDecision {
+    let mut aliases = Vec::new();
+    let mut reasons = Vec::new();
+    let mut zone = None;
+    let mut name = question.name.to_owned();
+    loop {
+        let asked = Question { name: &name, kind: question.kind };
+        let mut decision = one(view, zones, &asked);
+        zone = zone.or(decision.zone);
+        reasons.append(&mut decision.reasons);
+        let target = match decision.outcome {
+            DnsOutcome::Follow { aliases: found, to } => {
+                aliases.extend(found);
+                to
+            }
+            DnsOutcome::Forward if !aliases.is_empty() => {
+                let outcome = DnsOutcome::Follow { aliases, to: name };
+                return DnsDecision { zone, outcome, additional: Vec::new(), reasons };
+            }
+            DnsOutcome::Records(records) => {
+                aliases.extend(records);
+                let outcome = DnsOutcome::Records(aliases);
+                return DnsDecision { zone, outcome, additional: decision.additional, reasons };
+            }
+            // The code of the answer is that of the last name; the aliases are shown as far as they led (RFC 6604).
+            outcome if aliases.is_empty() => return DnsDecision { zone, outcome, additional: Vec::new(), reasons },
+            _ => {
+                let outcome = DnsOutcome::Records(aliases);
+                return DnsDecision { zone, outcome, additional: Vec::new(), reasons };
+            }
         };
-        let rank = (!name.starts_with('*'), name.len());
-        if matches && best.is_none_or(|(before, _)| rank > before) {
-            best = Some((rank, entry));
+        if aliases.len() >= ALIASES {
+            reasons.push(DnsReason::AliasLoop);
+            return DnsDecision { zone, outcome: DnsOutcome::NoData, additional: Vec::new(), reasons };
+        }
+        name = target;
+    }
+}
+
+/// Decides without following aliases.
+fn one(view: &View, zones: Zones, question: &Question<'_>) -> DnsDecision {
+    let answering = |zone| Answering { view, question, zone };
+    if let Some(inside) = Zone::Clusterset.inside(question.name) {
+        return clusterset::answer(&answering(Zone::Clusterset), inside);
+    }
+    if zones.cluster {
+        if let Some(inside) = Zone::Cluster.inside(question.name) {
+            return cluster::answer(&answering(Zone::Cluster), inside);
+        }
+        if let Some(decision) = reverse::answer(&answering(Zone::Cluster)) {
+            return decision;
         }
     }
-    best.map_or(DnsDecision::Forward, |(_, entry)| addresses_of(entry, question.kind))
-}
-
-fn answer(
-    hosts: &BTreeMap<ServiceName, Arc<HostEntry>>,
-    name: &str,
-    namespace: &str,
-    kind: QuestionKind,
-) -> DnsDecision {
-    let service = Namespace::new(namespace).and_then(|namespace| ServiceName::new(namespace, name));
-    let host = service.ok().and_then(|service| hosts.get(&service)).filter(|host| host.clusterset);
-    let Some(host) = host else { return DnsDecision::NxDomain };
-    addresses_of(host, kind)
-}
-
-fn addresses_of(host: &HostEntry, kind: QuestionKind) -> DnsDecision {
-    let wanted = |address: &&IpAddr| match kind {
-        QuestionKind::A => address.is_ipv4(),
-        QuestionKind::Aaaa => address.is_ipv6(),
-        QuestionKind::Other => false,
-    };
-    let addresses: Vec<IpAddr> = host.addresses.iter().filter(wanted).copied().collect();
-    if addresses.is_empty() { DnsDecision::NoData } else { DnsDecision::Answer(addresses) }
+    entry::answer(view, question).unwrap_or_else(|| DnsDecision {
+        zone: None,
+        outcome: DnsOutcome::Forward,
+        additional: Vec::new(),
+        reasons: vec![DnsReason::NotOurs],
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::service;
-
-    #[test]
-    fn the_clusterset_zone_answers_as_the_specification_says() {
-        let entry = |name: &str, clusterset| {
-            let addresses = vec!["243.0.0.1".parse().unwrap()];
-            let entry = HostEntry { name: service(name), addresses, ports: Vec::new(), clusterset };
-            (service(name), Arc::new(entry))
-        };
-        let hosts = BTreeMap::from([entry("reviews", true), entry("private", false)]);
-        let address = DnsDecision::Answer(vec!["243.0.0.1".parse().unwrap()]);
-        let cases = [
-            ("reviews.default.svc.clusterset.local", QuestionKind::A, address),
-            ("reviews.default.svc.clusterset.local", QuestionKind::Aaaa, DnsDecision::NoData),
-            ("reviews.default.svc.clusterset.local", QuestionKind::Other, DnsDecision::NoData),
-            ("private.default.svc.clusterset.local", QuestionKind::A, DnsDecision::NxDomain),
-            ("nothing.default.svc.clusterset.local", QuestionKind::A, DnsDecision::NxDomain),
-            ("west.reviews.default.svc.clusterset.local", QuestionKind::A, DnsDecision::NxDomain),
-            ("default.svc.clusterset.local", QuestionKind::A, DnsDecision::NoData),
-            ("elsewhere.svc.clusterset.local", QuestionKind::A, DnsDecision::NxDomain),
-            ("svc.clusterset.local", QuestionKind::A, DnsDecision::NoData),
-            ("clusterset.local", QuestionKind::A, DnsDecision::NoData),
-            ("foo.clusterset.local", QuestionKind::A, DnsDecision::NxDomain),
-            ("notclusterset.local", QuestionKind::A, DnsDecision::Forward),
-            ("www.example.org", QuestionKind::A, DnsDecision::Forward),
-            ("reviews.default.svc.cluster.local", QuestionKind::A, DnsDecision::Forward),
-        ];
-        for (name, kind, expected) in cases {
-            assert_eq!(resolve(&hosts, &Question { name, kind }), expected, "{name} {kind:?}");
-        }
-    }
-
-    #[test]
-    fn hosts_of_entries_have_their_addresses() {
-        let entry = |host: &str, address: Option<&str>| {
-            let name = ServiceName::entry(Namespace::new("default").unwrap(), &host.parse().unwrap());
-            let addresses = address.map(|address| address.parse().unwrap()).into_iter().collect();
-            (name.clone(), Arc::new(HostEntry { name, addresses, ports: Vec::new(), clusterset: false }))
-        };
-        let hosts = BTreeMap::from([
-            entry("a.example.org", Some("240.0.0.1")),
-            entry("*.example.org", Some("240.0.0.2")),
-            entry("*.b.example.org", Some("240.0.0.3")),
-            entry("six.example.org", Some("fd00::1")),
-            entry("none.example.com", None),
-        ]);
-        let address = |address: &str| DnsDecision::Answer(vec![address.parse().unwrap()]);
-        let cases = [
-            ("a.example.org", QuestionKind::A, address("240.0.0.1")),
-            ("a.example.org", QuestionKind::Aaaa, DnsDecision::NoData),
-            ("a.example.org", QuestionKind::Other, DnsDecision::Forward),
-            ("c.example.org", QuestionKind::A, address("240.0.0.2")),
-            ("c.b.example.org", QuestionKind::A, address("240.0.0.3")),
-            ("six.example.org", QuestionKind::Aaaa, address("fd00::1")),
-            ("six.example.org", QuestionKind::A, DnsDecision::NoData),
-            ("example.org", QuestionKind::A, DnsDecision::Forward),
-            ("none.example.com", QuestionKind::A, DnsDecision::Forward),
-        ];
-        for (name, kind, expected) in cases {
-            assert_eq!(resolve(&hosts, &Question { name, kind }), expected, "{name} {kind:?}");
-        }
-    }
-}
+mod tests;

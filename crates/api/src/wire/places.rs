@@ -3,13 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh::{
-    AddressEntry, ExportPolicy, HostEntry, LocalGateway, MeshId, MeshInfo, MtlsMode, Pod, RemoteCluster, RemoteGateway,
-    Secret, TrustDomain, Workload, WorkloadPort,
+    AddressEntry, ExportPolicy, LocalGateway, MeshId, MeshInfo, MtlsMode, Pod, RemoteCluster, RemoteGateway, Secret,
+    TrustDomain, Workload, WorkloadPort,
 };
 
-use super::{
-    WireError, convert_all, document, error, parse, parse_all, port_number, protocol, service_name, texts, to_document,
-};
+use super::{WireError, document, error, parse, parse_all, port_number, protocol, to_document};
 use crate::{discovery, trust};
 
 impl TryFrom<&discovery::Mesh> for MeshInfo {
@@ -194,30 +192,6 @@ impl From<&AddressEntry> for discovery::Address {
             services: entry.services.iter().map(ToString::to_string).collect(),
             pod: entry.pod.as_ref().map(|pod| pod.name.clone()).unwrap_or_default(),
             identity: identity.map(ToString::to_string).unwrap_or_default(),
-        }
-    }
-}
-
-impl TryFrom<&discovery::HostEntry> for HostEntry {
-    type Error = WireError;
-    fn try_from(host: &discovery::HostEntry) -> Result<Self, WireError> {
-        Ok(Self {
-            name: service_name(&host.namespace, &host.name)?,
-            addresses: parse_all("addresses", &host.addresses)?,
-            ports: convert_all(&host.ports)?,
-            clusterset: host.clusterset,
-        })
-    }
-}
-
-impl From<&HostEntry> for discovery::HostEntry {
-    fn from(host: &HostEntry) -> Self {
-        Self {
-            namespace: host.name.namespace().to_string(),
-            name: host.name.name().to_owned(),
-            addresses: texts(&host.addresses),
-            ports: host.ports.iter().map(Into::into).collect(),
-            clusterset: host.clusterset,
         }
     }
 }

@@ -53,6 +53,7 @@ pub(super) fn add(local: &mut Local, slice: &EndpointSlice, trust_domain: &Trust
         let target = endpoint.target_ref.as_ref().and_then(|target| target.name.clone());
         let pod = target.unwrap_or_else(|| format!("{own_name}-{index}"));
         let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready);
+        service.names.add(&pod, endpoint, &slice_ports);
         let known = service.endpoints.iter_mut().find(|known| known.name == pod);
         match known {
             // Two slices of one service may list different ports of the same pod.

@@ -9,6 +9,7 @@ use federation_crds::istio::workload_entry::WorkloadEntrySpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use mesh::{Endpoint, Namespace, SpiffeId, TrustDomain};
 
+use super::names::PodNames;
 use super::{Local, is_tcp, service_name};
 
 /// The label by which a workload says whether it speaks the mesh's mTLS, `istio` or `disabled`.
@@ -30,6 +31,8 @@ pub(super) fn add(local: &mut Local, services: &[&Service], entry: &WorkloadEntr
                 format!("WorkloadEntry {own_name}: {:?} is no IP address, so no Service has it", entry.spec.address);
             return local.problems.push(text);
         };
+        let names = PodNames { hostname: None, addresses: vec![address], ports: Vec::new(), ready: true };
+        known.names.pods.insert(own_name.clone(), names);
         known.endpoints.push(Endpoint {
             name: own_name.clone(),
             address,

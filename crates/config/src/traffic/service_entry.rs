@@ -14,10 +14,10 @@ use mesh::{
     EntryConfig, HostEntry, HostPattern, Protocol, Resolution, Service, ServiceConfig, ServiceName, ServicePort,
 };
 
-use super::entry_addresses::allocate;
 use super::objects::{Notes, Object, in_order, visibility};
 use super::opaque::subnet_of;
 use crate::analyze::codes;
+use crate::automatic::{Range, allocate};
 use crate::compile::{Compiled, Input};
 
 pub(super) fn compile(input: &Input<'_>, compiled: &mut Compiled) {
@@ -57,12 +57,7 @@ pub(super) fn compile(input: &Input<'_>, compiled: &mut Compiled) {
         if service.cluster_addresses.is_empty() || name.name().starts_with('*') {
             continue;
         }
-        let entry = HostEntry {
-            name: name.clone(),
-            addresses: service.cluster_addresses.clone(),
-            ports: service.ports.clone(),
-            clusterset: false,
-        };
+        let entry = HostEntry::of_entry(name.clone(), service.cluster_addresses.clone());
         compiled.hosts.insert(name.clone(), entry);
     }
 }
@@ -79,7 +74,7 @@ fn automatic(all: &[(Object, &ServiceEntry)]) -> BTreeMap<String, [IpAddr; 2]> {
         .filter_map(|host| host.parse::<HostPattern>().ok())
         .filter(|host| !host.is_wildcard() && host.as_str().parse::<IpAddr>().is_err())
         .collect();
-    allocate(&hosts.iter().map(HostPattern::as_str).collect(), &taken)
+    allocate(Range::Entries, &hosts.iter().map(HostPattern::as_str).collect(), &taken)
 }
 
 /// The ports that are carried.
