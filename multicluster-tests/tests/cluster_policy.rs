@@ -147,6 +147,8 @@ async fn a_drain_takes_its_share_away_and_undrain_gives_it_back(scenario: &Scena
     // Nothing of it is forgotten by restarts.
     for process in ["hub-1", "north/agent"] {
         scenario.fleet.signal(process, Signal::KILL).await.unwrap();
+        // Its files and ports are free only when the kernel has ended it.
+        run_for(&running, 1).await;
         scenario.fleet.start(process, UP).await.unwrap();
     }
     eventually("east is drained", UP, async || {
