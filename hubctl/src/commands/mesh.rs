@@ -61,11 +61,14 @@ pub(super) async fn clusters(context: &Context) -> Result<u8> {
     let gateways = signed::<GatewaySet>(&resources, Kind::Gateways)?;
     let exports = signed::<Export>(&resources, Kind::Export)?;
     let drains = of_kind::<Drain>(&resources, Kind::Drain)?;
-    let seen = seen::observations(context).await;
+    let clusters = of_kind::<Cluster>(&resources, Kind::Cluster)?;
+    let mut seen = seen::observations(context).await;
+    // Who has left still looks, and sees nothing.
+    seen.retain(|from, _| clusters.iter().any(|(.., cluster)| cluster.name == *from));
     let mut table =
         Table::new(&["CLUSTER", "TRUST DOMAIN", "STATE", "LEASE", "DRAIN", "GATEWAYS", "EXPORTS", "JOINED"]);
     let mut rows = Vec::new();
-    for (_, _, cluster) in of_kind::<Cluster>(&resources, Kind::Cluster)? {
+    for (_, _, cluster) in clusters {
         let lease = match leases.get(&cluster.name) {
             Some(lease) if lease.live => "live".to_owned(),
             Some(lease) => format!("stale since {}", when(lease.changed_at_ms)),
