@@ -134,6 +134,22 @@ pub(crate) struct Demo {
     /// Stop after the first cross-cluster answers
     #[arg(long)]
     pub(crate) no_failures: bool,
+    /// What the fleet stands on
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) ground: DemoGround,
+    /// What was measured so far, for the half that runs inside the fleet's network
+    #[arg(long, hide = true)]
+    pub(crate) inside: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DemoGround {
+    /// The best one that this machine allows
+    Auto,
+    /// Loopback addresses and explicit proxies
+    Loopback,
+    /// Network namespaces and transparent capture
+    Netns,
 }
 
 #[derive(Debug, Subcommand)]

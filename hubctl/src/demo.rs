@@ -5,6 +5,7 @@
 
 mod build;
 mod failures;
+mod inside;
 mod story;
 
 use std::path::{Path, PathBuf};
@@ -12,19 +13,21 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use fleet::up::{UpRequest, up};
-use fleet::{Fleet, FleetFile, block, down, handle};
-use serde::Serialize;
+use fleet::{Fleet, FleetFile, Ground, block, down, handle};
+use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::Demo;
+use crate::cli::{Demo, DemoGround};
 use crate::output;
 
 /// The fleet that the demo runs; also a committed example.
 const FLEET: &str = include_str!("../../deploy/fleets/two-clusters.yaml");
 
 /// What `--json` writes.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Figures {
+    /// What the fleet stood on.
+    ground: Ground,
     /// Building, in seconds; 0 when not run by cargo.
     build_s: f64,
     /// From nothing to a converged mesh.
@@ -55,6 +58,9 @@ impl Clock {
 
 /// Runs the demo and cleans up after it, also after Ctrl-C.
 pub(crate) async fn run(options: Demo) -> Result<u8> {
+    if let Some(so_far) = &options.inside {
+        return inside::play(&options, so_far).await;
+    }
     let clock = Clock(Instant::now());
     let mut figures = Figures { build_s: build::binaries(clock).await?, ..Figures::default() };
     let directory = temporary_directory();
@@ -86,16 +92,39 @@ fn interrupted(clock: Clock) -> u8 {
 }
 
 async fn play(options: &Demo, directory: &Path, clock: Clock, figures: &mut Figures) -> Result<()> {
-    let fleet = start(directory, clock, figures).await?;
-    story::tell(&fleet, clock, figures).await?;
+    let fleet = start(options, directory, clock, figures).await?;
+    if fleet.is_outside() {
+        return inside::hand_over(options, &fleet, clock, figures).await;
+    }
+    tell(options, &fleet, clock, figures).await
+}
+
+/// The demo of a fleet that is up and can be reached.
+async fn tell(options: &Demo, fleet: &Fleet, clock: Clock, figures: &mut Figures) -> Result<()> {
+    story::tell(fleet, clock, figures).await?;
     if !options.no_failures {
-        failures::run(&fleet, options.rate, clock, figures).await?;
+        failures::run(fleet, options.rate, clock, figures).await?;
     }
     Ok(())
 }
 
-async fn start(directory: &Path, clock: Clock, figures: &mut Figures) -> Result<Fleet> {
-    let file = FleetFile::parse(FLEET)?;
+/// The ground that was asked for, or the best one that the machine allows, and why.
+fn ground(wanted: DemoGround) -> (Ground, String) {
+    match wanted {
+        DemoGround::Loopback => (Ground::Loopback, "as asked for".to_owned()),
+        DemoGround::Netns => (Ground::Netns, "as asked for".to_owned()),
+        DemoGround::Auto => match Ground::Netns.check() {
+            Ok(()) => (Ground::Netns, "this machine allows network namespaces".to_owned()),
+            Err(why) => (Ground::Loopback, format!("{why:#}")),
+        },
+    }
+}
+
+async fn start(options: &Demo, directory: &Path, clock: Clock, figures: &mut Figures) -> Result<Fleet> {
+    let mut file = FleetFile::parse(FLEET)?;
+    let (ground, why) = ground(options.ground);
+    clock.say(&format!("ground {ground}: {why}"));
+    (file.ground, figures.ground) = (ground, ground);
     let clusters: Vec<_> = file.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
     clock.say(&format!("bringing up a hub of {} and the clusters {}", file.hub_nodes, clusters.join(" and ")));
     let began = clock.seconds();

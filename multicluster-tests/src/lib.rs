@@ -1,7 +1,7 @@
 //! What the tests over whole fleets share: a fleet from a few lines of YAML, taken down whatever happens.
 //!
 //! Fleets run the real binaries as processes on the `loopback` ground, each in a directory and an address block of its
-//! own, so that tests run side by side.
+//! own, so that tests run side by side; or, with [`on_netns`], in network namespaces.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "support of tests: whatever fails here is a failed test")]
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fleet::down::{GRACE, down};
 use fleet::up::{UpRequest, up};
-use fleet::{Fleet, FleetFile};
+use fleet::{Fleet, FleetFile, Ground};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -22,12 +22,14 @@ mod certificates;
 mod configure;
 mod credentials;
 mod curl;
+mod netns;
 mod shots;
 mod tools;
 pub use agreement::Asked;
 pub use certificates::Certificates;
 pub use credentials::{BadCredential, Fakes};
 pub use curl::{answer, curl, s_client};
+pub use netns::{demand_netns, on_netns};
 pub use shots::{Shot, assert_at_most, assert_share, shoot, tally, volley};
 pub use tools::{Server, foreign_binary, python, tool};
 
@@ -73,8 +75,15 @@ pub struct Scenario {
 impl Scenario {
     /// Brings up the fleet that `file` describes, and waits until every export is usable.
     pub async fn up(file: &str) -> Self {
+        Self::up_on(Ground::Loopback, file).await
+    }
+
+    /// The same on any ground. On `netns` only [`Scenario::hubctl`] and its like reach the fleet, unless the caller stands in
+    /// its management namespace: [`on_netns`].
+    pub async fn up_on(ground: Ground, file: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("isthmus-test-").tempdir().expect("a directory");
-        let file = FleetFile::parse(file).expect("the fleet file is valid");
+        let mut file = FleetFile::parse(file).expect("the fleet file is valid");
+        file.ground = ground;
         let mut request = UpRequest::new(file, directory.path().join("fleet"), binaries());
         request.patience = Duration::from_secs(90);
         let fleet = up(request, &|_| ()).await.expect("the fleet comes up");

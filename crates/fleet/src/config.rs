@@ -95,7 +95,7 @@ pub fn write_proxies(layout: &Layout, plan: &Plan, cluster: &ClusterPlan) -> Res
     }
     cluster.edges.iter().try_for_each(|edge| write_edge(layout, cluster, edge))?;
     write_dns(layout, plan, cluster)?;
-    cluster.pods.iter().filter(|pod| pod.mesh).try_for_each(|pod| write_sidecar(layout, cluster, pod))
+    cluster.pods.iter().filter(|pod| pod.mesh).try_for_each(|pod| write_sidecar(layout, plan, cluster, pod))
 }
 
 fn write_edge(layout: &Layout, cluster: &ClusterPlan, edge: &EdgePlan) -> Result<()> {
@@ -142,7 +142,7 @@ fn write_dns(layout: &Layout, plan: &Plan, cluster: &ClusterPlan) -> Result<()> 
     write_yaml(&directory.join("dns.yaml"), &config)
 }
 
-fn write_sidecar(layout: &Layout, cluster: &ClusterPlan, pod: &PodPlan) -> Result<()> {
+fn write_sidecar(layout: &Layout, plan: &Plan, cluster: &ClusterPlan, pod: &PodPlan) -> Result<()> {
     let directory = layout.pod(cluster.name.as_str(), &pod.name);
     let enrolment = Enrolment {
         namespace: pod.namespace.as_str(),
@@ -156,14 +156,18 @@ fn write_sidecar(layout: &Layout, cluster: &ClusterPlan, pod: &PodPlan) -> Resul
         .ports
         .iter()
         .map(|port| {
-            json!({"number": port.number, "app": at(pod.ip, port.app).to_string(), "protocol": port.protocol.as_str()})
+            let mut listed = json!({"number": port.number, "protocol": port.protocol.as_str()});
+            if plan.ground == Ground::Loopback {
+                listed["app"] = at(pod.ip, port.app).to_string().into();
+            }
+            listed
         })
         .collect();
-    let config = json!({
+    let mut config = json!({
         "credential": credential,
         "cache_dir": directory.join("cache"),
         "listen": {
-            "outbound": at(pod.ip, port::OUTBOUND).to_string(),
+            "outbound": pod.proxy().to_string(),
             "mtls": at(pod.ip, port::HBONE).to_string(),
             "admin": at(pod.ip, port::ADMIN).to_string(),
         },
@@ -172,6 +176,9 @@ fn write_sidecar(layout: &Layout, cluster: &ClusterPlan, pod: &PodPlan) -> Resul
         "drain_seconds": DRAIN_SECONDS,
         "dns": cluster.resolver().to_string(),
     });
+    if plan.ground == Ground::Netns {
+        config["capture"] = json!({});
+    }
     write_yaml(&directory.join("sidecar.yaml"), &config)
 }
 

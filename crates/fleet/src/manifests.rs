@@ -2,9 +2,12 @@
 
 mod store;
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 use crate::file::Export;
+use crate::network::ipv6;
 use crate::plan::{ClusterPlan, EDGE_NAMESPACE, EdgePlan, PodPlan, ServicePlan};
 
 pub use store::{Applied, apply, delete, documents, file_name, read_all};
@@ -25,7 +28,7 @@ pub fn generate(cluster: &ClusterPlan) -> Vec<Value> {
     for plan in &cluster.services {
         objects.push(service(plan));
         let pods = cluster.pods.iter().filter(|pod| plan.pods.contains(&pod.name));
-        objects.extend(pods.map(|pod| endpoint_slice(plan, pod)));
+        objects.extend(pods.flat_map(|pod| endpoint_slices(plan, pod)));
         objects.extend(export(plan));
     }
     for edge in &cluster.edges {
@@ -52,8 +55,32 @@ fn service(service: &ServicePlan) -> Value {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": service.name, "namespace": service.namespace.as_str()},
-        "spec": {"ports": ports},
+        "spec": with_cluster_ips(json!({"ports": ports}), &service.cluster_ips),
     })
+}
+
+/// Without cluster IPs the agent gives addresses out.
+fn with_cluster_ips(mut spec: Value, cluster_ips: &[IpAddr]) -> Value {
+    if let Some(first) = cluster_ips.first() {
+        spec["clusterIP"] = json!(first);
+        spec["clusterIPs"] = json!(cluster_ips);
+        spec["ipFamilies"] = json!(["IPv4", "IPv6"]);
+        spec["ipFamilyPolicy"] = json!("PreferDualStack");
+    }
+    spec
+}
+
+/// A slice of IPv4 and, where pods have both, one of IPv6.
+fn endpoint_slices(service: &ServicePlan, pod: &PodPlan) -> Vec<Value> {
+    let slice = endpoint_slice(service, pod);
+    if service.cluster_ips.len() < 2 {
+        return vec![slice];
+    }
+    let mut slice6 = slice.clone();
+    slice6["metadata"]["name"] = json!(format!("{}-{}-ipv6", service.name, pod.name));
+    slice6["addressType"] = json!("IPv6");
+    slice6["endpoints"][0]["addresses"] = json!([ipv6(pod.ip)]);
+    vec![slice, slice6]
 }
 
 /// One slice per pod, because service account and labels are annotations of the slice.
@@ -107,7 +134,7 @@ fn edge_service(edge: &EdgePlan) -> Value {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": edge.name, "namespace": EDGE_NAMESPACE, "labels": edge.labels},
-        "spec": {"selector": edge.labels, "ports": ports.collect::<Vec<_>>()},
+        "spec": with_cluster_ips(json!({"selector": edge.labels, "ports": ports.collect::<Vec<_>>()}), &edge.cluster_ips),
     })
 }
 

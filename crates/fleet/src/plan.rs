@@ -7,13 +7,14 @@
 mod process;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use mesh::{ClusterName, MeshId, Namespace, TrustDomain};
 use serde::{Deserialize, Serialize};
 
 use crate::file::{ClusterSpec, EdgePort, EdgeRole, EdgeSpec, Export, FleetFile, PortProtocol, PortSpec, WorkloadSpec};
 use crate::ground::Ground;
+use crate::network;
 
 pub use process::{Kind, ProcessPlan, Ready};
 
@@ -35,6 +36,8 @@ pub mod port {
     pub const QUIC: u16 = 15443;
     /// The sidecar's explicit proxy.
     pub const OUTBOUND: u16 = 15001;
+    /// The same where connections are captured: 15001 is where captured ones arrive.
+    pub const EXPLICIT: u16 = 15002;
     /// The DNS shim, where it needs no privileges.
     pub const DNS: u16 = 15053;
     /// The DNS shim in a namespace of its own: where every resolver asks.
@@ -118,6 +121,9 @@ pub struct EdgePlan {
     pub ip: Ipv4Addr,
     /// The ports of its Service and where they lead.
     pub ports: Vec<EdgePort>,
+    /// Its Service's cluster IPs, one of each family; none on loopback.
+    #[serde(default)]
+    pub cluster_ips: Vec<IpAddr>,
 }
 
 /// Where Istio has its gateways.
@@ -143,6 +149,8 @@ pub struct PodPlan {
     pub ip: Ipv4Addr,
     /// Whether a sidecar stands beside it.
     pub mesh: bool,
+    /// The port of the sidecar's explicit proxy.
+    pub proxy_port: u16,
     /// Its ports.
     pub ports: Vec<PodPort>,
     /// The application; `None` is the echo server.
@@ -173,6 +181,9 @@ pub struct ServicePlan {
     pub ports: Vec<PortSpec>,
     /// Names of the pods behind it.
     pub pods: Vec<String>,
+    /// Its cluster IPs, one of each family; none on loopback.
+    #[serde(default)]
+    pub cluster_ips: Vec<IpAddr>,
     /// Who may use it elsewhere.
     pub export: Export,
 }
@@ -227,7 +238,7 @@ impl ClusterPlan {
 impl PodPlan {
     /// The sidecar's explicit proxy.
     pub fn proxy(&self) -> SocketAddr {
-        at(self.ip, port::OUTBOUND)
+        at(self.ip, self.proxy_port)
     }
 
     /// The sidecar's admin listener.
@@ -282,7 +293,7 @@ fn cluster(file: &FleetFile, block: u8, k: u64, spec: &ClusterSpec) -> ClusterPl
     let ip = |last: u64| address(file.ground, block, k, last);
     let gateway = |n| GatewayPlan { name: format!("gateway-{n}"), ip: ip(n + 1) };
     let replicas = spec.workloads.iter().flat_map(|workload| (1..=workload.replicas).map(move |n| (workload, n)));
-    ClusterPlan {
+    let mut plan = ClusterPlan {
         name: spec.name.clone(),
         trust_domain: TrustDomain::of_cluster(&spec.name, &file.mesh),
         agent: ip(1),
@@ -293,10 +304,27 @@ fn cluster(file: &FleetFile, block: u8, k: u64, spec: &ClusterSpec) -> ClusterPl
             Ground::Loopback => port::DNS,
             Ground::Netns => port::DNS_STANDARD,
         },
-        pods: (20..).zip(replicas).map(|(last, (workload, n))| pod(workload, n, ip(last))).collect(),
+        pods: (20..).zip(replicas).map(|(last, (workload, n))| pod(file.ground, workload, n, ip(last))).collect(),
         services: services(spec),
+    };
+    if file.ground == Ground::Netns {
+        give_cluster_ips(&mut plan, k);
+    }
+    plan
+}
+
+/// Cluster IPs are routed nowhere: `10.250.<k>.0/24` and `fd69:250:<k>::/64`, which are no fleet's block.
+fn give_cluster_ips(plan: &mut ClusterPlan, k: u64) {
+    let services = plan.services.iter_mut().map(|service| &mut service.cluster_ips);
+    let all = services.chain(plan.edges.iter_mut().map(|edge| &mut edge.cluster_ips));
+    for (last, cluster_ips) in (1..).zip(all) {
+        let address = Ipv4Addr::new(10, SERVICES, octet(k), octet(last));
+        *cluster_ips = vec![address.into(), network::ipv6(address).into()];
     }
 }
+
+/// The second octet of cluster IPs.
+const SERVICES: u8 = 250;
 
 fn edge(spec: &EdgeSpec, ip: Ipv4Addr) -> EdgePlan {
     EdgePlan {
@@ -307,14 +335,16 @@ fn edge(spec: &EdgeSpec, ip: Ipv4Addr) -> EdgePlan {
         labels: spec.labels.clone(),
         ip,
         ports: spec.ports.clone(),
+        cluster_ips: Vec::new(),
     }
 }
 
-fn pod(workload: &WorkloadSpec, n: u64, ip: Ipv4Addr) -> PodPlan {
+fn pod(ground: Ground, workload: &WorkloadSpec, n: u64, ip: Ipv4Addr) -> PodPlan {
     let ports = (port::APP..).zip(&workload.ports).map(|(app, spec)| PodPort {
         name: spec.name.clone(),
         number: spec.port,
-        app: if workload.mesh { app } else { spec.port },
+        // Where connections are captured, the application owns its ports.
+        app: if workload.mesh && ground == Ground::Loopback { app } else { spec.port },
         protocol: spec.protocol,
     });
     PodPlan {
@@ -326,6 +356,7 @@ fn pod(workload: &WorkloadSpec, n: u64, ip: Ipv4Addr) -> PodPlan {
         locality: workload.locality.clone(),
         ip,
         mesh: workload.mesh,
+        proxy_port: if ground == Ground::Loopback { port::OUTBOUND } else { port::EXPLICIT },
         ports: ports.collect(),
         command: workload.command.clone(),
     }
@@ -339,6 +370,7 @@ fn services(spec: &ClusterSpec) -> Vec<ServicePlan> {
             name: workload.service.clone(),
             ports: workload.ports.clone(),
             pods: Vec::new(),
+            cluster_ips: Vec::new(),
             export: workload.export.clone(),
         });
         service.pods.extend((1..=workload.replicas).map(|n| format!("{}-{n}", workload.name)));

@@ -3,6 +3,7 @@
 //! A pid alone proves nothing: the kernel reuses it. A record therefore carries the start time of the process, and a signal
 //! goes through a pidfd that is opened *before* that start time is compared.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -94,6 +95,12 @@ impl PidRecord {
         command.is_ok_and(|command| command.trim_end() == "sleep") && self.is_alive()
     }
 
+    /// TCP ports on which somebody listens in its network namespace.
+    pub fn listening(&self) -> BTreeSet<u16> {
+        let table = |name| std::fs::read_to_string(format!("/proc/{}/net/{name}", self.pid)).unwrap_or_default();
+        [table("tcp"), table("tcp6")].iter().flat_map(|table| table.lines().filter_map(listening_port)).collect()
+    }
+
     /// What the kernel says about it now.
     pub fn state(&self) -> ProcessState {
         match stat(self.pid) {
@@ -156,6 +163,15 @@ pub fn parse_signal(name: &str) -> Option<Signal> {
     })
 }
 
+/// The port of a line of `/proc/net/tcp` (proc_net_tcp in the kernel's documentation) whose state is LISTEN.
+fn listening_port(line: &str) -> Option<u16> {
+    let mut fields = line.split_whitespace();
+    let local = fields.nth(1)?;
+    let state = fields.nth(1)?;
+    let (_, port) = local.rsplit_once(':')?;
+    (state == "0A").then(|| u16::from_str_radix(port, 16).ok())?
+}
+
 struct Stat {
     state: char,
     start_time: u64,
@@ -187,4 +203,24 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write_atomic(path, &serde_json::to_vec_pretty(value)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_are_read_from_the_kernels_table() {
+        for (line, expected) in [
+            ("   0: 1401100A:2378 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0", Some(9080)),
+            (
+                "   1: 00000000000000000000000000000000:0035 00000000000000000000000000000000:0000 0A 00000000:0",
+                Some(53),
+            ),
+            ("   2: 1401100A:2378 0101100A:C350 01 00000000:00000000 00:00000000 00000000     0", None),
+            ("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid", None),
+        ] {
+            assert_eq!(listening_port(line), expected, "{line}");
+        }
+    }
 }

@@ -30,6 +30,13 @@ pub async fn is_ready(layout: &Layout, process: &ProcessPlan) -> Result<(), Stri
             Some(record) if record.holds() => Ok(()),
             _ => Err("its namespace is not set up".to_owned()),
         },
+        Ready::Listens(ports) => {
+            let listening = PidRecord::load(&layout.pid(&process.name)).map(|record| record.listening());
+            match ports.iter().find(|port| !listening.as_ref().is_some_and(|listening| listening.contains(port))) {
+                Some(port) => Err(format!("nothing listens on port {port}")),
+                None => Ok(()),
+            }
+        }
         Ready::Accepts(addresses) => {
             for address in addresses {
                 let connected = tokio::time::timeout(LOOK, TcpStream::connect(address)).await;

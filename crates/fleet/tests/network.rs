@@ -70,13 +70,15 @@ fn a_pod_has_an_address_of_each_family_a_way_out_and_a_proxy_of_its_own() {
         "addr add fd69:42:1::20/64 dev eth0 nodad",
         "route add default via 10.42.1.254",
         "route add default via fd69:42:1::254",
-        "iifname \"eth0\" tcp dport 15001 ip saddr != 100.127.0.1 counter reject with tcp reset",
+        "iifname \"eth0\" tcp dport 15002 ip saddr != 100.127.0.1 counter reject with tcp reset",
         "exec sleep infinity",
     ] {
         assert!(script.lines().any(|found| found == line), "{line}\n{script}");
     }
+    let unmeshed_rule =
+        "ip6 daddr fd69:250:1::1 tcp dport 80 dnat ip6 to numgen random mod 1 map { 0 : fd69:42:1::20 . 80 }";
     let unmeshed = network::setup(&plan(), &namespace("east/job-1"), Path::new("/net"));
-    assert!(!unmeshed.contains("15001"), "{unmeshed}");
+    assert!(!unmeshed.contains("15002") && unmeshed.contains(unmeshed_rule), "{unmeshed}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use fleet::load::{Load, recovery, summarize};
 use fleet::plan::Kind;
 use fleet::{Fleet, converge, process};
 use hub_client::OperatorCredential;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::story::{FROM, HOST};
@@ -25,7 +25,7 @@ const SLOW: Duration = Duration::from_millis(250);
 const RESTART: Duration = Duration::from_secs(30);
 
 /// What clients saw of one kill.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Figure {
     /// What was killed.
     killed: String,

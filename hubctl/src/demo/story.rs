@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use fleet::call::Call;
 use fleet::echo::Answer;
 use fleet::{Fleet, Hint};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -23,7 +23,7 @@ const REQUESTS: usize = 6;
 const LOG_WITHIN: Duration = Duration::from_secs(3);
 
 /// What one request showed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Told {
     /// `cluster/pod` that served.
     served_by: String,

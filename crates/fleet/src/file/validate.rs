@@ -12,7 +12,7 @@ use crate::ground::Ground;
 use super::{ClusterSpec, Export, FleetFile, GATEWAYS_MAX, PODS_MAX, PortProtocol, PortSpec, WorkloadSpec};
 
 /// Ports that Isthmus listens on beside a workload (see the port table in ARCHITECTURE.md).
-const RESERVED: [u16; 3] = [15001, 15008, 15020];
+const RESERVED: [u16; 6] = [15001, 15002, 15006, 15008, 15020, 15021];
 /// From here on the application behind a sidecar listens.
 pub(crate) const APP_PORTS: std::ops::RangeInclusive<u16> = 30000..=30999;
 
@@ -174,7 +174,7 @@ fn ports(reader: &Reader<'_>, mesh: bool, problems: &mut Problems) -> Vec<PortSp
             report(problems, &reader.at("ports"), message, "give every port its own name and number".to_owned());
         }
         if mesh && (RESERVED.contains(&port.port) || APP_PORTS.contains(&port.port)) {
-            let hint = "15001, 15008 and 15020 belong to the sidecar, 30000 to 30999 to the application behind it";
+            let hint = "15001, 15002, 15006, 15008, 15020 and 15021 belong to the sidecar, 30000 to 30999 to the application behind it";
             report(problems, &reader.at("ports"), format!("port {} is taken", port.port), hint.to_owned());
         }
     }

@@ -1,11 +1,14 @@
 //! What is executed for each process of the plan.
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::Fleet;
+use crate::ground::Ground;
 use crate::hint::Hint;
+use crate::network;
 use crate::plan::{Kind, PodPlan, ProcessPlan, at};
 use crate::process::Launch;
 
@@ -46,6 +49,7 @@ impl Fleet {
                 let (cluster, pod) = self.pod(process.name.trim_end_matches("/app"))?;
                 (self.app(pod)?, pod.environment(&cluster.name))
             }
+            Kind::Sidecar if process.namespace.is_some() => (self.capturing(process)?, Vec::new()),
             Kind::Pause => (self.pause_command(process)?, Vec::new()),
             kind => (self.component(process, kind)?, Vec::new()),
         };
@@ -79,18 +83,33 @@ impl Fleet {
         Ok(vec![binary, "--config".to_owned(), text(&config)?])
     }
 
+    /// A sidecar that captures: the ruleset is put in force first, as an init container would do it; anew at every start, which
+    /// changes nothing if it is there. Requests to the shim and to the explicit proxy go past.
+    fn capturing(&self, process: &ProcessPlan) -> Result<Vec<String>> {
+        let (cluster, pod) = self.pod(network::namespace_of(&process.name))?;
+        let resolvers = format!("{}/32,{}/128", cluster.dns, network::ipv6(cluster.dns));
+        let script = "\"$0\" capture apply --config \"$2\" --exclude-outbound-ip-ranges \"$3\" \
+                      --exclude-inbound-ports \"$4\" && exec \"$0\" \"$1\" \"$2\"";
+        let shell = ["sh", "-c", script].map(str::to_owned).to_vec();
+        Ok([shell, self.component(process, Kind::Sidecar)?, vec![resolvers, pod.proxy_port.to_string()]].concat())
+    }
+
     fn app(&self, pod: &PodPlan) -> Result<Vec<String>> {
         match &pod.command {
             Some(words) => Ok(words.iter().map(|word| fill(word, pod)).collect()),
-            None => Ok(echo_command(&text(&self.state.binaries.join(Kind::App.binary()))?, pod)),
+            None => Ok(echo_command(&text(&self.state.binaries.join(Kind::App.binary()))?, pod, self.plan().ground)),
         }
     }
 }
 
-fn echo_command(binary: &str, pod: &PodPlan) -> Vec<String> {
+/// In a namespace of its own the application listens for both families.
+fn echo_command(binary: &str, pod: &PodPlan, ground: Ground) -> Vec<String> {
     let mut command = vec![binary.to_owned(), "fleet".to_owned(), "echo".to_owned()];
     for port in &pod.ports {
-        let listen = at(pod.ip, port.app);
+        let listen = match ground {
+            Ground::Loopback => at(pod.ip, port.app),
+            Ground::Netns => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.app)),
+        };
         command.extend(["--port".to_owned(), format!("{}={}:{listen}", port.name, port.protocol.as_str())]);
     }
     command

@@ -50,6 +50,8 @@ pub enum Ready {
     Admin(SocketAddr),
     /// It has set its namespace up and only holds it.
     Holds,
+    /// It listens on all of these ports of its namespace. A connection would not tell: the sidecar accepts it in any case.
+    Listens(Vec<u16>),
     /// All of these accept a TCP connection.
     Accepts(Vec<SocketAddr>),
 }
@@ -86,6 +88,9 @@ impl Plan {
         if self.ground == Ground::Netns {
             for process in &mut processes {
                 process.namespace = Some(network::namespace_of(&process.name).to_owned());
+                if let Ready::Accepts(listeners) = &process.ready {
+                    process.ready = Ready::Listens(listeners.iter().map(SocketAddr::port).collect());
+                }
             }
             processes.splice(0..0, network::namespaces(self).iter().map(|namespace| pause(self, namespace)));
         }
@@ -134,7 +139,7 @@ fn cluster(cluster: &ClusterPlan) -> Vec<ProcessPlan> {
     processes.push(component("dns", Kind::Dns, cluster.dns, cluster.dns_port));
     let meshed = cluster.pods.iter().filter(|pod| pod.mesh);
     processes
-        .extend(meshed.map(|pod| component(&format!("{}/sidecar", pod.name), Kind::Sidecar, pod.ip, port::OUTBOUND)));
+        .extend(meshed.map(|pod| component(&format!("{}/sidecar", pod.name), Kind::Sidecar, pod.ip, pod.proxy_port)));
     processes.extend(cluster.pods.iter().filter_map(|pod| app(cluster, pod)));
     processes
 }

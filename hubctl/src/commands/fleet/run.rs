@@ -53,6 +53,10 @@ fn environment(fleet: &Fleet, workload: &str, child: &mut tokio::process::Comman
         fleet.meshed_pod(workload)?;
     }
     child.envs(pod.environment(&cluster.name));
+    if fleet.plan().ground == Ground::Netns {
+        process::PROXY_VARIABLES.iter().for_each(|name| _ = child.env_remove(name));
+        return Ok(());
+    }
     let proxy = pod.proxy();
     for name in process::PROXY_VARIABLES {
         // Loopback names and addresses go through the sidecar too: here they are the mesh.
