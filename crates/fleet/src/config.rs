@@ -1,7 +1,7 @@
 //! Writes the configuration files and credentials of a fleet's components.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -178,6 +178,8 @@ fn write_sidecar(layout: &Layout, plan: &Plan, cluster: &ClusterPlan, pod: &PodP
     });
     if plan.ground == Ground::Netns {
         config["capture"] = json!({});
+        // Peers dial either of the pod's addresses.
+        config["listen"]["mtls"] = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port::HBONE)).to_string().into();
     }
     write_yaml(&directory.join("sidecar.yaml"), &config)
 }

@@ -70,13 +70,14 @@ fn with_cluster_ips(mut spec: Value, cluster_ips: &[IpAddr]) -> Value {
     spec
 }
 
-/// A slice of IPv4 and, where pods have both, one of IPv6.
+/// A slice of IPv4 and, where pods have both, one of IPv6. By name the first one comes first: the agent reads them so.
 fn endpoint_slices(service: &ServicePlan, pod: &PodPlan) -> Vec<Value> {
-    let slice = endpoint_slice(service, pod);
+    let mut slice = endpoint_slice(service, pod);
     if service.cluster_ips.len() < 2 {
         return vec![slice];
     }
     let mut slice6 = slice.clone();
+    slice["metadata"]["name"] = json!(format!("{}-{}-ipv4", service.name, pod.name));
     slice6["metadata"]["name"] = json!(format!("{}-{}-ipv6", service.name, pod.name));
     slice6["addressType"] = json!("IPv6");
     slice6["endpoints"][0]["addresses"] = json!([ipv6(pod.ip)]);
