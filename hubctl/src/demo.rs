@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use fleet::plan::Kind;
 use fleet::up::{UpRequest, up};
 use fleet::{Fleet, FleetFile, Ground, block, down, handle};
 use serde::{Deserialize, Serialize};
@@ -131,7 +132,7 @@ async fn start(options: &Demo, directory: &Path, clock: Clock, figures: &mut Fig
     let request = UpRequest::new(file, directory, handle::find_binaries()?);
     let fleet = up(request, &|step| clock.say(step)).await?;
     figures.up_s = clock.seconds() - began;
-    let processes = fleet.plan().processes().len();
+    let processes = fleet.plan().processes().iter().filter(|process| process.kind != Kind::Pause).count();
     clock.say(&format!("{processes} processes serve; the mesh has converged"));
     Ok(fleet)
 }
