@@ -210,6 +210,9 @@ pub(crate) enum FleetCommand {
         #[arg(long, default_value = "127.0.0.1:0")]
         local: SocketAddr,
     },
+    /// Emulated links between clusters: what is set, what passed, and changes while they run
+    #[command(subcommand)]
+    Wan(WanCommand),
     /// The second half of `fleet up`, inside the management namespace
     #[command(hide = true)]
     Finish {
@@ -223,6 +226,37 @@ pub(crate) enum FleetCommand {
         /// `name=protocol:address`
         #[arg(long = "port", required = true)]
         ports: Vec<EchoPort>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WanCommand {
+    /// What is set on a link, and its counters
+    Show {
+        /// The cluster at one end, or `hub` [default: all links]
+        #[arg(requires = "right")]
+        left: Option<String>,
+        /// The cluster at the other end
+        right: Option<String>,
+    },
+    /// Change a link: `delay=40ms loss=1%` for both directions, `east-to-west rate=20mbit` for one; `<condition>=off` puts it back
+    Set {
+        /// The cluster at one end, or `hub`
+        left: String,
+        /// The cluster at the other end
+        right: String,
+        /// Conditions, as `isthmus-wan set --help` lists them
+        #[arg(required = true)]
+        words: Vec<String>,
+    },
+    /// Let translated flows leave with another port or address
+    Rebind {
+        /// The cluster at one end, or `hub`
+        left: String,
+        /// The cluster at the other end
+        right: String,
+        /// `port` or `address`
+        what: String,
     },
 }
 

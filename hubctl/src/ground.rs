@@ -71,6 +71,7 @@ fn talks(command: &Command) -> bool {
                 | FleetCommand::Logs { .. }
                 | FleetCommand::Kill { .. }
                 | FleetCommand::Exec { .. }
+                | FleetCommand::Wan(_)
                 | FleetCommand::Echo { .. }
         ),
         _ => true,

@@ -6,17 +6,20 @@
 mod edge;
 mod read;
 mod validate;
+mod wans;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use mesh::{ClusterName, MeshId, Namespace};
 use serde::{Deserialize, Serialize};
+use wan::WanSpec;
 
 use crate::ground::Ground;
 
 pub use edge::{EDGES_MAX, EdgePort, EdgeRole, EdgeSpec};
 pub use read::Problem;
+pub(crate) use wans::HUB;
 
 /// The most gateways per cluster: `.2` to `.8` of the cluster's addresses.
 pub const GATEWAYS_MAX: u64 = 7;
@@ -36,6 +39,8 @@ pub struct FleetFile {
     pub hub_nodes: u64,
     /// The member clusters.
     pub clusters: Vec<ClusterSpec>,
+    /// Emulated links, each between two clusters or a cluster and `hub`; all others are plain. Only on the ground `netns`.
+    pub wan: Vec<WanSpec>,
 }
 
 /// One member cluster.

@@ -64,6 +64,11 @@ impl Layout {
         self.root.join("net").join(name)
     }
 
+    /// The control socket of an emulated link. Short: the kernel takes 108 bytes.
+    pub fn control(&self, name: &str) -> PathBuf {
+        self.root.join("net").join(format!("{}.sock", name.replace('/', "-")))
+    }
+
     /// Standard output and error of a process; `name` is the process' name with its slashes.
     pub fn log(&self, name: &str) -> PathBuf {
         self.root.join("logs").join(format!("{name}.log"))

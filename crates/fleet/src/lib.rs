@@ -30,6 +30,7 @@ pub mod handle;
 pub mod hint;
 pub mod http;
 pub mod layout;
+pub mod link;
 pub mod load;
 pub mod manifests;
 pub mod network;

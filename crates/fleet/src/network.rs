@@ -15,6 +15,9 @@ mod script;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use wan::{Side, WanSpec};
+
+use crate::file::HUB;
 use crate::plan::{ClusterPlan, Plan, PodPlan};
 
 pub use script::{connect, disconnect, hosts, link, resolv_conf, setup};
@@ -101,6 +104,55 @@ pub fn node_ipv6() -> Ipv6Addr {
     Ipv6Addr::new(0xfd69, 0xffff, 0, 0, 0, 0, 0, 1)
 }
 
+/// The process of an emulated link.
+pub fn wan_name(link: &WanSpec) -> String {
+    let [left, right] = &link.between;
+    format!("wan/{left}-{right}")
+}
+
+/// The fabric of a cluster, or of the hub.
+pub fn fabric_of(name: &str) -> String {
+    format!("{name}/fabric")
+}
+
+/// What `isthmus-wan run` is told about one end: device, addresses and routes as [`connect`] gives them to plain links.
+pub fn wan_end(plan: &Plan, side: &str, near: &str, far: &str) -> Vec<String> {
+    let (near, far) = (number_of(plan, near), number_of(plan, far));
+    let address = fabric_address(plan, near);
+    let network = Ipv4Addr::new(10, plan.block, far, 0);
+    let mut words = vec![format!("--{side}-device"), format!("wan{far}")];
+    for address in [format!("{address}/32"), format!("{}/128", ipv6(address))] {
+        words.extend([format!("--{side}-address"), address]);
+    }
+    let mut routes = vec![format!("{network}/24"), format!("{}/64", ipv6(network))];
+    routes.extend(hidden(plan, far, near).iter().map(|address| format!("{address}/32")));
+    for route in routes {
+        words.extend([format!("--{side}-route"), route]);
+    }
+    words
+}
+
+/// The addresses behind which network `k` is hidden from network `from`.
+fn hidden(plan: &Plan, k: u8, from: u8) -> Vec<Ipv4Addr> {
+    let nat = emulated(plan, k, from).and_then(|link| Some((link, link.link.nat.as_ref()?)));
+    let hides = nat.filter(|(link, nat)| number_of(plan, &link.between[usize::from(nat.side == Side::Right)]) == k);
+    hides.map(|(_, nat)| nat.addresses.clone()).unwrap_or_default()
+}
+
+/// The number of a network; 0 for `hub`.
+fn number_of(plan: &Plan, name: &str) -> u8 {
+    let position = plan.clusters.iter().position(|cluster| cluster.name.as_str() == name);
+    position.and_then(|position| u8::try_from(position + 1).ok()).unwrap_or(0)
+}
+
+/// The emulated link between two networks, if it is not a plain one.
+fn emulated(plan: &Plan, one: u8, other: u8) -> Option<&WanSpec> {
+    plan.wan.iter().find(|link| {
+        let ends = link.between.each_ref().map(|name| number_of(plan, name));
+        ends == [one, other] || ends == [other, one]
+    })
+}
+
 /// The numbers of all networks: the hub's, then one per cluster.
 fn networks(plan: &Plan) -> impl Iterator<Item = u8> {
     0..=u8::try_from(plan.clusters.len()).unwrap_or(u8::MAX)
@@ -112,8 +164,8 @@ fn network_of(address: Ipv4Addr) -> u8 {
 
 fn fabric_name(plan: &Plan, k: u8) -> String {
     match cluster_of(plan, k) {
-        Some(cluster) => format!("{}/fabric", cluster.name),
-        None => "hub/fabric".to_owned(),
+        Some(cluster) => fabric_of(cluster.name.as_str()),
+        None => fabric_of(HUB),
     }
 }
 

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use mesh::{ClusterName, MeshId, Namespace, TrustDomain};
 use serde::{Deserialize, Serialize};
+use wan::WanSpec;
 
 use crate::file::{ClusterSpec, EdgePort, EdgeRole, EdgeSpec, Export, FleetFile, PortProtocol, PortSpec, WorkloadSpec};
 use crate::ground::Ground;
@@ -62,6 +63,9 @@ pub struct Plan {
     pub hub: Vec<HubNode>,
     /// The clusters.
     pub clusters: Vec<ClusterPlan>,
+    /// Emulated links between networks.
+    #[serde(default)]
+    pub wan: Vec<WanSpec>,
 }
 
 /// One hub node.
@@ -200,6 +204,7 @@ impl Plan {
             block,
             hub: (1..=file.hub_nodes).map(node).collect(),
             clusters: (1..).zip(&file.clusters).map(|(k, spec)| cluster(file, block, k, spec)).collect(),
+            wan: file.wan.clone(),
         }
     }
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::handle::Fleet;
 use crate::hint::Hint;
 use crate::network::{self, Namespace, Place};
+use crate::plan::Kind;
 use crate::process::write_atomic;
 use crate::wait::until_all_ready;
 
@@ -30,7 +31,12 @@ pub async fn raise(fleet: &Fleet, deadline: Instant) -> Result<()> {
             batch(fleet, namespace, &step(fleet, namespace, &all)?).await?;
         }
     }
-    Ok(())
+    let planned = fleet.plan().processes();
+    let links: Vec<_> = planned.into_iter().filter(|process| process.kind == Kind::Wan).collect();
+    for link in &links {
+        fleet.spawn(link).with_context(|| format!("{} cannot be made", link.name))?;
+    }
+    until_all_ready(&fleet.layout, &links, deadline).await
 }
 
 /// Takes away what a namespace that nobody holds any more left in its parent: a link, if processes still run in it.

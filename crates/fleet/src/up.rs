@@ -61,6 +61,7 @@ impl UpRequest {
 /// On failure everything is taken down again, unless the request says to keep it.
 pub async fn up(request: UpRequest, progress: Progress<'_>) -> Result<Fleet> {
     request.file.ground.check()?;
+    check_wan(&request)?;
     let fleet = create(&request)?;
     let outcome = match request.file.ground {
         Ground::Loopback => finish(&fleet, request.patience, progress).await,
@@ -103,6 +104,23 @@ fn make_private(directory: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.with_context(|| format!("cannot create {}", directory.display()))
+}
+
+/// Emulated links need networks that they can join, and their executable.
+fn check_wan(request: &UpRequest) -> Result<()> {
+    if request.file.wan.is_empty() {
+        return Ok(());
+    }
+    if request.file.ground == Ground::Loopback {
+        let message = "wan: on the ground loopback there is nothing between clusters to emulate";
+        return Err(Hint::error(message, "use --ground netns, or remove the section"));
+    }
+    let binary = request.binaries.join(Kind::Wan.binary());
+    if !binary.is_file() {
+        let message = format!("wan: {} is not there", binary.display());
+        return Err(Hint::error(message, "build it with `cargo build --bins`"));
+    }
+    Ok(())
 }
 
 /// Makes the namespaces, then lets a `hubctl` inside the management namespace do the rest: out here nothing of the fleet can

@@ -30,6 +30,10 @@ pub async fn is_ready(layout: &Layout, process: &ProcessPlan) -> Result<(), Stri
             Some(record) if record.holds() => Ok(()),
             _ => Err("its namespace is not set up".to_owned()),
         },
+        Ready::Controls => match std::os::unix::net::UnixStream::connect(layout.control(&process.name)) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("its control socket does not accept: {error}")),
+        },
         Ready::Listens(ports) => {
             let listening = PidRecord::load(&layout.pid(&process.name)).map(|record| record.listening());
             match ports.iter().find(|port| !listening.as_ref().is_some_and(|listening| listening.contains(port))) {

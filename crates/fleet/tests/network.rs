@@ -91,15 +91,15 @@ fn only_gateways_and_agents_cross_between_networks() {
     let east = ruleset("east/fabric");
     assert!(east.contains("hook forward priority filter; policy drop;"), "{east}");
     let expected = "\
-iifname \"br0\" oifname \"wan0\" ip saddr 10.42.1.1 ip daddr { 10.42.0.1 } tcp dport { 7443, 7444 } counter name leaving accept
+iifname \"br0\" oifname \"wan0\" ip saddr { 10.42.1.1 } ip daddr { 10.42.0.1 } tcp dport { 7443, 7444 } counter name leaving accept
 iifname \"br0\" oifname \"wan2\" ip saddr { 10.42.1.2, 10.42.1.3 } ip daddr { 10.42.2.2 } udp dport 15443 counter name leaving accept
 iifname \"br0\" oifname \"wan2\" ip saddr { 10.42.1.2, 10.42.1.3 } ip daddr { 10.42.2.2 } tcp dport 15443 counter name leaving accept
 iifname \"wan2\" oifname \"br0\" ip saddr { 10.42.2.2 } ip daddr { 10.42.1.2, 10.42.1.3 } udp dport 15443 counter name entering accept
 iifname \"wan2\" oifname \"br0\" ip saddr { 10.42.2.2 } ip daddr { 10.42.1.2, 10.42.1.3 } tcp dport 15443 counter name entering accept";
     assert_eq!(accepted(&east), expected);
     let expected = "\
-iifname \"wan1\" oifname \"br0\" ip saddr 10.42.1.1 ip daddr { 10.42.0.1 } tcp dport { 7443, 7444 } counter name entering accept
-iifname \"wan2\" oifname \"br0\" ip saddr 10.42.2.1 ip daddr { 10.42.0.1 } tcp dport { 7443, 7444 } counter name entering accept";
+iifname \"wan1\" oifname \"br0\" ip saddr { 10.42.1.1 } ip daddr { 10.42.0.1 } tcp dport { 7443, 7444 } counter name entering accept
+iifname \"wan2\" oifname \"br0\" ip saddr { 10.42.2.1 } ip daddr { 10.42.0.1 } tcp dport { 7443, 7444 } counter name entering accept";
     assert_eq!(accepted(&ruleset("hub/fabric")), expected);
     assert!(!ruleset("node").contains("ip_forward"), "the management namespace leads nowhere");
 }

@@ -5,6 +5,7 @@ mod apply;
 mod call;
 mod logs;
 mod run;
+mod wan;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -45,6 +46,7 @@ pub(super) async fn run(context: &Context, command: FleetCommand) -> Result<u8> 
             up::finish(&context.fleet()?, Duration::from_secs(patience), &progress).await?;
             Ok(0)
         }
+        FleetCommand::Wan(command) => wan::run(context, command),
         FleetCommand::Echo { ports } => run::echo(&ports).await,
     }
 }

@@ -9,6 +9,7 @@ use super::edge::edges;
 use super::read::{Problem, Reader, name, report, text};
 use crate::ground::Ground;
 
+use super::wans;
 use super::{ClusterSpec, Export, FleetFile, GATEWAYS_MAX, PODS_MAX, PortProtocol, PortSpec, WorkloadSpec};
 
 /// Ports that Isthmus listens on beside a workload (see the port table in ARCHITECTURE.md).
@@ -20,7 +21,7 @@ type Problems = Vec<Problem>;
 
 /// Validates the whole file. `None` only if problems were reported.
 pub(super) fn fleet(value: &Value, problems: &mut Problems) -> Option<FleetFile> {
-    let reader = Reader::open("", value, &["name", "mesh", "ground", "hub", "clusters"], problems)?;
+    let reader = Reader::open("", value, &["name", "mesh", "ground", "hub", "clusters", "wan"], problems)?;
     let fleet_name = label(&reader, "name", problems);
     if reader.get("name").is_none() {
         reader.missing("name", "for example `name: demo`", problems);
@@ -35,7 +36,8 @@ pub(super) fn fleet(value: &Value, problems: &mut Problems) -> Option<FleetFile>
     }
     let clusters: Vec<_> = listed.iter().filter_map(|(path, value)| cluster(path, value, problems)).collect();
     across_clusters(&clusters, problems);
-    Some(FleetFile { name: fleet_name?, mesh: mesh?, ground, hub_nodes, clusters })
+    let wan = wans::read(&reader, &clusters, problems);
+    Some(FleetFile { name: fleet_name?, mesh: mesh?, ground, hub_nodes, clusters, wan })
 }
 
 fn ground(reader: &Reader<'_>, problems: &mut Problems) -> Ground {

@@ -49,6 +49,7 @@ impl Fleet {
                 let (cluster, pod) = self.pod(process.name.trim_end_matches("/app"))?;
                 (self.app(pod)?, pod.environment(&cluster.name))
             }
+            Kind::Wan => (self.wan_command(process)?, Vec::new()),
             Kind::Sidecar if process.namespace.is_some() => (self.capturing(process)?, Vec::new()),
             Kind::Pause => (self.pause_command(process)?, Vec::new()),
             kind => (self.component(process, kind)?, Vec::new()),
@@ -74,13 +75,31 @@ impl Fleet {
             Kind::Agent => self.layout.agent(cluster).join("agent.yaml"),
             Kind::Gateway | Kind::Edge => self.layout.component(cluster, name).join("gateway.yaml"),
             Kind::Dns => self.layout.component(cluster, name).join("dns.yaml"),
-            Kind::Sidecar | Kind::App | Kind::Pause => {
+            Kind::Sidecar | Kind::App | Kind::Pause | Kind::Wan => {
                 let pod = process.name.split('/').nth(1).unwrap_or_default();
                 self.layout.pod(cluster, pod).join("sidecar.yaml")
             }
         };
         let binary = text(&self.state.binaries.join(kind.binary()))?;
         Ok(vec![binary, "--config".to_owned(), text(&config)?])
+    }
+
+    /// An emulated link, with the addresses and routes that a plain one would have.
+    fn wan_command(&self, process: &ProcessPlan) -> Result<Vec<String>> {
+        let plan = self.plan();
+        let link = plan.wan.iter().find(|link| network::wan_name(link) == process.name);
+        let link = link.with_context(|| format!("{} is not in the plan", process.name))?;
+        let binary = text(&self.state.binaries.join(Kind::Wan.binary()))?;
+        let mut words =
+            vec![binary, "run".to_owned(), "--control".to_owned(), text(&self.layout.control(&process.name))?];
+        words.extend(["--spec".to_owned(), serde_json::to_string(&link.link)?]);
+        for (side, end) in [("left", 0), ("right", 1)] {
+            let (near, far) = (&link.between[end], &link.between[1 - end]);
+            let holder = self.holder(&network::fabric_of(near))?.pid;
+            words.extend([format!("--{side}"), format!("/proc/{holder}/ns/net")]);
+            words.extend(network::wan_end(plan, side, near, far));
+        }
+        Ok(words)
     }
 
     /// A sidecar that captures: the ruleset is put in force first, as an init container would do it; anew at every start, which

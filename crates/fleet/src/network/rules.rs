@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::network::{NODE_ADDRESS, cluster_of, ipv6, networks, node_ipv6};
+use crate::network::{NODE_ADDRESS, cluster_of, hidden, ipv6, networks, node_ipv6, number_of};
 use crate::plan::{ClusterPlan, Plan, ServicePlan, port};
 
 /// The fabric of network `k` forwards nothing but QUIC (and its fallback on TCP) between gateways, agents' connections to
@@ -31,13 +31,18 @@ pub(super) fn fabric(plan: &Plan, k: u8) -> String {
 fn flows(plan: &Plan, from: u8, to: u8) -> Vec<String> {
     match (cluster_of(plan, from), cluster_of(plan, to)) {
         (Some(from), Some(to)) => {
-            let pair = format!("ip saddr {} ip daddr {}", gateways(from), gateways(to));
+            // Where a network is hidden, its gateways are seen as the addresses that hide it.
+            let hidden = hidden(plan, number_of(plan, from.name.as_str()), number_of(plan, to.name.as_str()));
+            let sources = from.gateways.iter().map(|gateway| gateway.ip).chain(hidden);
+            let pair = format!("ip saddr {} ip daddr {}", set(sources), gateways(to));
             vec![format!("{pair} udp dport {}", port::QUIC), format!("{pair} tcp dport {}", port::QUIC)]
         }
         (Some(from), None) => {
             let hub = set(plan.hub.iter().map(|node| node.ip));
+            let hidden = hidden(plan, number_of(plan, from.name.as_str()), 0);
+            let sources = set(std::iter::once(from.agent).chain(hidden));
             let (api, join) = (port::HUB_API, port::HUB_JOIN);
-            vec![format!("ip saddr {} ip daddr {hub} tcp dport {{ {api}, {join} }}", from.agent)]
+            vec![format!("ip saddr {sources} ip daddr {hub} tcp dport {{ {api}, {join} }}")]
         }
         (None, _) => Vec::new(),
     }

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::network::{
-    NODE_ADDRESS, Namespace, Place, cluster_of, fabric_address, fabric_name, ipv6, network_of, networks, node_ipv6,
-    pod_of, rules,
+    NODE_ADDRESS, Namespace, Place, cluster_of, emulated, fabric_address, fabric_name, ipv6, network_of, networks,
+    node_ipv6, pod_of, rules,
 };
 use crate::plan::{Plan, PodPlan};
 
@@ -93,7 +93,7 @@ pub fn link(
 ) -> anyhow::Result<String> {
     let Place::Fabric(k) = namespace.place else { return Ok(String::new()) };
     let mut batch = String::new();
-    for other in 0..k {
+    for other in (0..k).filter(|other| emulated(plan, k, *other).is_none()) {
         let far = process(&fabric_name(plan, other))?;
         let _ = writeln!(batch, "link add wan{other} type veth peer name wan{k} netns {far}");
     }
@@ -134,7 +134,7 @@ fn connect_fabric(plan: &Plan, k: u8, all: &[Namespace]) -> String {
         }
     }
     let own = fabric_address(plan, k);
-    for other in networks(plan).filter(|other| *other != k) {
+    for other in networks(plan).filter(|other| *other != k && emulated(plan, k, *other).is_none()) {
         batch.push_str(&towards(plan, other, &format!("wan{other}"), (own, ipv6(own))));
     }
     batch

@@ -1,6 +1,8 @@
 //! The processes of a plan, in the order in which they start.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use wan::WanSpec;
 
 use crate::ground::Ground;
 use crate::network::{self, Namespace, Place};
@@ -26,6 +28,8 @@ pub enum Kind {
     App,
     /// The process that holds a namespace, as a pod's pause container does.
     Pause,
+    /// An emulated link between two networks.
+    Wan,
 }
 
 impl Kind {
@@ -39,6 +43,7 @@ impl Kind {
             Self::Sidecar => "isthmus-sidecar",
             Self::App => "hubctl",
             Self::Pause => "sleep",
+            Self::Wan => "isthmus-wan",
         }
     }
 }
@@ -50,6 +55,8 @@ pub enum Ready {
     Admin(SocketAddr),
     /// It has set its namespace up and only holds it.
     Holds,
+    /// It answers on its control socket.
+    Controls,
     /// It listens on all of these ports of its namespace. A connection would not tell: the sidecar accepts it in any case.
     Listens(Vec<u16>),
     /// All of these accept a TCP connection.
@@ -92,7 +99,8 @@ impl Plan {
                     process.ready = Ready::Listens(listeners.iter().map(SocketAddr::port).collect());
                 }
             }
-            processes.splice(0..0, network::namespaces(self).iter().map(|namespace| pause(self, namespace)));
+            let pauses = network::namespaces(self).into_iter().map(|namespace| pause(self, &namespace));
+            processes.splice(0..0, pauses.chain(self.wan.iter().map(wan)));
         }
         processes
     }
@@ -116,6 +124,18 @@ fn pause(plan: &Plan, namespace: &Namespace) -> ProcessPlan {
         namespace: Some(namespace.name.clone()),
         address: at(address, 0),
         ready: Ready::Holds,
+    }
+}
+
+fn wan(link: &WanSpec) -> ProcessPlan {
+    ProcessPlan {
+        name: network::wan_name(link),
+        kind: Kind::Wan,
+        cluster: None,
+        // It makes devices in two namespaces from any third one of the same user namespace.
+        namespace: Some(network::NODE.to_owned()),
+        address: at(Ipv4Addr::UNSPECIFIED, 0),
+        ready: Ready::Controls,
     }
 }
 
