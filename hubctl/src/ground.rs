@@ -62,7 +62,7 @@ pub(crate) fn again(
 /// Whether a command talks to listeners of a fleet.
 fn talks(command: &Command) -> bool {
     match command {
-        Command::Demo(_) | Command::Analyze(_) => false,
+        Command::Demo(_) | Command::Analyze(_) | Command::Completions { .. } => false,
         Command::Fleet(command) => !matches!(
             command,
             FleetCommand::Up(_)

@@ -48,13 +48,12 @@ fn shown(fleet: &Fleet, link: &WanSpec) -> Result<Value> {
 }
 
 fn print(context: &Context, links: &[Value]) -> Result<u8> {
-    match context.output {
-        Format::Json => output::json(&links)?,
-        Format::Table => {
-            for link in links {
-                output::text(&lines(link, 0))?;
-            }
-        }
+    if context.output != Format::Table {
+        output::document(context.output, &links)?;
+        return Ok(0);
+    }
+    for link in links {
+        output::text(&lines(link, 0))?;
     }
     Ok(0)
 }
