@@ -105,7 +105,8 @@ impl PidRecord {
     pub fn state(&self) -> ProcessState {
         match stat(self.pid) {
             Some(stat) if stat.start_time == self.start_time => match stat.state {
-                'Z' | 'X' | 'x' => ProcessState::Dead,
+                // The first thread of a process that dies is a zombie while others still hold its sockets and devices.
+                'Z' | 'X' | 'x' if stat.threads <= 1 => ProcessState::Dead,
                 'T' | 't' => ProcessState::Stopped,
                 _ => ProcessState::Running,
             },
@@ -174,6 +175,7 @@ fn listening_port(line: &str) -> Option<u16> {
 
 struct Stat {
     state: char,
+    threads: u64,
     start_time: u64,
 }
 
@@ -182,8 +184,9 @@ fn stat(pid: i32) -> Option<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(')')?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
-    // proc(5): state is field 3, starttime field 22; `fields` begins with field 3.
-    Some(Stat { state: fields.first()?.chars().next()?, start_time: fields.get(19)?.parse().ok()? })
+    // proc(5): state is field 3, num_threads field 20, starttime field 22; `fields` begins with field 3.
+    let number = |field: usize| fields.get(field - 3)?.parse().ok();
+    Some(Stat { state: fields.first()?.chars().next()?, threads: number(20)?, start_time: number(22)? })
 }
 
 pub(crate) fn make_parent(path: &Path) -> Result<()> {
