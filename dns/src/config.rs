@@ -2,8 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
+
+use crate::forward::CacheLimits;
+use crate::serve::TcpLimits;
+
+/// The longest time that may be configured, in seconds.
+const LONGEST: u64 = 604_800;
 
 /// The shim's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +27,10 @@ pub struct Config {
     pub forward: Vec<Upstream>,
     /// The shim is the cluster's only DNS and answers `cluster.local` and the reverse names of its addresses.
     pub serve_cluster_domain: bool,
+    /// The bounds of the cache of forwarded answers.
+    pub cache: CacheLimits,
+    /// The bounds of the TCP listener.
+    pub tcp: TcpLimits,
 }
 
 /// Where questions are forwarded.
@@ -72,6 +83,28 @@ struct RawConfig {
     forward: Option<Vec<String>>,
     #[serde(default)]
     serve_cluster_domain: bool,
+    #[serde(default)]
+    cache: RawCache,
+    #[serde(default)]
+    tcp: RawTcp,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCache {
+    max_entries: Option<u64>,
+    max_bytes: Option<u64>,
+    min_ttl_seconds: Option<u64>,
+    max_ttl_seconds: Option<u64>,
+    max_negative_ttl_seconds: Option<u64>,
+    serve_stale_seconds: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTcp {
+    max_connections: Option<usize>,
+    max_connections_per_client: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -107,8 +140,55 @@ impl Config {
             listen_admin: address("listen.admin", &raw.listen.admin)?,
             forward,
             serve_cluster_domain: raw.serve_cluster_domain,
+            cache: cache(&raw.cache)?,
+            tcp: tcp(&raw.tcp)?,
         })
     }
+}
+
+fn cache(raw: &RawCache) -> Result<CacheLimits, ConfigError> {
+    let default = CacheLimits::default();
+    let seconds = |field: &str, value: Option<u64>, default: Duration| match value {
+        Some(value) if value > LONGEST => Err(ConfigError::Field {
+            field: format!("cache.{field}"),
+            why: format!("{value} s is too long"),
+            hint: "a week, 604800, is the most",
+        }),
+        Some(value) => Ok(Duration::from_secs(value)),
+        None => Ok(default),
+    };
+    let limits = CacheLimits {
+        entries: raw.max_entries.unwrap_or(default.entries),
+        bytes: raw.max_bytes.unwrap_or(default.bytes),
+        min_ttl: seconds("min_ttl_seconds", raw.min_ttl_seconds, default.min_ttl)?,
+        max_ttl: seconds("max_ttl_seconds", raw.max_ttl_seconds, default.max_ttl)?,
+        max_negative_ttl: seconds("max_negative_ttl_seconds", raw.max_negative_ttl_seconds, default.max_negative_ttl)?,
+        stale: seconds("serve_stale_seconds", raw.serve_stale_seconds, default.stale)?,
+    };
+    if limits.min_ttl > limits.max_ttl {
+        return Err(ConfigError::Field {
+            field: "cache.min_ttl_seconds".to_owned(),
+            why: "it is more than cache.max_ttl_seconds".to_owned(),
+            hint: "leave it out: records say how long they live",
+        });
+    }
+    Ok(limits)
+}
+
+fn tcp(raw: &RawTcp) -> Result<TcpLimits, ConfigError> {
+    let default = TcpLimits::default();
+    let count = |field: &str, value: Option<usize>, default: usize| match value {
+        Some(0) => Err(ConfigError::Field {
+            field: format!("tcp.{field}"),
+            why: "0 leaves no way for answers that are too long for UDP".to_owned(),
+            hint: "leave it out for the default",
+        }),
+        value => Ok(value.unwrap_or(default)),
+    };
+    Ok(TcpLimits {
+        connections: count("max_connections", raw.max_connections, default.connections)?,
+        per_client: count("max_connections_per_client", raw.max_connections_per_client, default.per_client)?,
+    })
 }
 
 fn address(field: &str, text: &str) -> Result<SocketAddr, ConfigError> {
@@ -159,6 +239,9 @@ mod tests {
             (good, "forward: [127.1.0.2:15053]", "forward[0]: 127.1.0.2:15053 is the shim itself"),
             (good, "forward: [dns.example]", "forward[0]: \"dns.example\" is no name server"),
             (good, "forwards: []", "forwards"),
+            (good, "cache: {min_ttl_seconds: 9, max_ttl_seconds: 8}", "cache.min_ttl_seconds: it is more than"),
+            (good, "cache: {serve_stale_seconds: 99999999}", "cache.serve_stale_seconds: 99999999 s is too long"),
+            (good, "tcp: {max_connections: 0}", "tcp.max_connections: 0 leaves"),
             ("{dns: localhost, admin: 127.0.0.1:1}", "", "listen.dns: \"localhost\" is not an address"),
         ];
         for (listen, rest, expected) in cases {

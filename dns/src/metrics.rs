@@ -1,5 +1,6 @@
 //! The shim's metrics.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
@@ -20,12 +21,46 @@ struct ZoneLabels {
     zone: &'static str,
 }
 
-/// Queries counted by zone (`clusterset`, `cluster`, `forward`, or `invalid` for what is no question), rcode and protocol, and
-/// how long their answers took. Labels never carry names: clients choose those.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CacheLabels {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamLabels {
+    server: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServerLabels {
+    server: String,
+}
+
+/// What the cache had to say to a forwarded question.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Seen {
+    /// A fresh answer.
+    Hit,
+    /// Nothing; upstreams are asked.
+    Miss,
+    /// An answer that is too old, because upstreams fail.
+    Stale,
+    /// The same question is under way already.
+    Joined,
+}
+
+/// Queries counted by zone (`clusterset`, `cluster`, `forward`, or `invalid` for what is no question), rcode and
+/// protocol, and how long their answers took; what the cache did, and how upstreams do. Labels never carry names: clients
+/// choose those.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     queries: Family<QueryLabels, Counter>,
     durations: Family<ZoneLabels, Histogram, fn() -> Histogram>,
+    cache: Family<CacheLabels, Counter>,
+    upstream: Family<UpstreamLabels, Counter>,
+    upstream_durations: Family<ServerLabels, Histogram, fn() -> Histogram>,
+    refused_connections: Counter,
 }
 
 fn histogram() -> Histogram {
@@ -36,12 +71,39 @@ impl Metrics {
     /// Registers the metrics.
     pub fn register(registry: &telemetry::Registry) -> Self {
         let constructor: fn() -> Histogram = histogram;
-        let metrics = Self { queries: Family::default(), durations: Family::new_with_constructor(constructor) };
+        let metrics = Self {
+            queries: Family::default(),
+            durations: Family::new_with_constructor(constructor),
+            cache: Family::default(),
+            upstream: Family::default(),
+            upstream_durations: Family::new_with_constructor(constructor),
+            refused_connections: Counter::default(),
+        };
         registry.register("isthmus_dns_queries", "Queries answered", metrics.queries.clone());
         registry.register(
             "isthmus_dns_query_duration_seconds",
             "Time from a query to its answer",
             metrics.durations.clone(),
+        );
+        registry.register(
+            "isthmus_dns_cache",
+            "Forwarded queries by what the cache had: hit, miss, stale, joined",
+            metrics.cache.clone(),
+        );
+        registry.register(
+            "isthmus_dns_upstream",
+            "Questions to name servers by result: udp, tcp, refused, timeout, error",
+            metrics.upstream.clone(),
+        );
+        registry.register(
+            "isthmus_dns_upstream_duration_seconds",
+            "Time from a question to a name server to its answer",
+            metrics.upstream_durations.clone(),
+        );
+        registry.register(
+            "isthmus_dns_refused_connections",
+            "TCP connections beyond the limits",
+            metrics.refused_connections.clone(),
         );
         metrics
     }
@@ -49,6 +111,26 @@ impl Metrics {
     pub(crate) fn record(&self, zone: &'static str, proto: &'static str, code: ResponseCode, took: Duration) {
         self.queries.get_or_create(&QueryLabels { zone, rcode: rcode(code), proto }).inc();
         self.durations.get_or_create(&ZoneLabels { zone }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn cache(&self, seen: Seen) {
+        let result = match seen {
+            Seen::Hit => "hit",
+            Seen::Miss => "miss",
+            Seen::Stale => "stale",
+            Seen::Joined => "joined",
+        };
+        self.cache.get_or_create(&CacheLabels { result }).inc();
+    }
+
+    pub(crate) fn upstream(&self, server: SocketAddr, result: &'static str, took: Duration) {
+        let server = server.to_string();
+        self.upstream.get_or_create(&UpstreamLabels { server: server.clone(), result }).inc();
+        self.upstream_durations.get_or_create(&ServerLabels { server }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn refused_connection(&self) {
+        self.refused_connections.inc();
     }
 }
 

@@ -10,21 +10,21 @@ use mesh::{DNS_TTL, DnsData, DnsOutcome, DnsRecord, Question, QuestionKind, View
 
 /// The content of a response.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// The result.
-    pub code: ResponseCode,
+    pub(crate) code: ResponseCode,
     /// Whether the shim itself has authority over the name.
-    pub authoritative: bool,
+    pub(crate) authoritative: bool,
     /// What the upstream said about itself: recursion available.
-    pub recursion_available: bool,
+    pub(crate) recursion_available: bool,
     /// What the upstream said about its answer: validated.
-    pub authentic_data: bool,
+    pub(crate) authentic_data: bool,
     /// Answers.
-    pub answers: Vec<Record>,
+    pub(crate) answers: Vec<Record>,
     /// Authority section; the SOA of a negative answer.
-    pub authorities: Vec<Record>,
+    pub(crate) authorities: Vec<Record>,
     /// Additional section without OPT.
-    pub additionals: Vec<Record>,
+    pub(crate) additionals: Vec<Record>,
 }
 
 impl Reply {

@@ -63,28 +63,31 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let client = Client::start(client_config, shutdown.ended(), &registry).map_err(RunError::Discovery)?;
     let upstreams = upstreams(&config);
     tracing::info!(listen = %config.listen_dns, ?upstreams, "answering");
+    let metrics = Metrics::register(&registry);
+    let forwarder = Forwarder::new(upstreams, config.cache, metrics.clone());
+    let kept = forwarder.clone();
     let zones = Zones { cluster: config.serve_cluster_domain };
-    let shim = Shim::new(client.view(), zones, Forwarder::new(upstreams), Metrics::register(&registry));
+    let shim = Shim::new(client.view(), zones, forwarder, metrics);
 
     let watched = client.clone();
     tokio::spawn(async move {
         watched.ready().await;
         drop(waiting);
     });
-    let (admin_shutdown, admin_api) = (shutdown.clone(), admin_api(&client, registry, readiness));
+    let (admin_shutdown, admin_api) = (shutdown.clone(), admin_api(&client, kept, registry, readiness));
     tokio::spawn(async move {
         if let Err(error) = admin_api.serve(admin, admin_shutdown).await {
             tracing::error!(%error, "the admin listener broke");
         }
     });
-    shutdown.spawn(serve(Arc::new(shim), udp, tcp, shutdown.draining()));
+    shutdown.spawn(serve(Arc::new(shim), udp, tcp, config.tcp, shutdown.draining()));
     shutdown.finish(DRAIN).await;
     Ok(())
 }
 
-fn admin_api(client: &Client, registry: Registry, readiness: Readiness) -> Admin {
+fn admin_api(client: &Client, forwarder: Forwarder, registry: Registry, readiness: Readiness) -> Admin {
     let client = client.clone();
-    Admin::new(registry, readiness).route("/debug/view", move |_| {
+    let admin = Admin::new(registry, readiness).route("/debug/view", move |_| {
         let client = client.clone();
         async move {
             let view = Arc::clone(&client.view().borrow());
@@ -95,6 +98,10 @@ fn admin_api(client: &Client, registry: Registry, readiness: Readiness) -> Admin
                 "hosts": view.hosts,
             })
         }
+    });
+    admin.route("/debug/cache", move |_| {
+        let (entries, bytes) = forwarder.kept();
+        std::future::ready(json!({"entries": entries, "bytes": bytes}))
     })
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use dns::{Asked, Forwarder, Metrics, Shim};
+use dns::{CacheLimits, Forwarder, Metrics, Over, Shim};
 use hickory_proto::op::Message;
 use libfuzzer_sys::fuzz_target;
 
@@ -18,16 +18,20 @@ fn shim() -> &'static Shim {
         view.hosts.insert(name, Arc::new(host));
         // The shim only reads the value: the sender may go.
         let (_sender, view) = tokio::sync::watch::channel(Arc::new(view));
-        Shim::new(view, mesh::Zones { cluster: true }, Forwarder::new(Vec::new()), Metrics::register(&telemetry::Registry::new("fuzz")))
+        let metrics = Metrics::register(&telemetry::Registry::new("fuzz"));
+        let forwarder = Forwarder::new(Vec::new(), CacheLimits::default(), metrics.clone());
+        Shim::new(view, mesh::Zones { cluster: true }, forwarder, metrics)
     })
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(message) = Message::from_vec(bytes) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    for question in &message.queries {
-        let asked =
-            Asked { question: question.clone(), recursion_desired: true, checking_disabled: false, dnssec_ok: false };
-        let _reply = runtime.block_on(shim().answer(&asked));
+    for over in [Over::Udp, Over::Tcp] {
+        let Some(answer) = runtime.block_on(shim().handle(bytes, over)) else { continue };
+        let answer = Message::from_vec(&answer).expect("what the shim writes can be read");
+        assert_eq!(answer.metadata.id.to_be_bytes(), bytes[..2], "the answer belongs to the question");
+        if over == Over::Udp {
+            assert!(answer.to_vec().expect("written").len() <= 1232);
+        }
     }
 });

@@ -1,138 +1,14 @@
 //! The shim over real sockets, with upstreams that the test plays itself.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
-
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
-use dns::{Forwarder, Metrics, Shim, serve};
+use crate::support::*;
 use hickory_proto::op::{Edns, Message, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{TXT, a::A};
-use hickory_proto::rr::{Name, RData, Record, RecordType};
-use mesh::{ClusterName, HostEntry, MeshId, MeshInfo, Namespace, ServiceName, TrustDomain, View, Zones};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::watch;
-use tokio_util::sync::{CancellationToken, DropGuard};
-
-const REVIEWS: &str = "reviews.default.svc.clusterset.local.";
-
-struct Running {
-    address: SocketAddr,
-    view: watch::Sender<Arc<View>>,
-    registry: telemetry::Registry,
-    _stop: DropGuard,
-}
-
-fn host(name: &str, addresses: &[&str]) -> (ServiceName, Arc<HostEntry>) {
-    let name = ServiceName::new(Namespace::new("default").unwrap(), name).unwrap();
-    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    (name.clone(), Arc::new(HostEntry { clusterset: true, ..HostEntry::of_entry(name, addresses) }))
-}
-
-fn view(revision: u64, hosts: impl IntoIterator<Item = (ServiceName, Arc<HostEntry>)>) -> Arc<View> {
-    let mesh = MeshInfo {
-        mesh_id: MeshId::new("demo").unwrap(),
-        cluster: ClusterName::new("east").unwrap(),
-        trust_domain: TrustDomain::new("east.demo").unwrap(),
-        roots: Vec::new(),
-        bundle_serial: 1,
-    };
-    let hosts: BTreeMap<_, _> = hosts.into_iter().collect();
-    Arc::new(View { revision, mesh: Some(Arc::new(mesh)), hosts, ..View::default() })
-}
-
-/// Both protocols on one free port.
-async fn sockets() -> (UdpSocket, TcpListener) {
-    loop {
-        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
-            return (udp, tcp);
-        }
-    }
-}
-
-async fn start(first: Arc<View>, upstreams: Vec<SocketAddr>) -> Running {
-    let (udp, tcp) = sockets().await;
-    let address = udp.local_addr().unwrap();
-    let (sender, receiver) = watch::channel(first);
-    let registry = telemetry::Registry::default();
-    let shim =
-        Arc::new(Shim::new(receiver, Zones { cluster: true }, Forwarder::new(upstreams), Metrics::register(&registry)));
-    let stop = CancellationToken::new();
-    tokio::spawn(serve(shim, udp, tcp, stop.clone()));
-    Running { address, view: sender, registry, _stop: stop.drop_guard() }
-}
-
-fn question(name: &str, kind: RecordType) -> Message {
-    let mut message = Message::query();
-    message.metadata.recursion_desired = true;
-    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
-    message
-}
-
-/// The answer and its length.
-async fn over_udp(server: SocketAddr, message: &Message) -> (Message, usize) {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    socket.send_to(&message.to_vec().unwrap(), server).await.unwrap();
-    let mut buffer = vec![0; 65535];
-    let length = socket.recv(&mut buffer).await.unwrap();
-    let answer = Message::from_vec(&buffer[..length]).unwrap();
-    assert_eq!(answer.metadata.id, message.metadata.id);
-    (answer, length)
-}
-
-async fn over_tcp(server: SocketAddr, message: &Message) -> Message {
-    let mut stream = TcpStream::connect(server).await.unwrap();
-    let bytes = message.to_vec().unwrap();
-    stream.write_u16(bytes.len() as u16).await.unwrap();
-    stream.write_all(&bytes).await.unwrap();
-    let mut buffer = vec![0; usize::from(stream.read_u16().await.unwrap())];
-    stream.read_exact(&mut buffer).await.unwrap();
-    Message::from_vec(&buffer).unwrap()
-}
-
-fn addresses(answer: &Message) -> Vec<String> {
-    answer.answers.iter().map(|record| record.data.to_string()).collect()
-}
-
-/// An upstream: what it answers is a function of the question and of the protocol.
-async fn upstream(answer: impl Fn(&Message, bool) -> Option<Message> + Clone + Send + Sync + 'static) -> SocketAddr {
-    let (udp, tcp) = sockets().await;
-    let address = udp.local_addr().unwrap();
-    let over_udp = answer.clone();
-    tokio::spawn(async move {
-        let mut buffer = vec![0; 4096];
-        while let Ok((length, client)) = udp.recv_from(&mut buffer).await {
-            let asked = Message::from_vec(&buffer[..length]).unwrap();
-            if let Some(answer) = over_udp(&asked, false) {
-                udp.send_to(&answer.to_vec().unwrap(), client).await.unwrap();
-            }
-        }
-    });
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = tcp.accept().await {
-            let mut buffer = vec![0; usize::from(stream.read_u16().await.unwrap())];
-            stream.read_exact(&mut buffer).await.unwrap();
-            let answer = answer(&Message::from_vec(&buffer).unwrap(), true).unwrap().to_vec().unwrap();
-            stream.write_u16(answer.len() as u16).await.unwrap();
-            stream.write_all(&answer).await.unwrap();
-        }
-    });
-    address
-}
-
-fn response(asked: &Message, code: ResponseCode, answers: Vec<RData>) -> Message {
-    let mut message = Message::response(asked.metadata.id, OpCode::Query);
-    message.metadata.response_code = code;
-    message.metadata.recursion_available = true;
-    message.add_queries(asked.queries.iter().cloned());
-    let name = asked.queries[0].name().clone();
-    message.add_answers(answers.into_iter().map(|data| Record::from_rdata(name.clone(), 77, data)));
-    message
-}
+use hickory_proto::rr::{Name, RData, RecordType};
+use mesh::View;
+use tokio::net::UdpSocket;
 
 #[tokio::test]
 async fn the_zone_is_answered_over_udp_and_tcp() {
@@ -203,7 +79,7 @@ async fn a_new_view_shows_in_the_next_answer_and_before_the_first_there_is_servf
 #[tokio::test]
 async fn other_names_are_forwarded_with_their_code_and_records() {
     let server = upstream(|asked, _| {
-        let code = match asked.queries[0].name().to_string().as_str() {
+        let code = match asked.queries[0].name().to_string().to_ascii_lowercase().as_str() {
             "missing.example." => ResponseCode::NXDomain,
             _ => ResponseCode::NoError,
         };
@@ -215,7 +91,7 @@ async fn other_names_are_forwarded_with_their_code_and_records() {
     let shim = start(Arc::new(View::default()), vec![server]).await;
     let (answer, _) = over_udp(shim.address, &question("www.example.", RecordType::A)).await;
     assert_eq!(addresses(&answer), ["192.0.2.1"]);
-    assert_eq!(answer.answers[0].ttl, 77);
+    assert!(answer.answers[0].ttl <= 77);
     assert!(answer.metadata.recursion_available && !answer.metadata.authoritative);
     assert!(answer.edns.is_none(), "the client sent no OPT");
     let answer = over_tcp(shim.address, &question("missing.example.", RecordType::A)).await;
