@@ -178,6 +178,14 @@ async fn a_sidecar_gets_its_identity_its_workload_and_what_it_asks_for() {
 
     assert_eq!(proxy.client.service(&name("default/web"), PATIENCE).await, Demand::Present);
     assert_eq!(proxy.client.service(&name("default/none"), PATIENCE).await, Demand::Absent);
+    // An address tells its service and its pod; nobody has another one, until somebody does.
+    let (pod, free) = ("127.1.1.1".parse().expect("valid"), "127.9.0.99".parse().expect("valid"));
+    assert_eq!(proxy.client.address(pod, PATIENCE).await, Demand::Present);
+    let known = proxy.client.view().borrow().addresses[&pod].clone();
+    assert!(known.services.contains(&name("default/web")), "{known:?}");
+    assert_eq!(known.pod.as_ref().map(|pod| pod.name.as_str()), Some("web-1"));
+    assert_eq!(proxy.client.address(free, PATIENCE).await, Demand::Absent);
+
     cluster.write("web.yaml", &SERVICE.replace("port: 80}", "port: 81}"));
     proxy.sees(|view| view.services.values().any(|service| service.port(81).is_some())).await;
     assert_eq!(proxy.client.age(), None);

@@ -14,7 +14,7 @@ mod pod;
 use std::time::Duration;
 
 use ground::{Ground, Place};
-use mesh::MtlsMode;
+use mesh::{MtlsMode, UnknownHosts};
 use mesh_of::{Client, Server};
 use pod::{Apps, Pod};
 
@@ -28,11 +28,15 @@ struct World {
 
 impl World {
     fn new(mode: MtlsMode) -> Self {
+        Self::with(mode, UnknownHosts::Allow)
+    }
+
+    fn with(mode: MtlsMode, unknown: UnknownHosts) -> Self {
         let ground = Ground::new();
         let authority = mesh_of::Authority::new();
         let outside = Pod::apps_only(&ground, Place::Outside, Apps::outside());
         let server = Pod::with_sidecar(&ground, Place::Server, Apps::server(), authority.pod(&Server { mode }));
-        let client = Pod::with_sidecar(&ground, Place::Client, Apps::none(), authority.pod(&Client));
+        let client = Pod::with_sidecar(&ground, Place::Client, Apps::none(), authority.pod(&Client { unknown }));
         ground.capture(Place::Client, "apply", &[]);
         ground.capture(Place::Server, "apply", &[]);
         Self { client, server, _outside: outside, ground }
@@ -99,6 +103,45 @@ fn hosts_outside_are_passed_through_and_requests_go_where_they_say() {
     );
     // Each connection was made once: the sidecar's own ones are not captured.
     assert_eq!(world.client.records().iter().filter(|record| record.contains(":8080 ")).count(), 2);
+}
+
+#[test]
+fn on_undeclared_ports_the_first_byte_decides_and_upgrades_go_through() {
+    let world = World::new(MtlsMode::Strict);
+    let (soon, late) = (Duration::ZERO, Duration::from_millis(300));
+    let request = "GET / HTTP/1.1\r\nhost: late\r\n\r\n";
+    for family in 0..2 {
+        let at = |number: u8, port: u16| match family {
+            0 => format!("10.96.0.{number}:{port}"),
+            _ => format!("[fd96::{number}]:{port}"),
+        };
+        // A server that speaks first is heard by a client that waits.
+        assert_eq!(world.ground.talk(Place::Client, &at(12, 7000), &[], "banner\n"), "banner\n");
+        // A client that only thought for a while still sends requests, which the server's sidecar sees as such.
+        for pause in [soon, late] {
+            let answer = world.ground.talk(Place::Client, &at(13, 7001), &[(pause, request)], "host: late");
+            assert!(answer.contains("URI=spiffe://east.demo/ns/default/sa/web"), "{pause:?}: {answer}");
+        }
+        let upgrade = "GET /chat HTTP/1.1\r\nhost: reviews\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        let spoken = world.ground.talk(Place::Client, &at(10, 80), &[(soon, upgrade), (late, "ping")], "ping");
+        assert!(spoken.starts_with("HTTP/1.1 101 ") && spoken.ends_with("\r\n\r\nping"), "{spoken}");
+    }
+}
+
+#[test]
+fn registry_only_lets_nothing_out_that_the_mesh_does_not_know() {
+    let world = World::with(MtlsMode::Permissive, UnknownHosts::Refuse);
+    for outside in OUTSIDE {
+        let reset = world.curl(Place::Client, &[&format!("telnet://{outside}:2525")]).unwrap_err();
+        assert!(reset.contains("reset by peer"), "{reset}");
+        world.client.record(&format!("{outside}:2525 BlackHoleCluster "));
+        for port in [80, 8080] {
+            let url = format!("http://{outside}:{port}/");
+            let asked = ["--output", "/dev/null", "--write-out", "%{http_code}", &url];
+            assert_eq!(world.curl(Place::Client, &asked).unwrap(), "502", "{url}");
+        }
+    }
+    assert!(world.curl(Place::Client, &[&format!("http://{}/", SERVICE[0])]).is_ok());
 }
 
 #[test]

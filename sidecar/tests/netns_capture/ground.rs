@@ -1,8 +1,15 @@
 //! Three namespaces on one bridge: a client, a server, and a host outside that is everybody's default route.
 
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use dial::Dialer;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Where something runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,12 +123,45 @@ impl Ground {
         self.exec(place, &command)
     }
 
+    /// A client that says one thing after another, each after a pause, and hears until there is `last` in it.
+    pub(crate) fn talk(&self, place: Place, to: &str, parts: &[(Duration, &str)], last: &str) -> String {
+        let to: SocketAddr = to.parse().unwrap();
+        let namespace = self.namespace(place);
+        let talk = async {
+            let mut stream = Dialer::unmarked().connect(to).await.unwrap();
+            let mut heard = Vec::new();
+            for (pause, part) in parts {
+                tokio::time::sleep(*pause).await;
+                stream.write_all(part.as_bytes()).await.unwrap();
+            }
+            while !String::from_utf8_lossy(&heard).contains(last) {
+                let read = stream.read_buf(&mut heard).await.unwrap();
+                assert!(read > 0, "the stream ended: {}", String::from_utf8_lossy(&heard));
+            }
+            String::from_utf8_lossy(&heard).into_owned()
+        };
+        std::thread::scope(|scope| {
+            let client = scope.spawn(move || {
+                enter(&namespace);
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), talk).await.unwrap() })
+            });
+            client.join().unwrap()
+        })
+    }
+
     pub(crate) fn exec(&self, place: Place, command: &[&str]) -> Result<String, String> {
         let namespace = self.namespace(place);
         let mut all = vec!["netns", "exec", &namespace];
         all.extend(command);
         ip(&all)
     }
+}
+
+/// Moves this thread into a namespace.
+pub(crate) fn enter(namespace: &str) {
+    let file = std::fs::File::open(format!("/run/netns/{namespace}")).unwrap();
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
 
 impl Drop for Ground {

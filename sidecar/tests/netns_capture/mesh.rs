@@ -7,12 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use identity::{ClusterCa, Credentials, TrustBundles};
 use mesh::{
-    AddressEntry, ClusterName, Endpoint, Labels, MeshId, MeshInfo, MtlsMode, Namespace, Pod, Protocol, Service,
-    ServicePort, SpiffeId, TrustDomain, View, Workload, WorkloadPort,
+    AddressEntry, ClusterName, Endpoint, Labels, MeshId, MeshInfo, MtlsMode, Namespace, OutboundPolicy, Pod, Protocol,
+    Service, ServicePort, SpiffeId, TrustDomain, UnknownHosts, View, Workload, WorkloadConfig, WorkloadPort,
 };
 
 /// The pod that only sends.
-pub(crate) struct Client;
+pub(crate) struct Client {
+    /// What it may reach besides the mesh.
+    pub(crate) unknown: UnknownHosts,
+}
 
 /// The pod with the application.
 pub(crate) struct Server {
@@ -36,7 +39,9 @@ impl Kind for Client {
     }
 
     fn workload(&self) -> Workload {
-        workload("web", MtlsMode::Permissive, Vec::new())
+        let outbound = OutboundPolicy { unknown: self.unknown.clone(), ..OutboundPolicy::default() };
+        let config = Arc::new(WorkloadConfig { outbound, ..WorkloadConfig::default() });
+        Workload { config, ..workload("web", MtlsMode::Permissive, Vec::new()) }
     }
 }
 
@@ -108,6 +113,8 @@ fn view(workload: Workload) -> View {
     let services = [
         service("reviews", ["10.96.0.10", "fd96::10"], (80, 9080), Protocol::Http),
         service("banner", ["10.96.0.11", "fd96::11"], (3306, 3306), Protocol::TcpServerFirst),
+        service("silent", ["10.96.0.12", "fd96::12"], (7000, 7000), Protocol::Auto),
+        service("late", ["10.96.0.13", "fd96::13"], (7001, 7778), Protocol::Auto),
     ];
     let mesh = MeshInfo {
         mesh_id: MeshId::new("demo").unwrap(),

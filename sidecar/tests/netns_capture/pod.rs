@@ -1,7 +1,6 @@
 //! What runs in a namespace: applications, and the engines of a sidecar behind the real listeners of capture.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -14,13 +13,12 @@ use proxy::listen::{Lifecycle, Limits};
 use proxy::metrics::Metrics;
 use proxy::outbound::{Outbound, OutboundConfig};
 use proxy::resolve::SystemResolver;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sidecar::{Transparent, listen_everywhere};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
-use super::ground::{Ground, Place};
+use super::ground::{Ground, Place, enter};
 use super::mesh_of::Known;
 
 type Records = Arc<Mutex<Vec<String>>>;
@@ -48,7 +46,14 @@ impl Apps {
 
     pub(crate) fn server() -> Self {
         let (request, banner) = (Says::Request, Says::Banner);
-        Self(vec![(9080, request), (7777, request), (3306, banner), (15020, Says::Fixed("admin"))])
+        Self(vec![
+            (9080, request),
+            (7777, request),
+            (7778, request),
+            (3306, banner),
+            (7000, banner),
+            (15020, Says::Fixed("admin")),
+        ])
     }
 
     pub(crate) fn outside() -> Self {
@@ -78,8 +83,7 @@ impl Pod {
         let (ready, started) = mpsc::channel();
         let (namespace, written) = (ground.namespace(place), records.clone());
         let thread = std::thread::spawn(move || {
-            let file = std::fs::File::open(format!("/run/netns/{namespace}")).unwrap();
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            enter(&namespace);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 apps.0.into_iter().for_each(|(port, says)| serve(port, says));
@@ -191,6 +195,11 @@ async fn answer(mut stream: TcpStream, says: Says) -> std::io::Result<()> {
         }
         Says::Request => loop {
             let Some(head) = head(&mut stream).await? else { return Ok(()) };
+            if head.to_ascii_lowercase().contains("upgrade: websocket") {
+                stream.write_all(b"HTTP/1.1 101 Go on\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await?;
+                let (mut read, mut write) = stream.split();
+                return tokio::io::copy(&mut read, &mut write).await.map(drop);
+            }
             say(&mut stream, &head).await?;
         },
         Says::Fixed(text) => {

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use mesh::{Protocol, Reason, RouteDecision, RouteOutcome};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::arrival::{Arrival, Dialled, Way};
@@ -16,7 +16,7 @@ use crate::access::{ClosedBy, Record, Reporter};
 use crate::body;
 use crate::copy::{CopyOutcome, abort_tcp, copy_reporting};
 use crate::detect::{CLIENT_SILENCE, Rewind, Spoken, sniff};
-use crate::fault::flag;
+use crate::fault::{Fault, flag};
 use crate::hbone::H2Io;
 use crate::serve;
 use crate::sni::{self, Hello};
@@ -65,6 +65,9 @@ impl Outbound {
                 Ok(sniffed) if sniffed.spoken != Spoken::Opaque && !asks_for_tunnel(&dialled, &sniffed.first) => {
                     Box::pin(self.http(Rewind::new(sniffed.first, io), way)).await;
                 }
+                Ok(sniffed) if sniffed.first.is_empty() && !sniffed.closed => {
+                    Box::pin(self.silent(io, way, decision, dialled)).await;
+                }
                 Ok(sniffed) => Box::pin(self.flow(sniffed.first, io, decision, dialled)).await,
                 Err(error) => tracing::debug!(%error, "a captured connection failed"),
             },
@@ -80,6 +83,53 @@ impl Outbound {
             }
             Ok(sniffed) => Box::pin(self.http(Rewind::new(sniffed.first, io), way)).await,
             Err(error) => tracing::debug!(%error, "a captured connection failed"),
+        }
+    }
+
+    /// The client of an undeclared port waits: its destination is dialled, and the first byte from either side decides.
+    async fn silent<T: Captured>(&self, mut io: T, way: Way, decision: RouteDecision, dialled: Arc<Dialled>) {
+        let captured = Way::Captured(dialled.clone());
+        let record = self.0.begin_flow(&decision, &captured);
+        let mut established = match self.0.establish(&decision, &captured.named(), &captured).await {
+            Ok(established) => established,
+            Err(fault) => return self.0.unestablished(io, &fault, record),
+        };
+        let (mut of_client, mut of_server) = (BytesMut::with_capacity(1024), BytesMut::with_capacity(1024));
+        let client_spoke = async {
+            tokio::select! {
+                read = io.read_buf(&mut of_client) => read.map(|_| true),
+                read = established.connected.upstream.read_buf(&mut of_server) => read.map(|_| false),
+            }
+        };
+        let client_spoke = tokio::time::timeout(IDLE, client_spoke).await;
+        let (of_client, of_server) = (of_client.freeze(), of_server.freeze());
+        match client_spoke.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+            Err(error) => {
+                established.connected.upstream.abort();
+                io.abort();
+                tracing::debug!(%error, "a captured connection failed before its first byte");
+            }
+            Ok(true) if !of_client.is_empty() => {
+                let mut io = Rewind::new(of_client, io);
+                match sniff(&mut io, CLIENT_SILENCE).await {
+                    Ok(sniffed) if sniffed.spoken != Spoken::Opaque && !asks_for_tunnel(&dialled, &sniffed.first) => {
+                        // Requests go over pooled connections; the one that was opened in vain just ends.
+                        drop(established);
+                        Box::pin(self.http(Rewind::new(sniffed.first, io), way)).await;
+                    }
+                    Ok(sniffed) if self.0.wants_name(&decision, &dialled) => {
+                        drop(established);
+                        Box::pin(self.flow(sniffed.first, io, decision, dialled)).await;
+                    }
+                    Ok(sniffed) => {
+                        let io = Rewind::new(sniffed.first, io);
+                        self.0.carry_established(io, established, Bytes::new(), (record, &decision)).await;
+                    }
+                    Err(error) => tracing::debug!(%error, "a captured connection failed"),
+                }
+            }
+            // The server spoke first, or one of the two ended: as it is.
+            Ok(_) => self.0.carry_established(io, established, of_server, (record, &decision)).await,
         }
     }
 
@@ -146,33 +196,57 @@ impl Engine {
 
     /// Carries bytes both ways. Another target is tried only before the first byte was delivered.
     async fn opaque<T: Captured>(&self, io: T, decision: &RouteDecision, way: &Way) {
-        let host = way.named();
-        let mut record = Record::begin(Reporter::Source, "tcp", authority_of(&host, way.port()));
-        way.decided(&mut record, decision);
-        record.source = self.source(way);
-        record.client(way.source(), way.facts().remote_ip);
-        match self.establish(decision, &host, way).await {
-            Ok(Established { connected, chosen, permit, attempts }) => {
-                record.attempts = attempts;
-                self.carry(io, connected, record, decision).await;
-                // Until here the target counted as busy.
-                drop((chosen, permit));
-            }
-            Err(fault) => {
-                record.flags = if fault.flag == flag::NONE { flag::NO_UPSTREAM } else { fault.flag };
-                record.error = Some(fault.message.clone());
-                record.closed_by = ClosedBy::Us;
-                record.retriable = true;
-                io.abort();
-                drop(io);
-                self.config.recorder.opened(&record);
-                self.config.recorder.closed(record);
-            }
+        let record = self.begin_flow(decision, way);
+        match self.establish(decision, &way.named(), way).await {
+            Ok(established) => self.carry_established(io, established, Bytes::new(), (record, decision)).await,
+            Err(fault) => self.unestablished(io, &fault, record),
         }
     }
 
-    async fn carry<T: Captured>(&self, mut io: T, connected: Connected, mut record: Record, decision: &RouteDecision) {
-        let Connected { mut upstream, server, hold } = connected;
+    fn begin_flow(&self, decision: &RouteDecision, way: &Way) -> Record {
+        let mut record = Record::begin(Reporter::Source, "tcp", authority_of(&way.named(), way.port()));
+        way.decided(&mut record, decision);
+        record.source = self.source(way);
+        record.client(way.source(), way.facts().remote_ip);
+        record
+    }
+
+    /// There is no connection to carry a stream on.
+    fn unestablished<T: Captured>(&self, io: T, fault: &Fault, mut record: Record) {
+        record.flags = if fault.flag == flag::NONE { flag::NO_UPSTREAM } else { fault.flag };
+        record.error = Some(fault.message.clone());
+        record.closed_by = ClosedBy::Us;
+        record.retriable = true;
+        io.abort();
+        drop(io);
+        self.config.recorder.opened(&record);
+        self.config.recorder.closed(record);
+    }
+
+    /// Carries a stream; `first` is what the server has said already.
+    async fn carry_established<T: Captured>(
+        &self,
+        io: T,
+        established: Established,
+        first: Bytes,
+        (mut record, decision): (Record, &RouteDecision),
+    ) {
+        let Established { connected, chosen, permit, attempts } = established;
+        record.attempts = attempts;
+        self.carry(io, (connected, first), record, decision).await;
+        // Until here the target counted as busy.
+        drop((chosen, permit));
+    }
+
+    async fn carry<T: Captured>(
+        &self,
+        mut io: T,
+        (connected, first): (Connected, Bytes),
+        mut record: Record,
+        decision: &RouteDecision,
+    ) {
+        let Connected { upstream, server, hold } = connected;
+        let mut upstream = Rewind::new(first, upstream);
         note_server(&mut record, server);
         self.config.recorder.opened(&record);
         let report = |moved| self.config.recorder.progressed(&mut record, moved);
@@ -184,7 +258,7 @@ impl Engine {
             Some(most) => tokio::time::timeout(most, copy).await.ok(),
         };
         if outcome.as_ref().is_none_or(|outcome| outcome.error.is_some()) {
-            upstream.abort();
+            upstream.get_ref().abort();
             io.abort();
         }
         drop((io, upstream, hold));
