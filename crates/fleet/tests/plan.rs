@@ -38,6 +38,7 @@ fn every_process_has_its_address() {
         .map(|process| {
             let ready = match &process.ready {
                 Ready::Admin(admin) => format!("admin {admin}"),
+                Ready::Holds => "holds".to_owned(),
                 Ready::Accepts(ports) => {
                     format!("accepts {}", ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
                 }

@@ -117,7 +117,7 @@ impl Link {
         }
         let seen = TransportSeen {
             quic_usable: !usable.is_empty(),
-            quic_suspect: !usable.is_empty() && usable.iter().all(|it| silent(it)),
+            quic_suspect: !usable.is_empty() && usable.iter().all(silent),
             tcp_usable: self.tcp.iter().any(|lane| lane.is_usable()),
             tcp_failed: self.tcp.is_empty() || self.tcp.iter().any(|lane| lane.has_failed()),
         };

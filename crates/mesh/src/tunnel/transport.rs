@@ -156,11 +156,14 @@ mod tests {
         log
     }
 
+    /// What it is about, whether TCP works, when QUIC does, and what is preferred and raced from when on.
+    type Case = (&'static str, bool, fn(u64) -> bool, &'static [(u64, Transport, bool)]);
+
     #[test]
     fn tcp_is_tried_only_when_quic_is_missing() {
         use Transport::{Quic, Tcp};
         let outage = |ms: u64| !(1_000..8_000).contains(&ms);
-        let cases: &[(&str, bool, fn(u64) -> bool, &[(u64, Transport, bool)])] = &[
+        let cases: &[Case] = &[
             ("QUIC is there at once", true, |_| true, &[(0, Quic, false)]),
             ("QUIC is a little late", true, |ms| ms >= 200, &[(0, Quic, false)]),
             ("QUIC wins the race", true, |ms| ms >= 400, &[(0, Quic, false), (300, Quic, true), (400, Quic, false)]),
