@@ -11,6 +11,7 @@ use telemetry::{Admin, Readiness, Registry};
 use tokio::sync::watch;
 
 use crate::exports::book::Book;
+use crate::exports::conditions::conditions;
 use crate::facts::Facts;
 use crate::source::Files;
 
@@ -72,7 +73,8 @@ impl Shown {
 
     fn exports(&self) -> Value {
         let book = self.book.borrow();
-        let export = |export: &api::trust::Export| {
+        let facts = self.facts.borrow();
+        let export = |(name, export): (&mesh::ServiceName, &api::trust::Export)| {
             let groups = export.groups.iter().map(group);
             json!({
                 "service": format!("{}/{}", export.namespace, export.name),
@@ -80,10 +82,11 @@ impl Shown {
                 "to_clusters": export.to_clusters,
                 "ports": export.ports.iter().map(|port| port.number).collect::<Vec<_>>(),
                 "groups": groups.collect::<Vec<_>>(),
+                "conditions": conditions(book.cluster(), name, export, &facts.accepted),
             })
         };
         let gateways = book.gateways().map(|set| json!({"serial": set.serial, "gateways": gateways(&set.gateways)}));
-        json!({"exports": book.exports().values().map(export).collect::<Vec<_>>(), "gateways": gateways})
+        json!({"exports": book.exports().iter().map(export).collect::<Vec<_>>(), "gateways": gateways})
     }
 
     fn imports(&self) -> Value {

@@ -44,6 +44,8 @@ pub struct Inputs<'a> {
     pub accepted: &'a Accepted,
     /// Clusterset addresses that the hub allocated.
     pub addresses: &'a BTreeMap<ServiceName, Vec<IpAddr>>,
+    /// Numbers of pods of other clusters, from which their addresses are made.
+    pub pods: &'a BTreeMap<String, u32>,
     /// Clusters whose lease ran out, with the time (Unix milliseconds).
     pub stale: &'a BTreeMap<ClusterName, u64>,
     /// What is left of the share of clusters that drain, in percent.
@@ -114,6 +116,11 @@ impl Addresses {
         let own = service.cluster_addresses.iter().chain(&service.clusterset_addresses);
         for address in own {
             self.of(*address).services.insert(service.name.clone());
+        }
+        for pod in service.imports.values().flat_map(|import| &import.pods) {
+            for address in &pod.addresses {
+                self.of(*address).services.insert(service.name.clone());
+            }
         }
         for endpoint in &service.endpoints {
             let entry = self.of(endpoint.address);
@@ -259,7 +266,12 @@ fn imports<'a>(inputs: &'a Inputs<'_>) -> Imports<'a> {
             let ports = export.ports.iter().filter_map(|port| ServicePort::try_from(port).ok()).collect();
             let groups = export.groups.iter().filter_map(|group| Group::try_from(group).ok()).collect();
             let imported = Imported {
-                import: Import { serial: export.serial, ports, groups },
+                import: Import {
+                    serial: export.serial,
+                    ports,
+                    pods: hosts::remote_pods(inputs, cluster, name, export),
+                    groups,
+                },
                 created_at: export.created_at,
                 headless: export.headless,
             };

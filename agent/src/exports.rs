@@ -4,17 +4,20 @@
 //! line with it.
 
 pub(crate) mod book;
+pub(crate) mod conditions;
 pub(crate) mod reconcile;
 
 use std::collections::BTreeMap;
 
-use api::trust::{Export, Group, Port};
+use api::trust::{Export, Group, Pod, Port};
 use mesh::{ClusterName, Endpoint, ServiceName};
 
 use config::local::{Local, LocalService};
 
 /// Groups of one export; the smallest are merged beyond.
 pub const MAX_GROUPS: usize = 32;
+/// Pods of one headless export; others are reached by the service's name only.
+pub const MAX_PODS: usize = 256;
 /// The labels that tell groups apart.
 const GROUP_LABELS: [&str; 2] = ["app", "version"];
 
@@ -45,13 +48,15 @@ pub fn plan_exports(
         let Some(wish) = &service.export else { continue };
         let previous = signed.get(name);
         let created_at = wish.created_at.or(previous.map(|previous| previous.created_at)).unwrap_or(now);
+        let groups = groups(&service.endpoints);
         let export = Export {
             cluster: cluster.to_string(),
             serial: 0,
             namespace: name.namespace().to_string(),
             name: name.name().to_owned(),
             ports: service.ports.iter().map(Port::from).collect(),
-            groups: groups(&service.endpoints),
+            pods: pods(service, &groups),
+            groups,
             to_clusters: wish.to_clusters.iter().map(ToString::to_string).collect(),
             created_at,
             headless: service.headless,
@@ -89,6 +94,26 @@ fn groups(endpoints: &[Endpoint]) -> Vec<Group> {
         healthy,
     };
     merge(counts.into_iter().map(group).collect())
+}
+
+/// The pods of a headless service that clients elsewhere may address: ready, with a sidecar, each with its group.
+fn pods(service: &LocalService, groups: &[Group]) -> Vec<Pod> {
+    if !service.headless {
+        return Vec::new();
+    }
+    let of_group = |endpoint: &Endpoint, group: &Group| {
+        let account = endpoint.identity.as_ref().map(|identity| identity.account());
+        let labels = group.labels.iter().all(|(key, value)| endpoint.labels.get(key) == Some(value));
+        account == Some(group.service_account.as_str()) && labels && endpoint.locality == group.locality
+    };
+    let pod = |endpoint: &Endpoint| {
+        let group = groups.iter().position(|group| group.meshed && of_group(endpoint, group))?;
+        let names = service.names.pods.get(&endpoint.name);
+        let hostname = names.and_then(|names| names.hostname.clone()).unwrap_or_default();
+        Some(Pod { name: endpoint.name.clone(), hostname, group: u32::try_from(group).ok()? })
+    };
+    let ready = service.endpoints.iter().filter(|endpoint| endpoint.ready);
+    ready.filter_map(pod).take(MAX_PODS).collect()
 }
 
 /// Brings the groups down to [`MAX_GROUPS`]: first localities are given up, then labels; account and mesh membership

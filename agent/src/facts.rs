@@ -1,6 +1,7 @@
 //! From the hub's watch to what is believed: a mirror of the hub, and the pure function that reads it.
 
 mod draining;
+pub(crate) mod pods;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -90,6 +91,9 @@ pub(crate) struct Side {
     /// Clusters that drain or leave.
     #[serde(default)]
     pub(crate) draining: BTreeMap<ClusterName, Draining>,
+    /// Numbers of pods of other clusters' headless services; see [`pods`].
+    #[serde(default)]
+    pub(crate) pods: pods::PodNumbers,
 }
 
 /// Reads the mirror: what of it is believed, on top of what was. `now_ms` is the own clock, in Unix milliseconds.
@@ -107,6 +111,7 @@ pub(crate) fn import(previous: &Facts, policy: &Policy, mirror: &Mirror, now_ms:
         }
     }
     facts.side.add_addresses(mirror);
+    facts.side.pods = pods::number(&facts.side.pods, &facts.accepted);
     facts.side.stale = mirror.of_kind(Kind::Lease).filter_map(|(_, resource)| stale(resource)).collect();
     let drains = mirror.of_kind(Kind::Drain);
     facts.side.draining =

@@ -129,6 +129,7 @@ impl Publisher {
             local: &local,
             accepted: &facts.accepted,
             addresses: &facts.side.addresses,
+            pods: &facts.side.pods,
             stale: &facts.side.stale,
             shares: &facts.side.draining.iter().map(|(name, drain)| (name.clone(), drain.share_percent)).collect(),
             registrations,

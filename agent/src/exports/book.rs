@@ -71,6 +71,11 @@ impl Book {
         self.exports.iter().map(|(name, entry)| (name.clone(), entry.value.clone())).collect()
     }
 
+    /// Whose book it is.
+    pub(crate) fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
     /// The gateways as signed.
     pub(crate) fn gateways(&self) -> Option<&GatewaySet> {
         self.gateways.as_ref().map(|entry| &entry.value)

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use api::hub::{Key, Kind, Resource};
 use api::trust::{Bundle, Export, GatewaySet, Signed};
 use identity::{SignedParts, TrustBundle, root_hash, verify_signed};
-use mesh::{ClusterName, Group, ServiceName, ServicePort, TrustDomain};
+use mesh::{ClusterName, Group, Namespace, ServiceName, ServicePort, TrustDomain};
 use prost::Message;
 
 use super::{Accepted, Fact, FactKind, Member, Policy, Reason, Refusal};
 use crate::config::is_host_port;
-use crate::exports::MAX_GROUPS;
+use crate::exports::{MAX_GROUPS, MAX_PODS};
 
 /// Ports of one export.
 const MAX_PORTS: usize = 64;
@@ -190,6 +190,17 @@ fn accept_export(
 fn check_export(export: &Export) -> Result<(), Reason> {
     if export.groups.len() > MAX_GROUPS || export.ports.len() > MAX_PORTS {
         return Err(Reason::Malformed(format!("it has more than {MAX_GROUPS} groups or {MAX_PORTS} ports")));
+    }
+    if export.pods.len() > MAX_PODS {
+        return Err(Reason::Malformed(format!("it names more than {MAX_PODS} pods")));
+    }
+    for pod in &export.pods {
+        let group = usize::try_from(pod.group).ok().filter(|index| *index < export.groups.len());
+        // A hostname becomes part of a name in DNS.
+        let label = pod.hostname.is_empty() || Namespace::new(pod.hostname.as_str()).is_ok();
+        if group.is_none() || !label || pod.name.is_empty() || pod.name.len() > 253 {
+            return Err(Reason::Malformed(format!("the pod {:?} has no group or no name", pod.name)));
+        }
     }
     export
         .ports

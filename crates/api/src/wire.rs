@@ -102,7 +102,14 @@ mod tests {
         let namespace = Namespace::new("default").unwrap();
         let account = SpiffeId::new(TrustDomain::new("east.demo").unwrap(), namespace.clone(), "a").unwrap();
         let key = GroupKey { service_account: "a".into(), labels: labels.clone(), locality: "r/z".into() };
-        let import = Import { serial: 3, ports: Vec::new(), groups: vec![Group { key, meshed: true, healthy: 2 }] };
+        let pod = mesh::ImportPod {
+            name: "pod-0".into(),
+            hostname: Some("pod-0".into()),
+            addresses: vec!["242.0.0.1".parse().unwrap()],
+            group: key.clone(),
+        };
+        let groups = vec![Group { key, meshed: true, healthy: 2 }];
+        let import = Import { serial: 3, ports: Vec::new(), groups, pods: vec![pod] };
         let clusters: Vec<ClusterName> = clusters.into_iter().map(|name| ClusterName::new(name).unwrap()).collect();
         let endpoint = Endpoint {
             name: "pod".into(),

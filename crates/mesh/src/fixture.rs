@@ -85,8 +85,12 @@ impl Mesh {
         self.view.clusters.insert(cluster(from), Arc::new(remote));
         self.edit(name, |service| {
             let key = GroupKey { service_account: name.into(), labels: Labels::new(), locality: String::new() };
-            let import =
-                Import { serial: 1, ports: service.ports.clone(), groups: vec![Group { key, meshed: true, healthy }] };
+            let import = Import {
+                serial: 1,
+                ports: service.ports.clone(),
+                groups: vec![Group { key, meshed: true, healthy }],
+                pods: Vec::new(),
+            };
             service.imports.insert(cluster(from), import);
         })
     }

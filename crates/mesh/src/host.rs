@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Namespace, ServiceName};
+use crate::names::{ClusterName, Namespace, ServiceName};
 
 /// The zone of the names that are the same in every cluster.
 pub const CLUSTERSET_ZONE: &str = "clusterset.local";
@@ -19,6 +19,16 @@ pub enum Host {
     Clusterset(ServiceName),
     /// A short name or `….svc.cluster.local`: this cluster only, unless the service is global.
     Cluster(ServiceName),
+    /// `<pod>.<name>.<namespace>.svc.cluster.local` or `<pod>.<cluster>.<name>.<namespace>.svc.clusterset.local`: one pod of
+    /// a headless service.
+    Pod {
+        /// The service.
+        service: ServiceName,
+        /// Where the pod runs; `None`: a name of `cluster.local`, so in this cluster.
+        cluster: Option<ClusterName>,
+        /// The hostname, or the address with dashes.
+        pod: String,
+    },
     /// An address.
     Address(IpAddr),
     /// A name in the clusterset zone that cannot be a service.
@@ -41,7 +51,18 @@ impl Host {
         };
         let known = match labels.as_slice() {
             [name, ns, "svc", "clusterset", "local"] => service(name, ns).map(Self::Clusterset),
+            [pod, cluster, name, ns, "svc", "clusterset", "local"] => {
+                match (service(name, ns), ClusterName::new(*cluster)) {
+                    (Some(service), Ok(cluster)) => {
+                        Some(Self::Pod { service, cluster: Some(cluster), pod: (*pod).to_owned() })
+                    }
+                    _ => return Self::Invalid(host),
+                }
+            }
             [.., "clusterset", "local"] => return Self::Invalid(host),
+            [pod, name, ns, "svc", "cluster", "local"] => {
+                service(name, ns).map(|service| Self::Pod { service, cluster: None, pod: (*pod).to_owned() })
+            }
             [name, ns, "svc", "cluster", "local"] | [name, ns, "svc"] | [name, ns] => {
                 service(name, ns).map(Self::Cluster)
             }
@@ -55,10 +76,26 @@ impl Host {
         }
     }
 
+    /// The name as it is written in full.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Clusterset(name) => name.clusterset_host(),
+            Self::Cluster(name) => format!("{}.{}.svc.cluster.local", name.name(), name.namespace()),
+            Self::Pod { service, cluster: Some(cluster), pod } => {
+                format!("{pod}.{cluster}.{}", service.clusterset_host())
+            }
+            Self::Pod { service, cluster: None, pod } => {
+                format!("{pod}.{}.{}.svc.cluster.local", service.name(), service.namespace())
+            }
+            Self::Address(address) => address.to_string(),
+            Self::Invalid(host) | Self::External(host) => host.clone(),
+        }
+    }
+
     /// The service that is meant, if it is one.
     pub fn service(&self) -> Option<&ServiceName> {
         match self {
-            Self::Clusterset(name) | Self::Cluster(name) => Some(name),
+            Self::Clusterset(name) | Self::Cluster(name) | Self::Pod { service: name, .. } => Some(name),
             _ => None,
         }
     }
@@ -81,6 +118,18 @@ mod tests {
             (
                 "east.reviews.default.svc.clusterset.local",
                 Host::Invalid("east.reviews.default.svc.clusterset.local".into()),
+            ),
+            (
+                "db-0.west.reviews.default.svc.clusterset.local",
+                Host::Pod {
+                    service: reviews("default"),
+                    cluster: Some(ClusterName::new("west").unwrap()),
+                    pod: "db-0".into(),
+                },
+            ),
+            (
+                "db-0.reviews.default.svc.cluster.local",
+                Host::Pod { service: reviews("default"), cluster: None, pod: "db-0".into() },
             ),
             ("10.0.0.7", Host::Address("10.0.0.7".parse().unwrap())),
             ("[::1]", Host::Address("::1".parse().unwrap())),

@@ -30,6 +30,7 @@ mod admit;
 mod authorize;
 mod balance;
 mod cluster;
+mod export;
 mod format;
 mod hash;
 mod health;
@@ -50,6 +51,7 @@ pub use authorize::{
 };
 pub use balance::{Draw, Load, Pick, Tables, hash_ring, pick};
 pub use cluster::{ClusterState, cluster_state, drain_share};
+pub use export::{Conflict, Constituent, Merged, merge_exports};
 pub use format::{FormatFacts, render, rfc3339, unsupported};
 pub use hash::{HashMember, HashRing};
 pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};

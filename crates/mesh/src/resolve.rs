@@ -18,6 +18,8 @@ use crate::host::{CLUSTER_ZONE, CLUSTERSET_ZONE};
 use crate::model::View;
 use records::Answering;
 
+pub(crate) use records::dashed;
+
 /// Seconds for which an answer of our zones, positive or negative, may be kept: so long does a failover wait for clients
 /// that cache.
 pub const DNS_TTL: u32 = 5;

@@ -155,9 +155,9 @@ impl TargetKey {
 }
 
 fn remote_key(decision: &RouteDecision, target: &Target) -> Option<RemoteKey> {
-    let Target::Remote { cluster, group, .. } = target else { return None };
-    let (cluster, group) = (cluster.clone(), group.clone());
-    Some(RemoteKey { cluster, service: decision.service.clone()?, port: decision.port, group })
+    let Target::Remote { cluster, group, pod, .. } = target else { return None };
+    let (cluster, group, pod) = (cluster.clone(), group.clone(), pod.clone());
+    Some(RemoteKey { cluster, service: decision.service.clone()?, port: decision.port, group, pod })
 }
 
 /// How often unused connections are looked for.

@@ -141,7 +141,9 @@ pub(crate) fn east_view(gateways: &[SocketAddr]) -> View {
         let mut service = reviews(name);
         let key = GroupKey { service_account: name.into(), labels: Labels::new(), locality: String::new() };
         let groups = vec![Group { key, meshed: true, healthy: 1 }];
-        service.imports.insert(cluster("west"), Import { serial: 1, ports: service.ports.clone(), groups });
+        service
+            .imports
+            .insert(cluster("west"), Import { serial: 1, ports: service.ports.clone(), groups, pods: Vec::new() });
         (service.name.clone(), Arc::new(service))
     };
     let services = BTreeMap::from([import("reviews"), import("secret")]);

@@ -1,8 +1,8 @@
 //! Services and what they consist of.
 
-use mesh::{ClusterName, Endpoint, ExportPolicy, Import, Service, SpiffeId};
+use mesh::{ClusterName, Endpoint, ExportPolicy, Group, Import, ImportPod, Service, SpiffeId};
 
-use super::{WireError, convert_all, document, parse, parse_all, port_number, service_name, texts, to_document};
+use super::{WireError, convert_all, document, error, parse, parse_all, port_number, service_name, texts, to_document};
 use crate::discovery;
 
 impl TryFrom<&discovery::Endpoint> for Endpoint {
@@ -45,6 +45,31 @@ impl From<&Endpoint> for discovery::Endpoint {
     }
 }
 
+impl TryFrom<&discovery::ImportPod> for ImportPod {
+    type Error = WireError;
+    fn try_from(pod: &discovery::ImportPod) -> Result<Self, WireError> {
+        let group = pod.group.as_ref().ok_or_else(|| error("pods.group", "it is missing"))?;
+        Ok(Self {
+            name: pod.name.clone(),
+            hostname: Some(pod.hostname.clone()).filter(|name| !name.is_empty()),
+            addresses: parse_all("pods.addresses", &pod.addresses)?,
+            group: Group::try_from(group)?.key,
+        })
+    }
+}
+
+impl From<&ImportPod> for discovery::ImportPod {
+    fn from(pod: &ImportPod) -> Self {
+        let group = Group { key: pod.group.clone(), meshed: true, healthy: 1 };
+        Self {
+            name: pod.name.clone(),
+            hostname: pod.hostname.clone().unwrap_or_default(),
+            addresses: texts(&pod.addresses),
+            group: Some((&group).into()),
+        }
+    }
+}
+
 impl TryFrom<&discovery::ExportPolicy> for ExportPolicy {
     type Error = WireError;
     fn try_from(policy: &discovery::ExportPolicy) -> Result<Self, WireError> {
@@ -72,7 +97,8 @@ impl TryFrom<&discovery::Service> for Service {
         let import = |import: &discovery::Import| {
             let cluster: ClusterName = parse("imports.cluster", &import.cluster)?;
             let ports = convert_all(&import.ports)?;
-            Ok((cluster, Import { serial: import.serial, ports, groups: convert_all(&import.groups)? }))
+            let (groups, pods) = (convert_all(&import.groups)?, convert_all(&import.pods)?);
+            Ok((cluster, Import { serial: import.serial, ports, groups, pods }))
         };
         Ok(Self {
             name: service_name(&service.namespace, &service.name)?,
@@ -96,6 +122,7 @@ impl From<&Service> for discovery::Service {
             serial: import.serial,
             ports: import.ports.iter().map(Into::into).collect(),
             groups: import.groups.iter().map(Into::into).collect(),
+            pods: import.pods.iter().map(Into::into).collect(),
         };
         Self {
             namespace: service.name.namespace().to_string(),

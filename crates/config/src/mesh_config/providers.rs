@@ -148,7 +148,9 @@ fn host(service: &str) -> Result<Host, Wrong> {
     let namespace = service.rsplit_once('/').map_or(ROOT_NAMESPACE, |(namespace, _)| namespace);
     let namespace = Namespace::new(namespace).map_err(|error| ("service", error.to_string()))?;
     match Host::parse(name, &namespace) {
-        Host::Address(_) | Host::Invalid(_) => Err(("service", format!("{service:?} must be the name of a service"))),
+        Host::Address(_) | Host::Invalid(_) | Host::Pod { .. } => {
+            Err(("service", format!("{service:?} must be the name of a service")))
+        }
         host => Ok(host),
     }
 }

@@ -172,7 +172,7 @@ pub(super) fn addresses_at<'a>(pods: impl Iterator<Item = &'a HostPod>, label: &
 }
 
 /// `10.0.0.7` is `10-0-0-7`, `fd00::7` is `fd00--7`. A label may not begin or end with a dash, so that zeros stand there.
-pub(super) fn dashed(address: IpAddr) -> String {
+pub(crate) fn dashed(address: IpAddr) -> String {
     let text = address.to_string().replace(['.', ':'], "-");
     let front = if text.starts_with('-') { "0" } else { "" };
     let back = if text.ends_with('-') { "0" } else { "" };

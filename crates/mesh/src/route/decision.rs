@@ -247,6 +247,9 @@ pub enum Target {
         cluster: ClusterName,
         /// The group.
         group: GroupKey,
+        /// Only this pod of the group.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pod: Option<String>,
         /// The identities of which the server must prove one.
         expected: BTreeSet<SpiffeId>,
         /// Share of the traffic of the tier: its healthy endpoints.

@@ -7,7 +7,6 @@ use super::context::Context;
 use super::decision::{RouteDecision, RouteOutcome};
 use super::lookup::{self, Found, Place};
 use super::{scope, targets};
-use crate::host::Host;
 use crate::model::{Labels, Service};
 use crate::policy::{Balancer, ClientTls, Destination, DestinationRules, EntryConfig, Resolution, TrafficPolicy};
 use crate::reason::Reason;
@@ -50,12 +49,7 @@ pub(super) fn by_default(context: &Context<'_>, place: &Place<'_>, decision: &mu
 
 /// As a user writes it: host, subset, port.
 pub(super) fn written(destination: &Destination) -> String {
-    let mut text = match &destination.host {
-        Host::Cluster(name) => format!("{}.{}.svc.cluster.local", name.name(), name.namespace()),
-        Host::Clusterset(name) => name.clusterset_host(),
-        Host::Address(address) => address.to_string(),
-        Host::Invalid(host) | Host::External(host) => host.clone(),
-    };
+    let mut text = destination.host.text();
     for part in [destination.port.map(|port| format!(":{port}")), destination.subset.as_ref().map(|s| format!(" {s}"))]
     {
         text.push_str(&part.unwrap_or_default());
@@ -132,7 +126,9 @@ fn with_names_of(entry: Option<&EntryConfig>, policy: &Arc<TrafficPolicy>) -> Ar
 fn dialled_pod(context: &Context<'_>, place: &Place<'_>) -> Option<std::net::IpAddr> {
     let of_headless = || {
         let address = context.request.connection.destination_ip.filter(|_| place.service.headless)?;
-        place.service.endpoints.iter().any(|endpoint| endpoint.address == address).then_some(address)
+        let own = place.service.endpoints.iter().any(|endpoint| endpoint.address == address);
+        let pods = || place.service.imports.values().flat_map(|import| &import.pods);
+        (own || pods().any(|pod| pod.addresses.contains(&address))).then_some(address)
     };
     place.pod.map(|pod| pod.address).or_else(of_headless)
 }

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use super::context::Context;
 use crate::host::Host;
-use crate::model::{Service, View};
-use crate::names::ServiceName;
+use crate::model::{Endpoint, ImportPod, Service, View};
+use crate::names::{ClusterName, ServiceName};
 use crate::policy::EntryConfig;
+use crate::resolve::dashed;
 
 /// What a host means.
 pub(super) enum Found<'a> {
@@ -51,6 +52,13 @@ pub(super) fn find<'a>(context: &Context<'a>, host: &Host) -> Found<'a> {
     let place = match host {
         Host::Clusterset(name) => return clusterset(view, name),
         Host::Invalid(_) => return Found::Unknown,
+        Host::Pod { service, cluster: Some(cluster), pod } => {
+            let place = pod_named(context, service, Some(cluster), pod);
+            return place.map_or(Found::Unknown, Found::Place);
+        }
+        Host::Pod { service, cluster: None, pod } => {
+            pod_named(context, service, None, pod).or_else(|| entry(context, &host.text()))
+        }
         Host::Cluster(name) => match view.services.get(name) {
             Some(service) => Some(Place::of(service)),
             None => entry_named(context, name),
@@ -69,6 +77,52 @@ fn clusterset<'a>(view: &'a View, name: &ServiceName) -> Found<'a> {
         }
         _ => Found::Unknown,
     }
+}
+
+/// One pod by its name. Of `cluster.local` only pods of the own cluster have names.
+fn pod_named<'a>(
+    context: &Context<'a>,
+    name: &ServiceName,
+    cluster: Option<&ClusterName>,
+    pod: &str,
+) -> Option<Place<'a>> {
+    let service = context.view.services.get(name)?;
+    let shared = service.export.is_some() || !service.imports.is_empty();
+    if cluster.is_some() && !shared {
+        return None;
+    }
+    let other = cluster.filter(|cluster| Some(*cluster) != context.view.cluster());
+    let at = |address: IpAddr| dashed(address) == pod;
+    let address = match other.map(|cluster| service.imports.get(cluster)) {
+        Some(import) => {
+            let mut pods = import.iter().flat_map(|import| &import.pods);
+            let named = |own: &&ImportPod| {
+                own.hostname.as_deref().unwrap_or(&own.name) == pod || own.addresses.iter().any(|address| at(*address))
+            };
+            pods.find(named).and_then(|pod| pod.addresses.first().copied())
+        }
+        None => {
+            let named = |own: &&Endpoint| own.name == pod || at(own.address);
+            service.endpoints.iter().find(named).map(|endpoint| endpoint.address)
+        }
+    };
+    let address = address?;
+    let port = context.request.port;
+    let endpoint = service.endpoints.iter().find(|endpoint| endpoint.address == address);
+    let leading = endpoint.and_then(|endpoint| endpoint.ports.iter().find(|(_, own)| **own == port));
+    let service_port = leading.map_or(port, |(number, _)| *number);
+    let pod = Some(DialledPod { address, service_port });
+    Some(Place { clusterset: cluster.is_some(), pod, ..Place::of(service) })
+}
+
+/// A pod of another cluster by the address that the own cluster gave it: it is dialled at ports of the service.
+fn of_remote_pod<'a>(context: &Context<'a>, address: IpAddr) -> Option<Place<'a>> {
+    let has = |service: &Service| {
+        service.imports.values().flat_map(|import| &import.pods).any(|pod| pod.addresses.contains(&address))
+    };
+    let service: &'a Service = context.view.services.values().find(|service| has(service))?;
+    let pod = Some(DialledPod { address, service_port: context.request.port });
+    Some(Place { clusterset: true, pod, ..Place::of(service) })
 }
 
 /// An entry by a host that also reads as a service's name: `httpbin.org` is service `httpbin` of namespace `org` too.
@@ -112,7 +166,8 @@ fn by_address<'a>(context: &Context<'a>, address: IpAddr) -> Option<Place<'a>> {
         let found = clusterset || service.cluster_addresses.contains(&address);
         found.then(|| Place { clusterset, ..Place::of(service) })
     });
-    of_service.or_else(|| of_pod(context, address)).or_else(|| entry_at(context, address))
+    let pod = || of_pod(context, address).or_else(|| of_remote_pod(context, address));
+    of_service.or_else(pod).or_else(|| entry_at(context, address))
 }
 
 /// A pod by its own address, at a port that a service leads to. Of several services a headless one counts: its clients dial

@@ -63,6 +63,8 @@ fn work_out(context: &Context<'_>, place: &Place<'_>, wanted: &Wanted<'_>, decis
         decision.reasons.push(Reason::ClusterScope);
     } else if wanted.only.is_none() && shared {
         remote = remote_groups(context.view, service, wanted.labels, decision);
+    } else if let Some(address) = wanted.only.filter(|_| local.is_empty()) {
+        remote = remote_pod(context.view, service, address, decision);
     } else if !service.imports.is_empty() {
         decision.reasons.push(Reason::ClusterScope);
     }
@@ -190,6 +192,44 @@ fn remote_groups<'a>(
     candidates
 }
 
+/// The pod of another cluster that has the address, reached through the gateways like its group.
+fn remote_pod<'a>(
+    view: &'a View,
+    service: &'a Service,
+    address: IpAddr,
+    decision: &mut RouteDecision,
+) -> Vec<Candidate<'a>> {
+    let found = service.imports.iter().find_map(|(cluster, import)| {
+        let pod = import.pods.iter().find(|pod| pod.addresses.contains(&address))?;
+        Some((cluster, import, pod))
+    });
+    let Some((name, import, pod)) = found else { return Vec::new() };
+    if view.gateways.is_empty() {
+        decision.reasons.push(Reason::NoGateway);
+        return Vec::new();
+    }
+    let cluster = match usable(view, clusters::rules(service), (name, import), decision.port) {
+        Ok(cluster) => cluster,
+        Err(why) => {
+            decision.reasons.push(Reason::RemoteUnusable { cluster: name.clone(), why });
+            return Vec::new();
+        }
+    };
+    let account = pod.group.service_account.clone();
+    let expected = SpiffeId::new(cluster.trust_domain.clone(), service.name.namespace().clone(), account);
+    let Ok(expected) = expected else { return Vec::new() };
+    let (cluster_name, group) = (cluster.name.clone(), pod.group.clone());
+    decision.reasons.push(Reason::Note { text: format!("the pod {} of {cluster_name}", pod.name) });
+    let target = Target::Remote {
+        cluster: cluster_name,
+        group,
+        pod: Some(pod.name.clone()),
+        expected: BTreeSet::from([expected]),
+        weight: 1,
+    };
+    vec![Candidate { target, locality: &pod.group.locality, labels: &pod.group.labels, cluster: Some(&cluster.name) }]
+}
+
 fn usable<'a>(
     view: &'a View,
     rules: &ClusterTraffic,
@@ -222,6 +262,7 @@ fn group_candidates<'a>(
         let target = Target::Remote {
             cluster: cluster.name.clone(),
             group: group.key.clone(),
+            pod: None,
             expected: BTreeSet::from([expected]),
             weight: group.healthy,
         };

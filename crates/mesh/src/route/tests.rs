@@ -11,6 +11,7 @@ mod http_rules;
 pub(super) mod language;
 mod localities;
 mod opaque;
+mod pods;
 mod properties;
 pub(super) mod question;
 mod traffic;

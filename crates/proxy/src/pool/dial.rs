@@ -53,6 +53,8 @@ pub struct RemoteKey {
     pub port: u16,
     /// The group.
     pub group: GroupKey,
+    /// Only this pod of it.
+    pub pod: Option<String>,
 }
 
 /// Opens mTLS to a sidecar of the own cluster; `keep_alive` sets how the system probes the connection.
@@ -214,7 +216,7 @@ fn header(key: &RemoteKey, credentials: &Credentials) -> Header {
             labels: key.group.labels.clone().into_iter().collect(),
             locality: key.group.locality.clone(),
         }),
-        pod: String::new(),
+        pod: key.pod.clone().unwrap_or_default(),
         mode: Mode::Mesh.into(),
         source: credentials.svid().map(|svid| svid.id().to_string()).unwrap_or_default(),
         traceparent: String::new(),

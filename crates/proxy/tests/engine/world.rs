@@ -169,9 +169,10 @@ impl ViewOf {
         self.service(name, |service| {
             let ports = vec![ServicePort { name: "main".into(), number: PORT, protocol }];
             service.ports.clone_from(&ports);
-            service
-                .imports
-                .insert(west, Import { serial: 1, ports, groups: vec![Group { key, meshed: true, healthy: 1 }] });
+            service.imports.insert(
+                west,
+                Import { serial: 1, ports, groups: vec![Group { key, meshed: true, healthy: 1 }], pods: Vec::new() },
+            );
         })
     }
 

@@ -174,7 +174,7 @@ impl Builder {
         }
         let service = Arc::make_mut(self.view.services.get_mut(&name_of(name)).unwrap());
         let ports = service.ports.clone();
-        service.imports.insert(cluster(from), Import { serial: 1, ports, groups });
+        service.imports.insert(cluster(from), Import { serial: 1, ports, groups, pods: Vec::new() });
     }
 
     fn entry(&mut self, words: &Words<'_>) {

@@ -125,10 +125,7 @@ fn any(patterns: &[StringMatch], name: &HeaderName) -> bool {
 /// The host as an authority has it.
 pub(super) fn host_text(host: &Host) -> String {
     match host {
-        Host::Clusterset(name) => name.clusterset_host(),
-        Host::Cluster(name) => format!("{}.{}.svc.cluster.local", name.name(), name.namespace()),
         Host::Address(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
-        Host::Address(ip) => ip.to_string(),
-        Host::Invalid(text) | Host::External(text) => text.clone(),
+        host => host.text(),
     }
 }

@@ -171,12 +171,7 @@ fn mirrors(mirrors: &Value) -> Option<String> {
 
 /// A destination as its author writes it.
 pub(in crate::commands) fn destination(destination: &Destination) -> String {
-    let host = match &destination.host {
-        Host::Clusterset(name) => name.clusterset_host(),
-        Host::Cluster(name) => format!("{}.{}.svc.cluster.local", name.name(), name.namespace()),
-        Host::Address(address) => address.to_string(),
-        Host::Invalid(host) | Host::External(host) => host.clone(),
-    };
+    let host = destination.host.text();
     let port = destination.port.map(|port| format!(":{port}")).unwrap_or_default();
     let subset = destination.subset.as_ref().map(|subset| format!(" subset {subset}")).unwrap_or_default();
     format!("{host}{port}{subset}")
