@@ -161,5 +161,5 @@ fn the_committed_examples_are_valid() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 3);
+    assert_eq!(seen, 4);
 }

@@ -42,6 +42,7 @@ fn every_process_has_its_address() {
                 Ready::Accepts(ports) => {
                     format!("accepts {}", ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
                 }
+                other => format!("{other:?}"),
             };
             format!("{} {} {ready}", process.name, process.address)
         })
