@@ -249,3 +249,38 @@ fn the_registration_decides_whose_workload_it_is() {
     assert_eq!((client.labels["app"].as_str(), client.locality.as_str()), ("client", "eu/a"));
     assert_eq!(snapshot.owners.len(), 2);
 }
+
+/// A headless service of west with two pods, seen from east: names for DNS, addresses that sidecars may ask about, and the
+/// same addresses after one pod went.
+#[test]
+fn pods_of_another_clusters_headless_service_have_names_and_addresses() {
+    let mut world = World::new();
+    let group = api::trust::Group { service_account: "db".into(), meshed: true, healthy: 2, ..Default::default() };
+    let pod = |name: &str| api::trust::Pod { name: name.into(), hostname: name.into(), group: 0 };
+    let of =
+        |pods: Vec<api::trust::Pod>, base: Export| Export { headless: true, groups: vec![group.clone()], pods, ..base };
+    let mut seen = BTreeMap::new();
+    for pods in [vec![pod("db-0"), pod("db-1")], vec![pod("db-1")]] {
+        world.accepted = Accepted::default();
+        world.import("west", vec![of(pods.clone(), export("store", 5432, 5, &[]))]);
+        world.pods = crate::facts::pods::number(&world.pods, &world.accepted);
+        let snapshot = world.compile();
+        let entry = host(&snapshot, "default/store").unwrap();
+        assert!(entry.clusterset && entry.headless && entry.addresses.is_empty() && entry.local.is_none());
+        assert_eq!(entry.pods.len(), pods.len());
+        for pod in &entry.pods {
+            let hostname = pod.hostname.clone().unwrap();
+            assert_eq!(seen.entry(hostname).or_insert_with(|| pod.addresses.clone()), &pod.addresses);
+            for address in &pod.addresses {
+                assert!(
+                    snapshot.get(Kind::Address, &address.to_string()).is_some(),
+                    "sidecars may ask about {address}"
+                );
+            }
+        }
+        let imported = &service(&snapshot, "default/store").unwrap().imports;
+        assert_eq!(imported.values().map(|import| import.pods.len()).sum::<usize>(), pods.len());
+    }
+    let different: BTreeSet<_> = seen.values().flatten().collect();
+    assert_eq!(different.len(), 4, "two pods, two families");
+}

@@ -123,3 +123,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_headless_export_names_its_ready_pods_and_others_name_none() {
+    let with = |headless: bool| {
+        let pods = [("v1", true), ("v2", false), ("v2", true)];
+        let endpoints = (1..).zip(pods).map(|(pod, (version, ready))| endpoint(pod, "web", version, ready)).collect();
+        let mut local = local(endpoints, true);
+        local.services.values_mut().for_each(|service| service.headless = headless);
+        plan(&local, &BTreeMap::new())
+    };
+    let (plain, headless) = (with(false), with(true));
+    assert!(published(&plain).0.pods.is_empty());
+    let (export, _) = published(&headless);
+    let version = |pod: &api::trust::Pod| export.groups[pod.group as usize].labels["version"].clone();
+    let pods: Vec<(String, String)> = export.pods.iter().map(|pod| (pod.name.clone(), version(pod))).collect();
+    let expected = [("pod-1", "v1"), ("pod-3", "v2")].map(|(name, version)| (name.to_owned(), version.to_owned()));
+    assert_eq!(pods, expected);
+}

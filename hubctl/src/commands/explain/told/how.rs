@@ -1,8 +1,8 @@
 //! How a decision is carried out: subset, traffic policy, timeouts, retries, faults, mirrors, changes of the request.
 
 use mesh::{
-    AbortWith, Balancer, ClientTls, Destination, FaultInjection, HashKey, HeaderEdits, Host, HttpAction, HttpRule,
-    Share, TrafficPolicy, WeightedDestination,
+    AbortWith, Balancer, ClientTls, Destination, FaultInjection, HashKey, HeaderEdits, HttpAction, HttpRule, Share,
+    TrafficPolicy, WeightedDestination,
 };
 use serde_json::{Map, Value};
 
