@@ -179,6 +179,11 @@ async fn tunnel_flow(context: &Context, parsed: &Parsed, reader: H2Reader, respo
                 "the client gave up before the flow was accepted".clone_into(&mut record.error);
                 return;
             }
+            Err(AttemptError::Reset(error)) => {
+                record.closed_by = "server";
+                record.error = format!("{}: the stream ended without an answer: {error}", connection.id());
+                return attempt.reset();
+            }
             Err(AttemptError::Denied { denial, message, by }) => {
                 if denial == Denial::Draining {
                     connection.set_draining();

@@ -77,6 +77,18 @@ impl TunnelIo {
     }
 }
 
+/// Whether an error of a stream says that the peer reset it, and not that the connection failed.
+pub(crate) fn is_reset(error: &io::Error) -> bool {
+    let Some(source) = error.get_ref() else { return false };
+    let read =
+        source.downcast_ref::<quinn::ReadError>().is_some_and(|error| matches!(error, quinn::ReadError::Reset(_)));
+    let write = || {
+        source.downcast_ref::<quinn::WriteError>().is_some_and(|error| matches!(error, quinn::WriteError::Stopped(_)))
+    };
+    let http2 = || source.downcast_ref::<h2::Error>().is_some_and(|error| error.is_reset() && error.is_remote());
+    read || write() || http2()
+}
+
 impl AsyncRead for TunnelIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;

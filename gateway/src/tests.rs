@@ -7,5 +7,6 @@ mod health;
 mod readers;
 mod refusals;
 mod relay;
+mod replays;
 mod transports;
 pub(crate) mod world;

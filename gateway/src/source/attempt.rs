@@ -4,6 +4,9 @@
 //! same bytes go over another one. That is safe because the far end dials only once it has a header, and no byte of an
 //! answer has been seen: what an endpoint may have received over the dead connection it received without an end (the inner
 //! TLS handshake cannot have finished).
+//!
+//! A stream that is reset while its connection lives is not sent again: the far gateway may have accepted the flow and its
+//! endpoint have reset it, for a reset discards the answer that is still on its way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +20,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::paths::{Connection, InUse};
-use crate::stream::TunnelIo;
+use crate::stream::{TunnelIo, is_reset};
 
 /// How many first bytes are kept.
 const PREFIX_MAX: usize = 16 * 1024;
 /// How long the far gateway may take to answer: its dial attempts and a round trip.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// How long after a stream the connection below it may turn out to be the one that failed.
+const CONNECTION_GRACE: Duration = Duration::from_millis(250);
 
 /// Why a flow was not accepted over a connection.
 #[derive(Debug)]
@@ -33,6 +39,8 @@ pub(crate) enum AttemptError {
     Denied { denial: Denial, message: String, by: String },
     /// The connection failed; another one may do.
     Connection(String),
+    /// The stream ended without an answer on a connection that lives.
+    Reset(String),
 }
 
 /// A flow that was accepted.
@@ -62,6 +70,11 @@ impl Attempt {
         }
     }
 
+    /// Ends the flow as the far side did.
+    pub(crate) fn reset(self) {
+        self.responder.reset(h2::Reason::CANCEL);
+    }
+
     /// For a denial.
     pub(crate) fn into_responder(self) -> Responder {
         self.responder
@@ -80,7 +93,18 @@ impl Attempt {
             answered = timeout(ANSWER_TIMEOUT, self.exchange(&mut io)) => answered,
             why = connection.until_unusable() => return Err(AttemptError::Connection(why)),
         };
-        let reply = answered.map_err(|_| AttemptError::Connection("no answer came".to_owned()))??;
+        let reply = match answered {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(Unanswered::Abandoned)) => return Err(AttemptError::Abandoned),
+            Ok(Err(Unanswered::Reset(why))) => return Err(AttemptError::Reset(why)),
+            Ok(Err(Unanswered::Failed(why))) => {
+                return Err(match timeout(CONNECTION_GRACE, connection.closed()).await {
+                    Ok(_) => AttemptError::Connection(why),
+                    Err(_) => AttemptError::Reset(why),
+                });
+            }
+            Err(_) => return Err(AttemptError::Reset("no answer came".to_owned())),
+        };
         match reply.reply {
             Some(reply::Reply::Accepted(accepted)) => Ok(Opened { io, accepted, in_use }),
             Some(reply::Reply::Denied(denied)) => {
@@ -88,15 +112,18 @@ impl Attempt {
                 let denial = Denial::from_wire(&denied.reason).unwrap_or(Denial::Policy);
                 Err(AttemptError::Denied { denial, message: denied.message, by: denied.by })
             }
-            None => Err(AttemptError::Connection("the answer is empty".to_owned())),
+            None => Err(AttemptError::Reset("the answer is empty".to_owned())),
         }
     }
 
-    async fn exchange(&mut self, io: &mut TunnelIo) -> Result<Reply, AttemptError> {
+    async fn exchange(&mut self, io: &mut TunnelIo) -> Result<Reply, Unanswered> {
         let (mut recv, mut send) = tokio::io::split(io);
-        let failed = |error: std::io::Error| AttemptError::Connection(error.to_string());
-        send.write_all(&self.frame).await.map_err(failed)?;
+        let written = send.write_all(&self.frame).await;
         let reply = tunnel::read_frame::<Reply, _>(&mut recv);
+        if written.is_err() {
+            // A gateway that has too many streams answers without reading.
+            return reply.await.map_err(undecoded);
+        }
         tokio::pin!(reply);
         let (mut sent, mut finished) = (0, false);
         loop {
@@ -120,10 +147,10 @@ impl Attempt {
             };
             tokio::select! {
                 reply = &mut reply => {
-                    let reply = reply.map_err(|error| AttemptError::Connection(describe(&error)))?;
+                    let reply = reply.map_err(undecoded)?;
                     // What was read but not sent must not be lost: it goes before the copy begins.
                     if unsent && matches!(reply.reply, Some(reply::Reply::Accepted(_))) {
-                        send.write_all(&self.prefix[sent..]).await.map_err(failed)?;
+                        send.write_all(&self.prefix[sent..]).await.map_err(|error| unanswered(&error))?;
                     }
                     return Ok(reply);
                 }
@@ -131,12 +158,12 @@ impl Attempt {
                     Step::Wrote(Ok(count)) => sent += count,
                     // The far gateway stops reading when it denies: its answer follows. On a connection that has
                     // failed there is none.
-                    Step::Wrote(Err(error)) => return reply.await.map_err(|_| failed(error)),
+                    Step::Wrote(Err(_)) => return reply.await.map_err(undecoded),
                     Step::Read(Ok(0)) => self.client_ended = true,
                     Step::Read(Ok(_)) => {}
-                    Step::Read(Err(_)) => return Err(AttemptError::Abandoned),
+                    Step::Read(Err(_)) => return Err(Unanswered::Abandoned),
                 },
-                () = self.responder.abandoned() => return Err(AttemptError::Abandoned),
+                () = self.responder.abandoned() => return Err(Unanswered::Abandoned),
             }
         }
     }
@@ -148,9 +175,24 @@ enum Step {
     Read(std::io::Result<usize>),
 }
 
-fn describe(error: &tunnel::DecodeError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
+/// Why a stream gave no answer.
+enum Unanswered {
+    /// The client is gone.
+    Abandoned,
+    /// The far gateway reset the stream, or answered what is none.
+    Reset(String),
+    /// It failed; so may have its connection.
+    Failed(String),
+}
+
+fn undecoded(error: tunnel::DecodeError) -> Unanswered {
+    match error {
+        tunnel::DecodeError::Io(error) => unanswered(&error),
+        error => Unanswered::Reset(error.to_string()),
     }
+}
+
+fn unanswered(error: &std::io::Error) -> Unanswered {
+    let why = error.to_string();
+    if is_reset(error) { Unanswered::Reset(why) } else { Unanswered::Failed(why) }
 }

@@ -21,8 +21,14 @@ pub(super) struct Relay {
 struct Shared {
     udp_blocked: AtomicBool,
     tcp_blocked: AtomicBool,
-    /// By the client's address: the socket that faces the server, with its task.
-    back: Mutex<BTreeMap<SocketAddr, (Arc<UdpSocket>, JoinSet<()>)>>,
+    /// By the client's address.
+    back: Mutex<BTreeMap<SocketAddr, Back>>,
+}
+
+/// The socket of one client that faces the server, and the task that reads it.
+struct Back {
+    socket: Arc<UdpSocket>,
+    _answers: JoinSet<()>,
 }
 
 impl Relay {
@@ -69,15 +75,16 @@ async fn udp(front: Arc<UdpSocket>, to: SocketAddr, shared: Arc<Shared>) {
         if shared.udp_blocked.load(Ordering::Relaxed) {
             continue;
         }
-        let known = shared.back.lock().unwrap().get(&client).map(|(socket, _)| Arc::clone(socket));
+        let known = shared.back.lock().unwrap().get(&client).map(|back| Arc::clone(&back.socket));
         let socket = match known {
             Some(socket) => socket,
             None => {
                 let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
                 socket.connect(to).await.unwrap();
-                let mut task = JoinSet::new();
-                task.spawn(answers(Arc::clone(&socket), Arc::clone(&front), client, Arc::clone(&shared)));
-                shared.back.lock().unwrap().insert(client, (Arc::clone(&socket), task));
+                let mut answering = JoinSet::new();
+                answering.spawn(answers(Arc::clone(&socket), Arc::clone(&front), client, Arc::clone(&shared)));
+                let back = Back { socket: Arc::clone(&socket), _answers: answering };
+                shared.back.lock().unwrap().insert(client, back);
                 socket
             }
         };
