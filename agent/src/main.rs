@@ -19,6 +19,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     telemetry::init_logging("agent");
+    telemetry::raise_descriptor_limit();
     identity::install_crypto();
     match serve(&arguments) {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use api::agent::certificate_authority_server::CertificateAuthorityServer;
 use discovery::server::{Server, Snapshot, accept_mutual, accept_open};
 use identity::{CaError, ClusterCa, Credentials, PeerPolicy, TrustBundles};
-use mesh::{MeshInfo, TrustDomain};
+use mesh::{HTTP2_BOUNDS, MeshInfo, TrustDomain};
 use telemetry::{Readiness, Registry, Shutdown};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -293,18 +293,12 @@ async fn serve_all(
     let mutual = credentials.server_config(peers, ALPN).map_err(RunError::Tls)?;
     let open = credentials.server_config_open(ALPN).map_err(RunError::Tls)?;
     let draining = shutdown.draining();
-    let discovery = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .max_concurrent_streams(16)
-        .add_service(server.into_service())
-        .serve_with_incoming_shutdown(
-            accept_mutual(listeners.discovery, mutual, credentials, draining.clone()),
-            draining.clone().cancelled_owned(),
-        );
-    let ca = tonic::transport::Server::builder()
+    let discovery = grpc_server().add_service(server.into_service()).serve_with_incoming_shutdown(
+        accept_mutual(listeners.discovery, mutual, credentials, draining.clone()),
+        draining.clone().cancelled_owned(),
+    );
+    let ca = grpc_server()
         .timeout(Duration::from_secs(10))
-        .max_concurrent_streams(16)
         .add_service(CertificateAuthorityServer::new(authority).max_decoding_message_size(64 * 1024))
         .serve_with_incoming_shutdown(
             accept_open(listeners.ca, open, draining.clone()),
@@ -326,4 +320,15 @@ async fn serve_all(
     }
     shutdown.end();
     Ok(())
+}
+
+/// A listener for gRPC, within the bounds of all listeners.
+fn grpc_server() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .max_concurrent_streams(16)
+        .http2_max_header_list_size(HTTP2_BOUNDS.header_list)
+        .http2_max_pending_accept_reset_streams(Some(HTTP2_BOUNDS.pending_accept_resets))
+        .http2_max_local_error_reset_streams(Some(HTTP2_BOUNDS.local_error_resets))
 }

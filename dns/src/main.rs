@@ -16,6 +16,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     telemetry::init_logging("dns");
+    telemetry::raise_descriptor_limit();
     identity::install_crypto();
     let config = dns::Config::load(&arguments.config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -85,6 +85,19 @@ fuzz_target!(|text: &str| {
         let again = mesh::normalize_path(&normal);
         assert_eq!(again.as_deref(), Some(&*normal), "{path:?}");
     }
+    if let (Ok(method), Ok(target)) = (method.parse::<http::Method>(), path.parse::<http::Uri>()) {
+        let version = if sni.is_empty() { http::Version::HTTP_11 } else { http::Version::HTTP_2 };
+        let most_headers = mesh::HEADERS_MAX;
+        let head = mesh::RequestHead { method: &method, target: &target, version, headers: &headers, most_headers };
+        if let Ok(admitted) = mesh::admit_request(&head) {
+            // What is let through says once where it goes and where it ends, and hides nothing that others rely on.
+            assert!(!admitted.authority.as_str().contains('@') && !admitted.authority.host().is_empty());
+            let once = |name: &str| headers.get_all(name).iter().count() <= 1;
+            assert!(once("host") && once("content-length") && once("transfer-encoding"));
+            assert!(!(headers.contains_key("content-length") && headers.contains_key("transfer-encoding")));
+            assert!(admitted.nominated.iter().all(|name| name != "host" && !name.as_str().starts_with("x-forwarded")));
+        }
+    }
     let request = HttpRequest { method, scheme: "http", authority, path_and_query: path, headers: &headers };
     let name = request.host();
     let host = Host::parse(&name, &Namespace::new("default").expect("a namespace"));

@@ -114,7 +114,7 @@ impl Edge {
             "TLS connections that were refused at a port of a Gateway",
             refused.clone(),
         );
-        let limits = Limits { header_timeout: IDLE, per_source: PER_SOURCE, ..Limits::default() };
+        let limits = Limits { listener: "edge", header_timeout: IDLE, per_source: PER_SOURCE, ..Limits::default() };
         let edge = Arc::new(Self {
             guard: Guard::new(outbound.clone()),
             tls: ServerConfigs::new(parts.credentials.clone()),
@@ -141,6 +141,7 @@ impl Edge {
 
     fn refuse_tls(&self, port: u16, reason: &'static str) {
         self.refused.get_or_create(&RefusedLabels { port, reason }).inc();
+        telemetry::shed("edge", reason);
     }
 }
 

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// TLS and QUIC handshakes under way at once, per listener.
-pub(crate) const HANDSHAKES: usize = 256;
+use identity::HandshakeBounds;
+
+/// TLS handshakes under way at once, per listener: a stranger that stalls them leaves three quarters to the others.
+pub(crate) const HANDSHAKES: HandshakeBounds = HandshakeBounds { turns: 256, pending: 4096, per_source: 1024 };
+/// QUIC handshakes under way at once; who sends from made-up addresses must show first that they are real.
+pub(crate) const QUIC_HANDSHAKES: usize = 256;
 /// How long a handshake may take.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// HBONE connections of one identity. Replicas share an identity, so this is generous.

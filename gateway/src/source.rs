@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use api::tunnel::{Accepted, Reply};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use identity::{PeerIdentity, PeerPolicy, accept_tls};
+use identity::{Handshakes, PeerIdentity, PeerPolicy, accept_tls};
 use mesh::{Denial, SpiffeId, TunnelMode};
 use proxy::copy::{Side, copy_bidirectional};
 use proxy::hbone::{self, H2Io, H2Reader, Incoming, Responder};
 use proxy::tunnel;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 use crate::context::Context;
 use crate::destination::cut;
@@ -33,13 +32,13 @@ const PATHS: &str = "/isthmus/paths";
 
 /// Accepts connections until the process drains.
 pub(crate) async fn listen(context: Arc<Context>, listener: TcpListener) {
-    let (handshakes, peers) = (Arc::new(Semaphore::new(HANDSHAKES)), Limit::new(CONNECTIONS_PER_WORKLOAD));
+    let (handshakes, peers) = (Handshakes::new(HANDSHAKES), Limit::new(CONNECTIONS_PER_WORKLOAD));
     let draining = context.shutdown.draining();
     loop {
-        let stream = tokio::select! {
+        let (stream, source) = tokio::select! {
             () = draining.cancelled() => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Such as too many open files: it passes, and until then accepting in a loop would spin.
                     tracing::warn!(%error, "HBONE connection not accepted");
@@ -48,18 +47,22 @@ pub(crate) async fn listen(context: Arc<Context>, listener: TcpListener) {
                 }
             },
         };
-        let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
-            context.metrics.refuse("hbone", "limit");
-            continue;
+        let pending = match handshakes.begin(source.ip()) {
+            Ok(pending) => pending,
+            Err(reason) => {
+                context.metrics.refuse("hbone", "limit");
+                telemetry::shed("hbone", reason);
+                continue;
+            }
         };
         let (context, peers) = (Arc::clone(&context), peers.clone());
         tokio::spawn(async move {
-            let accepted = handshake(&context, stream).await;
-            drop(permit);
+            let Some(accepted) = pending.run(handshake(&context, stream)).await else { return };
             match accepted {
                 Ok((stream, peer)) => serve(context, stream, peer, peers).await,
                 Err(error) => {
                     context.metrics.refuse("hbone", "handshake");
+                    telemetry::shed("hbone", "handshake");
                     tracing::info!(error, "HBONE handshake refused");
                 }
             }

@@ -201,6 +201,7 @@ pub(crate) fn http2_settings() -> hbone::Settings {
         ping_idle: KEEP_ALIVE,
         ping_in_use: KEEP_ALIVE,
         ping_timeout: IDLE_TIMEOUT - KEEP_ALIVE,
+        listener: "tunnel",
         ..hbone::Settings::default()
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use identity::{Credentials, PeerIdentity};
+use identity::{Credentials, HandshakeBounds, Handshakes, PeerIdentity};
+use mesh::{OfSource, Sources};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -21,10 +22,12 @@ use crate::bounded::{Bounded, End};
 use crate::metrics::Metrics;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Handshakes at one time; more wait in the kernel's queue.
-const HANDSHAKES: usize = 64;
+/// Handshakes at one time: a stranger that stalls them leaves three quarters to the others.
+const HANDSHAKES: HandshakeBounds = HandshakeBounds { turns: 64, pending: 1024, per_source: 256 };
 /// Connections at one time; more are closed at once.
 const CONNECTIONS: usize = 2048;
+/// Connections of one source, at the listener that asks nobody who it is.
+const OPEN_PER_SOURCE: usize = 256;
 /// How long a client without a certificate may stay, or strangers could take all connections there are: it asks once
 /// and is answered.
 const OPEN_LIFETIME: Duration = Duration::from_secs(30);
@@ -33,12 +36,15 @@ const OPEN_LIFETIME: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(crate) struct Peer(pub(crate) Option<Arc<PeerIdentity>>);
 
+/// A place among all connections of a listener, and among those of its source.
+type Slot = (OwnedSemaphorePermit, OfSource);
+
 /// One accepted connection.
 pub(crate) struct Connection {
     stream: Bounded<TlsStream<TcpStream>>,
     peer: Peer,
     /// Counts the connection.
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
 }
 
 /// What a listener demands.
@@ -50,18 +56,26 @@ pub(crate) struct Listening {
     pub(crate) draining: CancellationToken,
 }
 
+impl Listening {
+    /// What metrics call it.
+    fn name(&self) -> &'static str {
+        if self.credentials.is_some() { "api" } else { "join" }
+    }
+}
+
 /// Accepts until the node drains.
 pub(crate) fn accept(listener: TcpListener, listening: Listening) -> ReceiverStream<io::Result<Connection>> {
     let (accepted, connections) = mpsc::channel(16);
     tokio::spawn(async move {
         let listening = Arc::new(listening);
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let handshakes = Handshakes::new(HANDSHAKES);
         let slots = Arc::new(Semaphore::new(CONNECTIONS));
+        let sources = Sources::default();
+        let per_source = if listening.credentials.is_some() { CONNECTIONS } else { OPEN_PER_SOURCE };
         let draining = listening.draining.clone();
-        while let Some(Ok(handshake)) = draining.run_until_cancelled(Arc::clone(&handshakes).acquire_owned()).await {
-            let Some(tcp) = draining.run_until_cancelled(listener.accept()).await else { return };
-            let tcp = match tcp {
-                Ok((tcp, _)) => tcp,
+        while let Some(tcp) = draining.run_until_cancelled(listener.accept()).await {
+            let (tcp, source) = match tcp {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     // Out of file descriptors, most likely: leave time for some to come back.
@@ -69,15 +83,22 @@ pub(crate) fn accept(listener: TcpListener, listening: Listening) -> ReceiverStr
                     continue;
                 }
             };
-            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                listening.metrics.connections_refused.inc();
-                continue;
+            let places = || -> Result<_, &'static str> {
+                let of_source = sources.enter(source.ip(), per_source).ok_or("per-source")?;
+                let slot = Arc::clone(&slots).try_acquire_owned().map_err(|_| "connections")?;
+                Ok(((slot, of_source), handshakes.begin(source.ip())?))
+            };
+            let (slot, handshake) = match places() {
+                Ok(places) => places,
+                Err(reason) => {
+                    listening.metrics.connections_refused.inc();
+                    telemetry::shed(listening.name(), reason);
+                    continue;
+                }
             };
             let (listening, accepted) = (Arc::clone(&listening), accepted.clone());
             tokio::spawn(async move {
-                let connection = handshake_with(&listening, tcp, slot).await;
-                drop(handshake);
-                if let Some(connection) = connection {
+                if let Some(Some(connection)) = handshake.run(handshake_with(&listening, tcp, slot)).await {
                     let _ = accepted.send(Ok(connection)).await;
                 }
             });
@@ -86,7 +107,7 @@ pub(crate) fn accept(listener: TcpListener, listening: Listening) -> ReceiverStr
     ReceiverStream::new(connections)
 }
 
-async fn handshake_with(listening: &Listening, tcp: TcpStream, slot: OwnedSemaphorePermit) -> Option<Connection> {
+async fn handshake_with(listening: &Listening, tcp: TcpStream, slot: Slot) -> Option<Connection> {
     let address = tcp.peer_addr().ok();
     let _ = tcp.set_nodelay(true);
     let config = Arc::clone(&listening.config);
@@ -103,6 +124,7 @@ async fn handshake_with(listening: &Listening, tcp: TcpStream, slot: OwnedSemaph
         Ok((stream, peer, end)) => Some(Connection { stream: Bounded::new(stream, end), peer, _slot: slot }),
         Err(error) => {
             listening.metrics.connections_refused.inc();
+            telemetry::shed(listening.name(), "handshake");
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::info!(%error, cause, peer = ?address, "a connection was refused");
             None

@@ -35,6 +35,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     telemetry::init_logging("hub");
+    telemetry::raise_descriptor_limit();
     identity::install_crypto();
     match (arguments.command, arguments.config) {
         (Some(Command::Init { mesh_id, dir, members }), _) => init(mesh_id, dir, &members),

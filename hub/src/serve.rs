@@ -12,7 +12,7 @@ use api::hub::hub_server::HubServer;
 use api::hub::join_server::JoinServer;
 use hub_state::Role;
 use identity::{Credentials, PeerPolicy, TrustBundle};
-use mesh::TrustDomain;
+use mesh::{HTTP2_BOUNDS, TrustDomain};
 use openraft::SnapshotPolicy;
 use telemetry::{Readiness, Registry, Shutdown};
 use tokio::net::TcpListener;
@@ -267,6 +267,9 @@ fn server() -> Server {
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .http2_max_header_list_size(HTTP2_BOUNDS.header_list)
+        .http2_max_pending_accept_reset_streams(Some(HTTP2_BOUNDS.pending_accept_resets))
+        .http2_max_local_error_reset_streams(Some(HTTP2_BOUNDS.local_error_resets))
 }
 
 /// Resolves when Raft cannot go on, for example because a disk failed: the process must end then.

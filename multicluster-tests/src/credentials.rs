@@ -6,6 +6,8 @@ use identity::{ClusterCa, Credentials, Svid, TrustBundles};
 use mesh::SpiffeId;
 use tempfile::TempDir;
 
+use crate::Scenario;
+
 /// What is wrong with a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadCredential {
@@ -78,4 +80,24 @@ impl Fakes {
 fn from_now(seconds: i64) -> SystemTime {
     let distance = Duration::from_secs(seconds.unsigned_abs());
     if seconds < 0 { SystemTime::now() - distance } else { SystemTime::now() + distance }
+}
+
+impl Scenario {
+    /// The CA of `hub`, `east` or `west`: tests run as the user who owns the fleet.
+    pub fn ca(&self, whose: &str) -> ClusterCa {
+        let layout = &self.fleet.layout;
+        let directory = if whose == "hub" { layout.root().join("ca") } else { layout.agent(whose).join("ca") };
+        ClusterCa::load(&directory).expect("the CA loads")
+    }
+
+    /// Credentials for an identity of this fleet of the clusters `east` and `west`, good and bad ones.
+    pub fn fakes(&self, id: SpiffeId) -> Fakes {
+        let whose = id.trust_domain().as_str().split('.').next().unwrap_or_default().to_owned();
+        let other = if whose == "west" { "east" } else { "west" };
+        let mut bundles = TrustBundles::default();
+        for name in ["hub", "east", "west"] {
+            bundles.insert(self.ca(name).bundle(1).expect("a bundle"));
+        }
+        Fakes::new(id, self.ca(&whose), self.ca(other), bundles)
+    }
 }

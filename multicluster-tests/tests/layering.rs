@@ -86,7 +86,7 @@ fn libraries_point_down_only() {
     // What each shared library may use of this workspace; binaries may use any library.
     let below: [(&str, &[&str]); 11] = [
         ("isthmus-mesh", &[]),
-        ("isthmus-telemetry", &[]),
+        ("isthmus-telemetry", &["isthmus-mesh"]),
         ("isthmus-hub-state", &["isthmus-mesh"]),
         ("isthmus-federation-crds", &[]),
         ("isthmus-config", &["isthmus-federation-crds", "isthmus-mesh"]),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::{ClusterCa, Credentials, PeerPolicy, TrustBundles, connect_tls};
+use identity::{Credentials, PeerPolicy, connect_tls};
 use mesh::{Namespace, SpiffeId, TrustDomain};
 use multicluster_tests::{BadCredential, Fakes, SMALL, Scenario};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,23 +32,6 @@ fn system(trust_domain: &str, account: &str) -> SpiffeId {
     SpiffeId::system(TrustDomain::new(trust_domain).unwrap(), account).unwrap()
 }
 
-/// The CA of `hub`, `east` or `west`: tests run as the user who owns the fleet.
-fn ca(scenario: &Scenario, whose: &str) -> ClusterCa {
-    let layout = &scenario.fleet.layout;
-    let directory = if whose == "hub" { layout.root().join("ca") } else { layout.agent(whose).join("ca") };
-    ClusterCa::load(&directory).expect("the CA loads")
-}
-
-fn fakes(scenario: &Scenario, id: SpiffeId) -> Fakes {
-    let whose = id.trust_domain().as_str().split('.').next().unwrap().to_owned();
-    let other = if whose == "west" { "east" } else { "west" };
-    let mut bundles = TrustBundles::default();
-    for name in ["hub", "east", "west"] {
-        bundles.insert(ca(scenario, name).bundle(1).unwrap());
-    }
-    Fakes::new(id, ca(scenario, &whose), ca(scenario, other), bundles)
-}
-
 fn doors(scenario: &Scenario) -> Vec<Door> {
     let plan = scenario.fleet.plan();
     let west = plan.cluster("west").unwrap();
@@ -56,7 +39,7 @@ fn doors(scenario: &Scenario) -> Vec<Door> {
     let door = |name, ip: std::net::Ipv4Addr, port, id| Door {
         name,
         address: SocketAddr::from((ip, port)),
-        fakes: fakes(scenario, id),
+        fakes: scenario.fakes(id),
     };
     vec![
         door("hub api", plan.hub[0].ip, 7443, system("hub.demo", "operator")),
@@ -130,13 +113,13 @@ async fn no_listener_lets_a_bad_credential_in() {
         }
     }
     let quic = SocketAddr::from((scenario.fleet.plan().cluster("west").unwrap().gateways[0].ip, 15443));
-    let fakes = fakes(&scenario, system("east.demo", "gateway"));
+    let fakes = scenario.fakes(system("east.demo", "gateway"));
     assert!(gets_in_by_quic(quic, &fakes.good()).await, "quic: a good credential was refused");
     for bad in BadCredential::ALL {
         assert!(!gets_in_by_quic(quic, &fakes.bad(bad)).await, "quic: {bad:?} got in");
     }
     let hbone = SocketAddr::from((scenario.fleet.plan().cluster("west").unwrap().gateways[0].ip, 15008));
-    let stranger = self::fakes(&scenario, workload("east.demo", "web"));
+    let stranger = scenario.fakes(workload("east.demo", "web"));
     assert!(!gets_in(hbone, &stranger.good()).await, "a workload of another cluster got into the gateway's HBONE port");
 }
 
@@ -159,7 +142,7 @@ async fn connections_end_within_five_seconds_of_the_certificate() {
         });
     }
     let quic = SocketAddr::from((scenario.fleet.plan().cluster("west").unwrap().gateways[0].ip, 15443));
-    let fakes = fakes(&scenario, system("east.demo", "gateway"));
+    let fakes = scenario.fakes(system("east.demo", "gateway"));
     checks.spawn(async move {
         let expires = Instant::now() + Duration::from_secs(4);
         let endpoint = quic_endpoint();

@@ -16,6 +16,7 @@ use proxy::detect::Rewind;
 use proxy::listen::{self, Accepted, Lifecycle, Limits};
 use proxy::outbound::{Dialled, Outbound};
 use proxy::reply;
+use proxy::serve::{Unreadable, why_shed};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::socks::{self, Destination};
@@ -80,7 +81,7 @@ impl Explicit {
             .header_read_timeout(self.limits.header_timeout)
             .max_buf_size(self.limits.header_bytes)
             .half_close(true);
-        let draining = self.life.draining.clone();
+        let (draining, outbound) = (self.life.draining.clone(), self.outbound.clone());
         let service = service_fn(move |request| {
             let explicit = self.clone();
             async move { Ok::<_, Infallible>(explicit.request(request, source).await) }
@@ -96,6 +97,12 @@ impl Explicit {
         };
         if let Err(error) = result {
             tracing::debug!(error = body::chain(&error), "a connection of the workload failed");
+            if let Some(reason) = why_shed(&error) {
+                telemetry::shed("outbound", reason);
+            }
+            if let Some(why) = Unreadable::of(&error) {
+                outbound.unreadable(Some(source), why);
+            }
         }
     }
 
@@ -113,9 +120,8 @@ impl Explicit {
     /// Answers at once; whether the server can be reached shows in the flow.
     fn connect(self, request: Request<Incoming>, source: SocketAddr) -> Response<Body> {
         let authority = request.uri().authority();
-        let Some((host, port)) =
-            authority.and_then(|authority| Some((authority.host().to_owned(), authority.port_u16()?)))
-        else {
+        let named = authority.and_then(|authority| mesh::checked_authority(authority.clone()).ok());
+        let Some((host, port)) = named.and_then(|named| Some((named.host().to_owned(), named.port_u16()?))) else {
             return reply::text(StatusCode::BAD_REQUEST, "CONNECT needs host:port");
         };
         let outbound = self.outbound;

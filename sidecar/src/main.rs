@@ -40,6 +40,7 @@ fn main() -> anyhow::Result<()> {
     }
     let config = arguments.config.context("--config is needed")?;
     telemetry::init_logging("sidecar");
+    telemetry::raise_descriptor_limit();
     identity::install_crypto();
     let config = sidecar::Config::load(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -140,6 +140,30 @@ async fn what_names_no_host_is_refused_with_a_hint() {
 }
 
 #[tokio::test]
+async fn requests_that_could_be_read_in_two_ways_are_refused() {
+    let (at, _keep) = explicit(Protocol::Http).await;
+    let get = |more: &str| format!("GET http://{HOST}/x HTTP/1.1\r\n{more}\r\n");
+    let cases = [
+        (get("host: other\r\n"), "200"),
+        (get(""), "200"),
+        (get("host: a\r\nhost: a\r\n"), "400"),
+        (get("host: a\r\ntransfer-encoding: gzip, chunked\r\n"), "501"),
+        (get("host: a\r\nconnection: x-forwarded-for\r\n"), "400"),
+        (get("host : a\r\n"), "400"),
+        (get(&format!("host: a\r\n{}", "a: 1\r\n".repeat(101))), "431"),
+        (format!("GET http://me@{HOST}/x HTTP/1.1\r\nhost: {HOST}\r\n\r\n"), "400"),
+        (format!("GET ftp://{HOST}/x HTTP/1.1\r\nhost: {HOST}\r\n\r\n"), "400"),
+        (format!("TRACE http://{HOST}/x HTTP/1.1\r\nhost: {HOST}\r\n\r\n"), "405"),
+        (format!("CONNECT me@{HOST} HTTP/1.1\r\nhost: {HOST}\r\n\r\n"), "400"),
+        ("CONNECT reviews HTTP/1.1\r\nhost: reviews\r\n\r\n".to_owned(), "400"),
+    ];
+    for (request, expected) in cases {
+        let answer = talk(at, &[request.as_bytes()]).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{request:?}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn hosts_outside_the_mesh_are_reached() {
     let (at, _keep) = explicit(Protocol::Http).await;
     let outside = app().await;

@@ -33,6 +33,7 @@ mod svid;
 
 mod credentials;
 mod expiry;
+mod handshakes;
 mod pinned;
 mod resolver;
 mod tls;
@@ -47,6 +48,7 @@ pub use chain::{PeerError, PeerIdentity, PeerUsage, peer_identity, validate_chai
 pub use credentials::{Credentials, TlsConfigError};
 pub use crypto::{install_crypto, provider};
 pub use expiry::EndReason;
+pub use handshakes::{HandshakeBounds, Handshakes, Pending, in_turn};
 pub use pinned::pinned_client_config;
 pub use policy::PeerPolicy;
 pub use signed::{SIGNED_CONTEXT, SignatureError, SignedParts, verify_proof, verify_signed};

@@ -29,10 +29,12 @@ pub use request::{Claims, ConnectionFacts, HttpRequest};
 mod admit;
 mod authorize;
 mod balance;
+mod bounds;
 mod cluster;
 mod export;
 mod format;
 mod hash;
+mod head;
 mod health;
 mod limit;
 mod outlier;
@@ -40,6 +42,7 @@ mod remote_ip;
 mod resolve;
 mod retry;
 mod route;
+mod sources;
 mod spread;
 mod tunnel;
 pub use admit::{
@@ -50,10 +53,15 @@ pub use authorize::{
     normalize_path,
 };
 pub use balance::{Draw, Load, Pick, Tables, hash_ring, pick};
+pub use bounds::{HTTP2_BOUNDS, Http2Bounds, gives_up_too_often};
 pub use cluster::{ClusterState, cluster_state, drain_share};
 pub use export::{Conflict, Constituent, Merged, merge_exports};
 pub use format::{FormatFacts, render, rfc3339, unsupported};
 pub use hash::{HashMember, HashRing};
+pub use head::{
+    AdmittedRequest, HEADERS_MAX, HeadRefusal, MESH_HEADERS_MAX, RequestHead, TARGET_MAX, admit_request,
+    checked_authority,
+};
 pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};
 pub use limit::{Allowance, Applied, Bucket, Buckets, limits};
 pub use outlier::{Detector, EJECTION_MAX, Outcome, Outliers};
@@ -67,6 +75,7 @@ pub use route::{
     RouteDecision, RouteOutcome, RouteRequest, STEERING_HEADERS, SetCookie, Target, Tier, apply_headers, cors, rewrite,
     route, route_to,
 };
+pub use sources::{OfSource, Sources};
 pub use spread::{LocalHealth, LocalShare, Spread, spread};
 
 pub use tunnel::{

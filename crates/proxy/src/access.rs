@@ -11,9 +11,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mesh::{Reason, RouteDecision, RouteOutcome, ServiceName};
 use serde::Serialize;
 
+use crate::body::{self, Body, Tracked};
 use crate::copy::{Moved, Side};
 use crate::fault::flag;
 use crate::metrics::Metrics;
+use crate::reply;
+use crate::serve::Unreadable;
 
 pub use open::OpenRecord;
 pub use party::Party;
@@ -234,6 +237,14 @@ impl Record {
         self.downstream_remote_address = client.map(|client| client.to_string()).unwrap_or_default();
     }
 
+    /// This proxy refuses what the client says, for this reason.
+    fn refuse(&mut self, status: u16, reason: &'static str) {
+        self.status = status;
+        self.flag(flag::PROTOCOL);
+        self.response_code_details = Cow::Borrowed(reason);
+        self.closed_by = ClosedBy::Us;
+    }
+
     /// Sets the response flag; that a delay was put in stays.
     pub fn flag(&mut self, flag: &'static str) {
         self.flags = if self.flags.split(',').any(|one| one == flag::DELAY) { flag::delayed(flag) } else { flag };
@@ -310,6 +321,26 @@ impl Recorder {
     /// Follows a request until it is over; see [`OpenRecord`].
     pub fn open(&self, record: Record) -> OpenRecord {
         OpenRecord::new(record, self.clone())
+    }
+
+    /// Answers a request whose head is refused; the log says why.
+    pub fn refused_head<B>(
+        &self,
+        mut record: Record,
+        request: &http::Request<B>,
+        refusal: mesh::HeadRefusal,
+    ) -> http::Response<Body> {
+        let response = reply::for_head(refusal, request.version(), reply::is_grpc(request.headers()));
+        record.refuse(response.status().as_u16(), refusal.as_str());
+        record.grpc_status = body::grpc_status(response.headers());
+        let open = self.open(record);
+        response.map(|body| Tracked::wrap(body, move |ending| open.finish(&ending)))
+    }
+
+    /// Bytes came that are no request, and were answered by whoever read them.
+    pub fn unreadable(&self, mut record: Record, why: Unreadable) {
+        record.refuse(why.status(), why.as_str());
+        self.request(record);
     }
 
     /// A connection is open.

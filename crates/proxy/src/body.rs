@@ -15,6 +15,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 
+use crate::headers;
+
 pub use replay::{REPLAY_MAX, Replay};
 
 /// Why a body broke off.
@@ -47,9 +49,16 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// What a hyper peer sends.
+/// What a hyper peer sends; of trailers what may be one ([`headers::clean_trailers`]).
 pub fn incoming(body: Incoming) -> Body {
-    if body.is_end_stream() { empty() } else { body.map_err(BodyError::Hyper).boxed_unsync() }
+    if body.is_end_stream() { empty() } else { body.map_err(BodyError::Hyper).map_frame(clean).boxed_unsync() }
+}
+
+fn clean(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        headers::clean_trailers(trailers);
+    }
+    frame
 }
 
 /// Breaks a body off at a deadline.

@@ -25,6 +25,8 @@ pub mod flag {
     pub const RETRIES: &str = "URX";
     /// The client went away.
     pub const CLIENT: &str = "DC";
+    /// The client's bytes are no request, or none that may be carried on.
+    pub const PROTOCOL: &str = "DPE";
     /// Nothing went wrong that has a flag: a proxy answered as it was told to.
     pub const NONE: &str = "-";
     /// An external authorizer denies it, or could not be asked.

@@ -54,7 +54,10 @@ impl HttpBody for H2Body {
         }
         let trailers = ready!(self.stream.poll_trailers(cx));
         Poll::Ready(match trailers {
-            Ok(Some(trailers)) => Some(Ok(Frame::trailers(trailers))),
+            Ok(Some(mut trailers)) => {
+                crate::headers::clean_trailers(&mut trailers);
+                Some(Ok(Frame::trailers(trailers)))
+            }
             Ok(None) => None,
             Err(error) => Some(Err(error.into())),
         })

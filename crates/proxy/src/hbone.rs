@@ -21,6 +21,8 @@ pub use server::{Incoming, Responder, serve};
 /// How one HTTP/2 connection is run; the default suits meshed peers.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// What metrics call the listener; of clients nothing.
+    pub listener: &'static str,
     /// Streams that the peer may have open at once.
     pub max_concurrent_streams: u32,
     /// Bytes that the peer may send on one stream beyond what was read.
@@ -42,6 +44,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            listener: "hbone",
             max_concurrent_streams: 4096,
             stream_window: 1 << 20,
             // Many times the stream window, so that a few slow readers do not stall the others.

@@ -1,13 +1,14 @@
 //! What happens to headers on the way: what belongs to one hop only, what the mesh adds, what it never believes.
 
 use http::header::{
-    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, EXPECT,
+    FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::Authority;
 use http::{Request, Uri};
 use identity::PeerIdentity;
-use mesh::SpiffeId;
+use mesh::{AdmittedRequest, HeadRefusal, RequestHead, SpiffeId};
 
 /// Tells the server's sidecar which port is meant: of the workload or of the service.
 pub const PORT: HeaderName = HeaderName::from_static("x-isthmus-port");
@@ -20,6 +21,37 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Whether a request may be carried on (`mesh::admit_request`), and for whom it is. From here on its `host`, if it has one,
+/// says the same as its target, and what its `connection` names is gone.
+pub fn admit<B>(request: &mut Request<B>, most_headers: usize) -> Result<Authority, HeadRefusal> {
+    let (method, target, headers) = (request.method(), request.uri(), request.headers());
+    let head = RequestHead { method, target, version: request.version(), headers, most_headers };
+    let AdmittedRequest { authority, nominated } = mesh::admit_request(&head)?;
+    for name in nominated {
+        request.headers_mut().remove(name);
+    }
+    if request.uri().authority().is_some()
+        && let Some(host) = request.headers_mut().get_mut(HOST)
+        && let Ok(named) = HeaderValue::from_str(authority.as_str())
+    {
+        *host = named;
+    }
+    Ok(authority)
+}
+
+/// Removes from trailers what has a meaning only in a head (RFC 9110 §6.5.1): servers that merge the two would believe it.
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    strip_hop(trailers);
+    strip_claims(trailers);
+    for name in [HOST, CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, CONTENT_RANGE, AUTHORIZATION, COOKIE, EXPECT] {
+        trailers.remove(name);
+    }
+    for name in [TRAILER, SET_COOKIE, FORWARDED, HeaderName::from_static("x-forwarded-for"), FORWARDED_PROTO] {
+        trailers.remove(name);
+    }
+}
 
 /// Removes what concerns one hop only (RFC 9110 §7.6.1), and whatever `connection` names. `te: trailers` stays: gRPC
 /// servers ask for it.
@@ -38,7 +70,7 @@ pub fn strip_hop(headers: &mut HeaderMap) {
     let trailers = headers.get(TE).is_some_and(|value| {
         value.to_str().is_ok_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case("trailers")))
     });
-    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, TE] {
+    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, TE, HTTP2_SETTINGS] {
         headers.remove(name);
     }
     for name in [PROXY_AUTHENTICATE, PROXY_AUTHORIZATION] {
@@ -201,6 +233,32 @@ mod tests {
         ]);
         strip_hop(&mut given);
         assert_eq!(given, headers(&[("host", "reviews"), ("x-kept", "1"), ("te", "trailers")]));
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_belongs_in_a_head() {
+        let mut given = headers(&[
+            ("grpc-status", "0"),
+            ("x-checksum", "1"),
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("host", "b"),
+            ("authorization", "x"),
+            ("x-forwarded-client-cert", "By=me"),
+            ("x-isthmus-denial", "policy"),
+            ("set-cookie", "a=1"),
+        ]);
+        clean_trailers(&mut given);
+        assert_eq!(given, headers(&[("grpc-status", "0"), ("x-checksum", "1")]));
+    }
+
+    #[test]
+    fn the_target_wins_and_what_connection_names_is_gone() {
+        let request = Request::get("http://b/x").header("host", "a").header("connection", "x-hop").header("x-hop", "1");
+        let mut request = request.body(()).unwrap();
+        assert_eq!(admit(&mut request, mesh::HEADERS_MAX).unwrap(), "b");
+        assert_eq!(request.headers()["host"], "b");
+        assert!(!request.headers().contains_key("x-hop"));
     }
 
     #[test]

@@ -14,10 +14,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use dial::Dialer;
-use identity::{Credentials, PeerIdentity};
+use identity::{Credentials, Handshakes, PeerIdentity};
 use mesh::{AppEndpoint, Denial, Host, InboundDecision, InboundPeer, PortScope, Protocol, Reason, View, WorkloadPort};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use crate::access::{INBOUND_PASSTHROUGH, Party, Record, Recorder, Reporter};
 use crate::guard::{Facts, Guard};
@@ -74,7 +73,7 @@ pub struct Inbound(Arc<Engine>);
 struct Engine {
     config: InboundConfig,
     plain: PlainPool,
-    handshakes: Semaphore,
+    handshakes: Handshakes,
     gates: gate::Gates,
 }
 
@@ -139,7 +138,7 @@ impl Inbound {
     pub fn start(config: InboundConfig) -> Self {
         let engine = Arc::new(Engine {
             plain: PlainPool::new(config.credentials.clone(), APP_TIMEOUT, config.dialer),
-            handshakes: Semaphore::new(config.limits.handshakes),
+            handshakes: config.limits.handshakes(),
             gates: gate::Gates::default(),
             config,
         });

@@ -3,21 +3,26 @@
 //! A [`Lifecycle`] is shared by everything that serves: `draining` means take nothing new and finish what runs, `ended`
 //! means stop now. Both only ever go one way.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use identity::{HandshakeBounds, Handshakes};
+use mesh::{OfSource, Sources};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use identity::in_turn;
+
 /// What a listener allows its peers.
 #[derive(Debug, Clone)]
 pub struct Limits {
+    /// What metrics call the listener.
+    pub listener: &'static str,
     /// Connections open at once; more wait in the kernel's backlog.
     pub connections: usize,
     /// Of these, connections of one address (of IPv6: of one /64); more are closed at once.
@@ -39,8 +44,10 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            listener: "inbound",
             connections: 8192,
-            per_source: 8192,
+            // No source has all of them, though a gateway dials for whole clusters.
+            per_source: 6144,
             handshakes: 64,
             handshake_timeout: Duration::from_secs(5),
             header_bytes: 64 * 1024,
@@ -52,10 +59,18 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The handshakes of a listener that all kinds of peers dial. A gateway dials once for every flow that it carries, so one
+    /// source may have a good part of them.
+    pub fn handshakes(&self) -> Handshakes {
+        let (pending, per_source) = (self.connections / 2, self.connections / 4);
+        Handshakes::new(HandshakeBounds { turns: self.handshakes, pending, per_source })
+    }
+
     /// For the workload's own connections: it is trusted to send a head in its own time, and its connection pools
     /// expect idle connections to live for about a minute.
     pub fn for_own_workload() -> Self {
-        Self { header_timeout: Duration::from_secs(75), ..Self::default() }
+        let limits = Self::default();
+        Self { listener: "outbound", per_source: limits.connections, header_timeout: Duration::from_secs(75), ..limits }
     }
 }
 
@@ -96,21 +111,6 @@ impl Lifecycle {
     }
 }
 
-/// A turn is over after this long: the work that turns are for is done by then, or the client has not sent enough for it.
-const TURN: Duration = Duration::from_millis(100);
-
-/// Does a handshake in its turn. A client that leaves us waiting loses its turn and goes on without one, so that slow
-/// clients cannot keep all turns from the others. `None`: there are no turns any longer.
-pub async fn in_turn<T>(turns: &Semaphore, handshake: impl Future<Output = T>) -> Option<T> {
-    let turn = turns.acquire().await.ok()?;
-    tokio::pin!(handshake);
-    tokio::select! {
-        done = handshake.as_mut() => return Some(done),
-        () = tokio::time::sleep(TURN) => drop(turn),
-    }
-    Some(handshake.await)
-}
-
 /// One accepted connection; counts against the listener's limit until it is dropped.
 #[derive(Debug)]
 pub struct Accepted {
@@ -129,55 +129,6 @@ pub struct Permit {
     _source: OfSource,
 }
 
-/// The connections of a listener by who opened them.
-#[derive(Debug, Clone, Default)]
-struct Sources(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// One of them; counts until it is dropped.
-#[derive(Debug)]
-struct OfSource {
-    sources: Sources,
-    address: IpAddr,
-}
-
-impl Sources {
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `None`: the address has as many as it may have.
-    fn enter(&self, address: IpAddr, most: usize) -> Option<OfSource> {
-        let address = network(address);
-        let mut counts = self.lock();
-        let count = counts.entry(address).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(OfSource { sources: self.clone(), address })
-    }
-}
-
-impl Drop for OfSource {
-    fn drop(&mut self) {
-        let mut counts = self.sources.lock();
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// Who has one IPv6 address has the rest of its /64.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        address => address,
-    }
-}
-
 /// Accepts until draining; every connection runs `handle` in a task of its own.
 pub async fn accept<H, F>(listener: TcpListener, limits: &Limits, life: &Lifecycle, handle: H)
 where
@@ -192,9 +143,11 @@ where
             let (stream, peer) = listener.accept().await?;
             let Some(source) = sources.enter(peer.ip(), limits.per_source) else {
                 tracing::debug!(%peer, "too many connections of one address");
+                telemetry::shed(limits.listener, "per-source");
                 return Ok(None);
             };
-            stream.set_nodelay(true)?;
+            // Fails on a client that went away already, which is no reason to pause.
+            let _ = stream.set_nodelay(true);
             let permit = Permit { _connection: connection, _source: source };
             Ok::<_, io::Error>(Some(Accepted { stream, peer, permit }))
         };
@@ -211,35 +164,5 @@ where
                 }
             },
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_address_has_so_many_connections_and_leaves_room_for_others() {
-        let sources = Sources::default();
-        let enter = |address: &str| sources.enter(address.parse().unwrap(), 2);
-        let mut held = vec![enter("10.0.0.1").unwrap(), enter("::ffff:10.0.0.1").unwrap()];
-        assert!(enter("10.0.0.1").is_none());
-        assert!(enter("10.0.0.2").is_some());
-        held.pop();
-        assert!(enter("10.0.0.1").is_some());
-        let _six = [enter("2001:db8::1").unwrap(), enter("2001:db8::2").unwrap()];
-        assert!(enter("2001:db8::3").is_none() && enter("2001:db8:0:1::3").is_some());
-        drop(held);
-        assert_eq!(sources.lock().len(), 1, "who has none is forgotten");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn clients_that_stall_keep_nobody_out() {
-        let turns = Arc::new(Semaphore::new(1));
-        let stalled = turns.clone();
-        tokio::spawn(async move { in_turn(&stalled, std::future::pending::<()>()).await });
-        tokio::task::yield_now().await;
-        let next = tokio::time::timeout(Duration::from_secs(1), in_turn(&turns, async { 1 })).await;
-        assert_eq!(next, Ok(Some(1)));
     }
 }

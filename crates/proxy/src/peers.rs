@@ -45,7 +45,11 @@ pub async fn serve<P: Peers>(
         let config = credentials.server_config(PeerPolicy::AnyKnown, &[b"h2"]);
         let config = config.inspect_err(|error| tracing::error!(error = chain(error), "no TLS config")).ok()?;
         let accepted = identity::accept_tls(config, stream, limits.handshake_timeout).await;
-        accepted.inspect_err(|error| tracing::info!(error = chain(error), "a peer was refused")).ok()
+        let refused = |error: &identity::TlsError| {
+            tracing::info!(error = chain(error), "a peer was refused");
+            telemetry::shed(limits.listener, "handshake");
+        };
+        accepted.inspect_err(refused).ok()
     };
     let Some(Some((stream, peer))) = in_turn(handshakes, handshake).await else { return };
     let peer = Arc::new(peer);
@@ -72,7 +76,8 @@ where
         max_concurrent_streams: limits.streams,
         stream_window: STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,
-        max_header_list: u32::try_from(limits.header_bytes).unwrap_or(u32::MAX),
+        max_header_list: mesh::HTTP2_BOUNDS.header_list,
+        listener: limits.listener,
         ..Settings::default()
     };
     let proven = peer.clone();

@@ -1,8 +1,8 @@
 //! Answers that a proxy makes itself.
 
-use http::header::{CONTENT_TYPE, HeaderValue, SERVER};
-use http::{HeaderMap, Response, StatusCode};
-use mesh::Denial;
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, SERVER};
+use http::{HeaderMap, Response, StatusCode, Version};
+use mesh::{Denial, HeadRefusal};
 
 use crate::body::{self, Body};
 use crate::fault::Fault;
@@ -21,6 +21,18 @@ pub fn for_fault(fault: &Fault, grpc: bool) -> Response<Body> {
 /// An answer with a short text.
 pub fn text(status: StatusCode, message: &str) -> Response<Body> {
     build(status, None, message, false)
+}
+
+/// A request whose head is refused, by its version and whether it is gRPC. What follows on an HTTP/1 connection is not read.
+pub fn for_head(refusal: HeadRefusal, version: Version, grpc: bool) -> Response<Body> {
+    let mut response = build(refusal.status(), None, &format!("the request is refused: {refusal}"), grpc);
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    if version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// An answer with a short text, in the form that the client understands.

@@ -15,16 +15,20 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh::Sources;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::readiness::Readiness;
 use crate::registry::Registry;
+use crate::shed::shed;
 use crate::shutdown::Shutdown;
 
 /// How many connections are served at a time; more are closed at once.
-const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 256;
+/// Of these, of one source: whoever stalls them must not keep probes and scrapers out.
+const PER_SOURCE: usize = 64;
 /// How long a request's header may take, also on a connection that is kept alive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take to be made.
@@ -93,12 +97,12 @@ impl Admin {
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), AdminError> {
         let ended = shutdown.ended();
         let serving = Arc::new(Serving { admin: self, shutdown });
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let (slots, sources) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Sources::default());
         loop {
-            let stream = tokio::select! {
+            let (stream, source) = tokio::select! {
                 () = ended.cancelled() => return Ok(()),
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok(accepted) => accepted,
                     Err(error) if is_passing(&error) => {
                         tokio::time::sleep(Duration::from_millis(50)).await;
                         continue;
@@ -106,7 +110,12 @@ impl Admin {
                     Err(error) => return Err(AdminError::Accept(error)),
                 },
             };
+            let Some(of_source) = sources.enter(source.ip(), PER_SOURCE) else {
+                shed("admin", "per-source");
+                continue;
+            };
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                shed("admin", "connections");
                 continue;
             };
             let serving = Arc::clone(&serving);
@@ -116,7 +125,7 @@ impl Admin {
                     () = serve_connection(serving, stream) => {}
                     () = ended.cancelled() => {}
                 }
-                drop(slot);
+                drop((slot, of_source));
             });
         }
     }
@@ -145,6 +154,12 @@ async fn serve_connection(serving: Arc<Serving>, stream: TcpStream) {
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
         tracing::debug!(%error, "an admin connection broke");
+        match error {
+            error if error.is_parse_too_large() => shed("admin", "head-too-large"),
+            error if error.is_parse() => shed("admin", "malformed-request"),
+            error if error.is_timeout() => shed("admin", "slow-head"),
+            _ => {}
+        }
     }
 }
 
@@ -275,11 +290,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_too_many_is_closed_and_the_others_go_on() {
+    async fn a_connection_too_many_of_one_source_is_closed_and_the_others_go_on() {
         let shutdown = Shutdown::manual();
         let address = start(Admin::new(Registry::default(), Readiness::new()), &shutdown).await;
         let mut held = Vec::new();
-        for _ in 0..MAX_CONNECTIONS {
+        for _ in 0..PER_SOURCE {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
             assert_ne!(stream.read(&mut [0; 512]).await.unwrap(), 0);
@@ -287,8 +302,13 @@ mod tests {
         }
         let mut refused = TcpStream::connect(address).await.unwrap();
         assert!(matches!(refused.read(&mut [0; 1]).await, Ok(0) | Err(_)));
-        held[0].write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-        assert_ne!(held[0].read(&mut [0; 512]).await.unwrap(), 0);
+        let other = tokio::net::TcpSocket::new_v4().unwrap();
+        other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        held.push(other.connect(address).await.unwrap());
+        for at in [0, PER_SOURCE] {
+            held[at].write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            assert_ne!(held[at].read(&mut [0; 512]).await.unwrap(), 0, "another source, and who is there already");
+        }
     }
 
     #[tokio::test]

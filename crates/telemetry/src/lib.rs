@@ -15,15 +15,19 @@
 
 mod access_log;
 mod admin;
+mod descriptors;
 mod logging;
 mod process;
 mod readiness;
 mod registry;
+mod shed;
 mod shutdown;
 
 pub use access_log::AccessLog;
 pub use admin::{Admin, AdminError, Query};
+pub use descriptors::raise_descriptor_limit;
 pub use logging::{LOG_VARIABLE, init_logging};
 pub use readiness::{Readiness, ReadyBlock};
 pub use registry::Registry;
+pub use shed::shed;
 pub use shutdown::Shutdown;

@@ -23,6 +23,8 @@ impl Registry {
         let labels = vec![("component", component.to_owned()), ("version", env!("CARGO_PKG_VERSION").to_owned())];
         inner.register("isthmus_build", "What runs here", Info::new(labels));
         inner.register_collector(Box::new(ProcessCollector));
+        let help = "Connections that a listener closed or did not take to protect the process";
+        inner.register("isthmus_listener_shed", help, crate::shed::family().clone());
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 

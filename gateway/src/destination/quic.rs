@@ -10,13 +10,13 @@ use tokio::time::timeout;
 
 use super::{UNTRUSTED, admit_peer, begin_stream, watch_readers};
 use crate::context::Context;
-use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES};
+use crate::limits::{HANDSHAKE_TIMEOUT, QUIC_HANDSHAKES};
 use crate::stream::{Flows, TunnelIo};
 use crate::transport::share_memory;
 
 /// Accepts connections until the process ends.
 pub(crate) async fn listen(context: Arc<Context>, endpoint: Endpoint) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let handshakes = Arc::new(Semaphore::new(QUIC_HANDSHAKES));
     while let Some(incoming) = endpoint.accept().await {
         if context.is_draining() {
             incoming.refuse();
@@ -24,7 +24,7 @@ pub(crate) async fn listen(context: Arc<Context>, endpoint: Endpoint) {
         }
         // Under load whoever comes must first show that its address is real, which costs us nothing: a flood from made-up
         // addresses never takes the second half of the places.
-        let busy = handshakes.available_permits() < HANDSHAKES / 2;
+        let busy = handshakes.available_permits() < QUIC_HANDSHAKES / 2;
         if busy && incoming.may_retry() {
             context.metrics.refuse("quic", "retry");
             let _ = incoming.retry();
@@ -32,6 +32,7 @@ pub(crate) async fn listen(context: Arc<Context>, endpoint: Endpoint) {
         }
         let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
             context.metrics.refuse("quic", "limit");
+            telemetry::shed("quic", "connections");
             incoming.refuse();
             continue;
         };
@@ -43,6 +44,7 @@ pub(crate) async fn listen(context: Arc<Context>, endpoint: Endpoint) {
                 Ok((connection, peer)) => serve(context, connection, peer).await,
                 Err(error) => {
                     context.metrics.refuse("quic", "handshake");
+                    telemetry::shed("quic", "handshake");
                     tracing::info!(%error, "QUIC handshake refused");
                 }
             }

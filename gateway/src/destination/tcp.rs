@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use identity::{PeerIdentity, PeerPolicy, accept_tls};
+use identity::{Handshakes, PeerIdentity, PeerPolicy, accept_tls};
 use mesh::Transport;
 use proxy::hbone::{self, Incoming};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::server::TlsStream;
 
 use super::{admit_peer, begin_stream, watch_readers};
@@ -19,13 +18,13 @@ use crate::transport::http2_settings;
 
 /// Accepts connections until the process drains.
 pub(crate) async fn listen(context: Arc<Context>, listener: TcpListener) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let handshakes = Handshakes::new(HANDSHAKES);
     let draining = context.shutdown.draining();
     loop {
-        let stream = tokio::select! {
+        let (stream, source) = tokio::select! {
             () = draining.cancelled() => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Such as too many open files: it passes, and until then accepting in a loop would spin.
                     tracing::warn!(%error, "tunnel connection over TCP not accepted");
@@ -34,14 +33,17 @@ pub(crate) async fn listen(context: Arc<Context>, listener: TcpListener) {
                 }
             },
         };
-        let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
-            context.metrics.refuse("tcp", "limit");
-            continue;
+        let pending = match handshakes.begin(source.ip()) {
+            Ok(pending) => pending,
+            Err(reason) => {
+                context.metrics.refuse("tcp", "limit");
+                telemetry::shed("tcp", reason);
+                continue;
+            }
         };
         let context = Arc::clone(&context);
         tokio::spawn(async move {
-            let accepted = handshake(&context, stream).await;
-            drop(permit);
+            let Some(accepted) = pending.run(handshake(&context, stream)).await else { return };
             match accepted {
                 Ok((stream, peer)) => {
                     // Tracked: draining waits until the last stream's end has been sent.
@@ -49,6 +51,7 @@ pub(crate) async fn listen(context: Arc<Context>, listener: TcpListener) {
                 }
                 Err(error) => {
                     context.metrics.refuse("tcp", "handshake");
+                    telemetry::shed("tcp", "handshake");
                     tracing::info!(error, "tunnel handshake over TCP refused");
                 }
             }

@@ -23,11 +23,16 @@ impl Edge {
     /// Serves HTTP/1.1 and HTTP/2 until the client ends it or the listener drains.
     pub(super) async fn http<T: Captured>(self: &Arc<Self>, io: T, link: Link, life: &Lifecycle) {
         let (edge, link) = (self.clone(), Arc::new(link));
-        serve::serve(io, &self.limits, life, move |request| {
+        let of_connection = link.clone();
+        let served = serve::serve(io, &self.limits, life, move |request| {
             let (edge, link) = (edge.clone(), link.clone());
             Box::pin(async move { edge.request(request.map(body::incoming), &link).await })
-        })
-        .await;
+        });
+        if let Some(why) = served.await {
+            let mut record = self.begin("http", String::new(), &self.view(), &of_connection);
+            record.client(Some(of_connection.source), None);
+            self.recorder.unreadable(record, why);
+        }
     }
 
     /// One request: stamped, judged, carried.
@@ -37,6 +42,17 @@ impl Edge {
             return reply::text(StatusCode::SERVICE_UNAVAILABLE, "the gateway knows nothing of its mesh yet");
         };
         let policy = &workload.config.inbound;
+        // Before anything is believed or added: what `connection` names must not be what we say ourselves.
+        let most = if link.peer.is_some() { mesh::MESH_HEADERS_MAX } else { mesh::HEADERS_MAX };
+        let authority = match headers::admit(&mut request, most) {
+            Ok(authority) => authority.to_string(),
+            Err(refusal) => {
+                let mut record = self.begin("http", String::new(), &view, link);
+                record.request(&request);
+                record.client(Some(link.source), None);
+                return self.recorder.refused_head(record, &request, refusal);
+            }
+        };
         let client = forwarded::stamp(request.headers_mut(), link.source, link.scheme, hops(link, policy.trusted_hops));
         let remote_ip = Some(client);
         headers::strip_claims(request.headers_mut());
@@ -49,7 +65,6 @@ impl Edge {
             }
             (None, None) => {}
         }
-        let authority = authority(&request);
         let mut record = self.begin("http", authority.clone(), &view, link);
         record.request(&request);
         record.client(Some(link.source), remote_ip);
@@ -146,10 +161,6 @@ fn hops(link: &Link, trusted: u32) -> u32 {
 fn host(authority: &str) -> String {
     let headers = HeaderMap::new();
     HttpRequest { method: "", scheme: "", authority, path_and_query: "/", headers: &headers }.host()
-}
-
-fn authority(request: &Request<Body>) -> String {
-    headers::authority(request).map(|authority| authority.to_string()).unwrap_or_default()
 }
 
 /// One connection by mTLS of the mesh.

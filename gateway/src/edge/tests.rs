@@ -323,3 +323,28 @@ async fn a_peer_of_the_mesh_is_no_trusted_hop() {
     connecting.answer.await.unwrap();
     assert_eq!(ask(io, forged).await.unwrap(), "200 127.0.0.1told");
 }
+
+#[tokio::test]
+async fn what_a_gateway_found_out_about_its_client_stays_and_requests_mean_one_thing() {
+    let ca = Ca::new();
+    let mut told = server(&["*"], Value::Null, "told");
+    told["routes"][0]["routes"]["http"][0]["headers"] =
+        json!({"request": {}, "response": {"set": {"location": "%REQ(X-FORWARDED-FOR)%"}}});
+    let world = World::new(&ca, view(&[listener(80, &[told])], &[]));
+    let cases = [
+        ("a.example\r\nx-forwarded-for: 6.6.6.6", "200 6.6.6.6,127.0.0.1told"),
+        ("a.example\r\nconnection: keep-alive, x-hop\r\nx-hop: 1", "200 127.0.0.1told"),
+        ("a.example\r\nconnection: X-Forwarded-For", "400"),
+        ("a.example\r\nconnection: close, x-forwarded-client-cert", "400"),
+        ("a.example\r\nhost: b.example", "400"),
+        ("me@a.example", "400"),
+        ("a.example\r\ntransfer-encoding: gzip, chunked", "501"),
+        ("a.example\r\ntransfer-encoding : chunked", "400"),
+        ("a.example\r\nexpect: tea", "417"),
+    ];
+    for (host, expected) in cases {
+        let plain = TcpStream::connect(world.at(80).await).await.unwrap();
+        let answer = ask(plain, host).await.unwrap();
+        assert!(answer.starts_with(expected), "{host:?}: {answer}");
+    }
+}

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use identity::{Credentials, EndReason, PeerIdentity};
+use identity::{Credentials, EndReason, HandshakeBounds, Handshakes, PeerIdentity};
+use mesh::{OfSource, Sources};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -17,14 +18,18 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
+/// What metrics call the listener that asks nobody who it is.
+const CA: &str = "ca";
 /// Bound on one handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Handshakes at the same time; more wait in the listen queue.
-const HANDSHAKES: usize = 128;
+/// Handshakes at the same time: a stranger that stalls them leaves three quarters to the others.
+const HANDSHAKES: HandshakeBounds = HandshakeBounds { turns: 128, pending: 2048, per_source: 512 };
 /// Connections at one time per listener; more are closed at once.
 const CONNECTIONS: usize = 4096;
 /// How long a client without a certificate may stay: it asks once and is answered.
 const OPEN_LIFETIME: Duration = Duration::from_secs(30);
+/// Connections of one source, at a listener that asks nobody who it is.
+const OPEN_PER_SOURCE: usize = 512;
 /// Pause after `accept` failed, which out of file descriptors it does at once and again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -35,7 +40,7 @@ pub fn accept_mutual(
     credentials: Credentials,
     shutdown: CancellationToken,
 ) -> ReceiverStream<io::Result<Connection>> {
-    accept(listener, shutdown, move |tcp| {
+    accept("discovery", listener, shutdown, move |tcp| {
         let (config, credentials) = (Arc::clone(&config), credentials.clone());
         async move {
             let (stream, peer) = identity::accept_tls(config, tcp, HANDSHAKE).await.map_err(io::Error::other)?;
@@ -53,7 +58,7 @@ pub fn accept_open(
     config: Arc<ServerConfig>,
     shutdown: CancellationToken,
 ) -> ReceiverStream<io::Result<Connection>> {
-    accept(listener, shutdown, move |tcp| {
+    accept(CA, listener, shutdown, move |tcp| {
         let config = Arc::clone(&config);
         async move {
             let stream = identity::accept_tls_open(config, tcp, HANDSHAKE).await.map_err(io::Error::other)?;
@@ -66,7 +71,9 @@ pub fn accept_open(
     })
 }
 
+/// `name` is what metrics call the listener.
 fn accept<H, F>(
+    name: &'static str,
     listener: TcpListener,
     shutdown: CancellationToken,
     handshake: H,
@@ -77,10 +84,10 @@ where
 {
     let (tx, rx) = mpsc::channel(16);
     tokio::spawn(async move {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let handshakes = Handshakes::new(HANDSHAKES);
         let slots = Arc::new(Semaphore::new(CONNECTIONS));
+        let (sources, per_source) = (Sources::default(), if name == CA { OPEN_PER_SOURCE } else { CONNECTIONS });
         loop {
-            let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tx.closed() => return,
@@ -94,21 +101,33 @@ where
                     continue;
                 }
             };
-            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                tracing::info!(peer = %address, "a connection beyond the limit is closed");
-                continue;
+            let places = || -> Result<_, &'static str> {
+                let of_source = sources.enter(address.ip(), per_source).ok_or("per-source")?;
+                let slot = Arc::clone(&slots).try_acquire_owned().map_err(|_| "connections")?;
+                Ok(((slot, of_source), handshakes.begin(address.ip())?))
+            };
+            let (slot, pending) = match places() {
+                Ok(places) => places,
+                Err(reason) => {
+                    tracing::debug!(peer = %address, reason, "a connection beyond the limits is closed");
+                    telemetry::shed(name, reason);
+                    continue;
+                }
             };
             // Small messages wait for nothing; a socket that refuses the option works all the same.
             let _slower = tcp.set_nodelay(true);
             let (tx, handshake) = (tx.clone(), handshake(tcp));
             tokio::spawn(async move {
-                match handshake.await {
-                    Ok((stream, peer, expired)) => {
+                match pending.run(handshake).await {
+                    Some(Ok((stream, peer, expired))) => {
                         drop(tx.send(Ok(Connection { stream, peer, expired, _slot: slot })).await);
                     }
-                    Err(error) => tracing::info!(peer = %address, %error, "a TLS handshake failed"),
+                    Some(Err(error)) => {
+                        telemetry::shed(name, "handshake");
+                        tracing::info!(peer = %address, %error, "a TLS handshake failed");
+                    }
+                    None => {}
                 }
-                drop(permit);
             });
         }
     });
@@ -121,7 +140,7 @@ pub struct Connection {
     peer: Option<PeerIdentity>,
     expired: Expired,
     /// Counts the connection.
-    _slot: OwnedSemaphorePermit,
+    _slot: (OwnedSemaphorePermit, OfSource),
 }
 
 /// Resolves when the connection must end, and never again after that.

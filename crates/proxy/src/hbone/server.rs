@@ -7,6 +7,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use mesh::HTTP2_BOUNDS;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +35,13 @@ where
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
         .max_header_list_size(settings.max_header_list)
-        .max_concurrent_streams(settings.max_concurrent_streams);
+        .max_concurrent_streams(settings.max_concurrent_streams)
+        .max_pending_accept_reset_streams(HTTP2_BOUNDS.pending_accept_resets)
+        .max_local_error_reset_streams(Some(HTTP2_BOUNDS.local_error_resets))
+        .max_concurrent_reset_streams(HTTP2_BOUNDS.remembered_resets)
+        .max_send_buffer_size(HTTP2_BOUNDS.send_buffer);
+    // Streams that were reset end a moment later; more than this many at once come of resetting all the time.
+    let most = usize::try_from(settings.max_concurrent_streams).unwrap_or(usize::MAX).saturating_mul(2);
     let handshake = tokio::time::timeout(settings.handshake_timeout, builder.handshake::<_, Bytes>(io)).await;
     let mut connection = handshake.map_err(|_| HandshakeError::Timeout)?.map_err(HandshakeError::Http2)?;
     let streams = Streams::default();
@@ -47,7 +54,16 @@ where
                 None => return Ok(()),
                 Some(Err(error)) => {
                     tracing::debug!(%error, "HTTP/2 connection failed");
+                    if error.is_library() && !error.is_io() {
+                        let calm = error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+                        telemetry::shed(settings.listener, if calm { "resets" } else { "protocol" });
+                    }
                     return Ok(());
+                }
+                Some(Ok(_)) if streams.count() >= most => {
+                    tracing::info!("an HTTP/2 peer resets its streams faster than they end");
+                    telemetry::shed(settings.listener, "resets");
+                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 }
                 Some(Ok((request, respond))) => {
                     let (parts, body) = request.into_parts();

@@ -196,13 +196,15 @@ impl Engine {
     }
 
     async fn http<T: Captured>(self: Arc<Self>, io: T, connection: Connection) {
-        let (caller, number) = (connection.caller, connection.admitted.port.number);
-        let engine = self.clone();
-        serve::serve(io, &self.config.limits, &self.config.life, move |request| {
-            let (engine, caller) = (engine.clone(), caller.clone());
+        let Connection { caller, admitted, view, .. } = connection;
+        let (engine, number, client) = (self.clone(), admitted.port.number, caller.clone());
+        let served = serve::serve(io, &self.config.limits, &self.config.life, move |request| {
+            let (engine, caller) = (engine.clone(), client.clone());
             Box::pin(async move { engine.request(request.map(body::incoming), caller, Some(number)).await })
-        })
-        .await;
+        });
+        if let Some(why) = served.await {
+            self.config.recorder.unreadable(self.begin("http", String::new(), &view, &caller), why);
+        }
     }
 
     async fn opaque<T: Captured>(&self, io: T, mut connection: Connection) {

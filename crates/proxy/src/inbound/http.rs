@@ -27,13 +27,20 @@ impl Engine {
         arrived: Option<u16>,
     ) -> Response<Body> {
         let peer = &caller.peer;
-        let named = request.headers().get(headers::PORT).and_then(|value| value.to_str().ok()?.parse().ok());
-        let authority = headers::authority(&request);
-        let port = arrived.or(named).or(authority.as_ref().and_then(http::uri::Authority::port_u16));
-        let (Some(authority), Some(port)) = (authority, port) else {
-            return reply::text(StatusCode::BAD_REQUEST, "the request names no host or no port");
-        };
         let view = self.config.directory.view();
+        let most = if arrived.is_some() { mesh::HEADERS_MAX } else { mesh::MESH_HEADERS_MAX };
+        let authority = match headers::admit(&mut request, most) {
+            Ok(authority) => authority,
+            Err(refusal) => {
+                let mut record = self.begin("http", String::new(), &view, &caller);
+                record.request(&request);
+                return self.config.recorder.refused_head(record, &request, refusal);
+            }
+        };
+        let named = request.headers().get(headers::PORT).and_then(|value| value.to_str().ok()?.parse().ok());
+        let Some(port) = arrived.or(named).or(authority.port_u16()) else {
+            return reply::text(StatusCode::BAD_REQUEST, "the request names no port");
+        };
         let (decision, admitted) = self.admit(&view, &caller, port);
         let mut record = self.begin("http", authority.to_string(), &view, &caller);
         record.request(&request);

@@ -10,7 +10,7 @@ use super::{Caller, Engine, Peer};
 use crate::body::chain;
 use crate::h2body::{self, H2Body};
 use crate::hbone::{self, Incoming, Settings};
-use crate::listen::{Accepted, in_turn};
+use crate::listen::Accepted;
 use crate::pool::http::END_GRACE;
 use crate::serve::{CONNECTION_WINDOW, STREAM_WINDOW};
 
@@ -28,17 +28,23 @@ impl Engine {
                 Ok(secured) => Some(secured),
                 Err(error) => {
                     tracing::info!(peer = %accepted.peer, error = chain(&error), "a peer was refused");
+                    telemetry::shed(limits.listener, "handshake");
                     None
                 }
             }
         };
-        let Some(Some((stream, peer))) = in_turn(&self.handshakes, handshake).await else { return };
+        let pending = match self.handshakes.begin(source.ip()) {
+            Ok(pending) => pending,
+            Err(reason) => return telemetry::shed(limits.listener, reason),
+        };
+        let Some(Some((stream, peer))) = pending.run(handshake).await else { return };
         let peer = Arc::new(peer);
         let settings = Settings {
             max_concurrent_streams: limits.streams,
             stream_window: STREAM_WINDOW,
             connection_window: CONNECTION_WINDOW,
-            max_header_list: u32::try_from(limits.header_bytes).unwrap_or(u32::MAX),
+            max_header_list: mesh::HTTP2_BOUNDS.header_list,
+            listener: limits.listener,
             ..Settings::default()
         };
         let drain = self.config.life.draining.child_token();

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use http::uri::Authority;
-use http::{Method, Request, Response, StatusCode, request};
+use http::{Method, Request, Response, request};
 use hyper::body::Incoming;
 use mesh::{Denial, Failure, RouteDecision};
 
@@ -35,13 +35,17 @@ impl Outbound {
     }
 
     pub(super) async fn carry(&self, mut request: Request<Body>, way: &Way) -> Response<Body> {
-        let Some(authority) = headers::authority(&request) else {
-            return reply::text(StatusCode::BAD_REQUEST, "the request names no host");
-        };
-        let mut record = Record::begin(Reporter::Source, "http", authority.to_string());
+        let most = if matches!(way, Way::Gateway(_)) { mesh::MESH_HEADERS_MAX } else { mesh::HEADERS_MAX };
+        let admitted = headers::admit(&mut request, most);
+        let named = admitted.as_ref().map(ToString::to_string).unwrap_or_default();
+        let mut record = Record::begin(Reporter::Source, "http", named);
         record.request(&request);
         record.source = self.0.source(way);
         record.client(way.source(), way.facts().remote_ip);
+        let authority = match admitted {
+            Ok(authority) => authority,
+            Err(refusal) => return self.0.config.recorder.refused_head(record, &request, refusal),
+        };
         let protocol = upgrade::wanted(&request);
         headers::strip_hop(request.headers_mut());
         match way {

@@ -18,7 +18,7 @@ use crate::copy::{CopyOutcome, abort_tcp, copy_reporting};
 use crate::detect::{CLIENT_SILENCE, Rewind, Spoken, sniff};
 use crate::fault::{Fault, flag};
 use crate::hbone::H2Io;
-use crate::serve;
+use crate::serve::{self, Unreadable};
 use crate::sni::{self, Hello};
 
 /// A connection on which nothing moves for this long is closed (Envoy's default for TCP).
@@ -161,13 +161,23 @@ impl Outbound {
         Box::pin(self.0.opaque(io, &decision, &way)).await;
     }
 
+    /// The workload sent what is no request, and was told so.
+    pub fn unreadable(&self, source: Option<SocketAddr>, why: Unreadable) {
+        let mut record = Record::begin(Reporter::Source, "http", String::new());
+        record.source = self.0.own();
+        record.client(source, None);
+        self.0.config.recorder.unreadable(record, why);
+    }
+
     async fn http<T: Captured>(&self, io: T, way: Way) {
-        let outbound = self.clone();
-        serve::serve(io, &self.0.limits, &self.0.config.life, move |request| {
+        let (outbound, source) = (self.clone(), way.source());
+        let served = serve::serve(io, &self.0.limits, &self.0.config.life, move |request| {
             let (outbound, way) = (outbound.clone(), way.clone());
             Box::pin(async move { outbound.carry(request.map(body::incoming), &way).await })
-        })
-        .await;
+        });
+        if let Some(why) = served.await {
+            self.unreadable(source, why);
+        }
     }
 }
 

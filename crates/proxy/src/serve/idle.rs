@@ -10,36 +10,56 @@ use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::body::{Body, BodyError};
 
 /// The requests of one connection.
 #[derive(Debug, Clone)]
-pub(super) struct Activity(Arc<Mutex<State>>);
+pub(super) struct Activity {
+    state: Arc<Mutex<State>>,
+    /// Cancelled when the client gives up too many of its requests.
+    abused: CancellationToken,
+}
 
 #[derive(Debug)]
 struct State {
     active: u32,
     /// When the last request ended, or the connection began.
     since: Instant,
+    begun: u64,
+    /// Of these, given up by the client before the answer began.
+    given_up: u64,
 }
 
 /// A request that is under way.
-pub(super) struct Active(Activity);
+pub(super) struct Active {
+    activity: Activity,
+    answered: bool,
+}
 
 impl Activity {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(State { active: 0, since: Instant::now() })))
+        let state = State { active: 0, since: Instant::now(), begun: 0, given_up: 0 };
+        Self { state: Arc::new(Mutex::new(state)), abused: CancellationToken::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request begins.
     pub(super) fn begin(&self) -> Active {
-        self.lock().active += 1;
-        Active(self.clone())
+        let mut state = self.lock();
+        state.active += 1;
+        state.begun += 1;
+        drop(state);
+        Active { activity: self.clone(), answered: false }
+    }
+
+    /// Resolves when the client gives up too many of its requests.
+    pub(super) async fn abused(&self) {
+        self.abused.cancelled().await;
     }
 
     /// Resolves when nothing was under way for so long.
@@ -59,15 +79,22 @@ impl Activity {
 
 impl Drop for Active {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.activity.lock();
         state.active -= 1;
         state.since = Instant::now();
+        if !self.answered {
+            state.given_up += 1;
+            if mesh::gives_up_too_often(state.begun, state.given_up) {
+                self.activity.abused.cancel();
+            }
+        }
     }
 }
 
 impl Active {
     /// The request is under way until the answer has passed.
-    pub(super) fn until_answered(self, response: Response<Body>) -> Response<Body> {
+    pub(super) fn until_answered(mut self, response: Response<Body>) -> Response<Body> {
+        self.answered = true;
         response.map(|inner| Answer { inner, _active: self }.boxed_unsync())
     }
 }

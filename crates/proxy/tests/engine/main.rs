@@ -13,6 +13,10 @@ mod grpc;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod hygiene;
+#[cfg(test)]
+mod hygiene_h2;
+#[cfg(test)]
 mod inbound;
 #[cfg(test)]
 mod origin;

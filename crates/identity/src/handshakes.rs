@@ -1,0 +1,108 @@
+//! Handshakes under way at one listener: so many altogether and of one source, and in turns, so that whoever stalls keeps
+//! nobody out.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::{OfSource, Sources};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A turn is over after this long: the work that turns are for is done by then, or the client has not sent enough for it.
+const TURN: Duration = Duration::from_millis(100);
+
+/// Does a handshake in its turn. A client that leaves us waiting loses its turn and goes on without one, so that slow
+/// clients cannot keep all turns from the others. `None`: there are no turns any longer.
+pub async fn in_turn<T>(turns: &Semaphore, handshake: impl Future<Output = T>) -> Option<T> {
+    let turn = turns.acquire().await.ok()?;
+    tokio::pin!(handshake);
+    tokio::select! {
+        done = handshake.as_mut() => return Some(done),
+        () = tokio::time::sleep(TURN) => drop(turn),
+    }
+    Some(handshake.await)
+}
+
+/// Bounds on the handshakes of one listener.
+#[derive(Debug, Clone, Copy)]
+pub struct HandshakeBounds {
+    /// That cost CPU at one time; the others wait for their turn.
+    pub turns: usize,
+    /// Under way, those that wait for their client included.
+    pub pending: usize,
+    /// Of these, of one address.
+    pub per_source: usize,
+}
+
+/// The handshakes of one listener; clones share the counts.
+#[derive(Debug, Clone)]
+pub struct Handshakes {
+    bounds: HandshakeBounds,
+    turns: Arc<Semaphore>,
+    pending: Arc<Semaphore>,
+    sources: Sources,
+}
+
+/// A handshake that may be done; counts until it is.
+#[derive(Debug)]
+pub struct Pending {
+    turns: Arc<Semaphore>,
+    _pending: OwnedSemaphorePermit,
+    _source: OfSource,
+}
+
+impl Handshakes {
+    /// None is under way.
+    pub fn new(bounds: HandshakeBounds) -> Self {
+        let semaphore = |most| Arc::new(Semaphore::new(most));
+        let (turns, pending) = (semaphore(bounds.turns), semaphore(bounds.pending));
+        Self { bounds, turns, pending, sources: Sources::default() }
+    }
+
+    /// One more; the error is why not, in the words of `telemetry::shed`.
+    pub fn begin(&self, source: IpAddr) -> Result<Pending, &'static str> {
+        let of_source = self.sources.enter(source, self.bounds.per_source).ok_or("per-source")?;
+        let pending = Arc::clone(&self.pending).try_acquire_owned().map_err(|_| "connections")?;
+        Ok(Pending { turns: Arc::clone(&self.turns), _pending: pending, _source: of_source })
+    }
+}
+
+impl Pending {
+    /// Does the handshake in its turn; its place is free when it is over.
+    pub async fn run<T>(self, handshake: impl Future<Output = T>) -> Option<T> {
+        in_turn(&self.turns, handshake).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_stall_keep_nobody_out() {
+        let turns = Arc::new(Semaphore::new(1));
+        let stalled = turns.clone();
+        tokio::spawn(async move { in_turn(&stalled, std::future::pending::<()>()).await });
+        tokio::task::yield_now().await;
+        let next = tokio::time::timeout(Duration::from_secs(1), in_turn(&turns, async { 1 })).await;
+        assert_eq!(next, Ok(Some(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_stalls_all_its_handshakes_is_refused_more_and_others_go_on() {
+        let handshakes = Handshakes::new(HandshakeBounds { turns: 1, pending: 4, per_source: 2 });
+        let [flood, other, third]: [IpAddr; 3] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|ip| ip.parse().unwrap());
+        let mut stalled = Vec::new();
+        for _ in 0..2 {
+            let pending = handshakes.begin(flood).unwrap();
+            stalled.push(tokio::spawn(pending.run(std::future::pending::<()>())));
+        }
+        assert_eq!(handshakes.begin(flood).unwrap_err(), "per-source");
+        let normal = tokio::time::timeout(Duration::from_secs(1), handshakes.begin(other).unwrap().run(async { 1 }));
+        assert_eq!(normal.await, Ok(Some(1)));
+        let _held = [handshakes.begin(other).unwrap(), handshakes.begin(other).unwrap()];
+        assert_eq!(handshakes.begin(third).unwrap_err(), "connections");
+        stalled.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
