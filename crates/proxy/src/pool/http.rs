@@ -13,12 +13,12 @@ use mesh::Http2KeepAlive;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::Pooled;
 use super::gateways::Hold;
+use super::{Policy, Pooled};
 use crate::access::Via;
 use crate::body::{Body, chain};
 use crate::fault::Fault;
-use crate::serve::{CONNECTION_WINDOW, STREAM_WINDOW};
+use crate::serve::STREAM_WINDOW;
 
 /// How long a connection may go on after its peer's identity ran out: design says 5 s, the rest is for closing.
 pub const END_GRACE: Duration = Duration::from_secs(4);
@@ -93,6 +93,10 @@ impl From<Http2KeepAlive> for Pings {
     }
 }
 
+/// What may wait on one connection for clients that read slowly: as much as all streams that share it may hold, or a few
+/// slow readers would stop the answers of all the others.
+const WINDOW: u32 = STREAM_WINDOW * Policy::SHARED.per_connection as u32;
+
 impl HttpConnection {
     /// Starts HTTP/2 and a task that drives it; the task ends the connection when the peer's identity runs out.
     pub async fn handshake<T>(parts: Parts<T>, credentials: &Credentials) -> Result<Self, Fault>
@@ -103,7 +107,7 @@ impl HttpConnection {
         builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(WINDOW)
             .max_header_list_size(64 * 1024);
         if let Some(Pings { interval, timeout }) = parts.pings {
             // An idle connection is watched too: whoever finds it dead should not be the next request.
