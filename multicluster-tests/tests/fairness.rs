@@ -6,26 +6,49 @@
 use std::time::Duration;
 
 use fleet::load::{Load, Summary, summarize};
-use multicluster_tests::{Flows, REVIEWS, SMALL, Scenario};
+use multicluster_tests::{Flows, REVIEWS, Scenario};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+/// `web` calls `near` in its own cluster and `reviews` in the other one.
+const FLEET: &str = "
+name: fairness
+mesh: demo
+hub: {nodes: 1}
+clusters:
+  - name: east
+    gateways: 1
+    workloads:
+      - {name: web, serviceAccount: web, labels: {app: web, version: v1}}
+      - {name: near, serviceAccount: near, labels: {app: near, version: v1}, ports: [{name: http, port: 9080, protocol: http}]}
+  - name: west
+    gateways: 1
+    workloads:
+      - name: reviews
+        serviceAccount: reviews
+        labels: {app: reviews, version: v2}
+        export: true
+        ports: [{name: http, port: 9080, protocol: http}, {name: tcp, port: 9000, protocol: tcp}]
+";
+const NEAR: &str = "near.default.svc.cluster.local";
 /// Small requests per second.
 const RATE: u32 = 50;
 /// The processes that a request passes.
 const HOPS: [&str; 4] = ["east/web-1/sidecar", "east/gateway-1", "west/gateway-1", "west/reviews-1/sidecar"];
 /// What each may grow by while it waits for a slow reader: windows and buffers of each hop, and generous room.
 const GROWTH: u64 = 64 << 20;
-/// What slow readers ask for.
+/// What slow readers ask for, each.
 const BODY: usize = 100 << 20;
+/// How many they are: more than one shared connection holds of unread answers.
+const SLOW: usize = 24;
 
 /// Small requests for so long.
-async fn small(scenario: &Scenario, seconds: u64) -> Summary {
+async fn small(scenario: &Scenario, host: &str, seconds: u64) -> Summary {
     let load = Load {
         proxy: scenario.proxy("east/web"),
-        url: format!("http://{REVIEWS}:9080/").parse().unwrap(),
+        url: format!("http://{host}:9080/").parse().unwrap(),
         rate: RATE,
         duration: Some(Duration::from_secs(seconds)),
         timeout: Duration::from_secs(10),
@@ -36,9 +59,9 @@ async fn small(scenario: &Scenario, seconds: u64) -> Summary {
 }
 
 /// Asks for many bytes on a connection of its own.
-async fn ask(scenario: &Scenario, bytes: usize) -> TcpStream {
+async fn ask(scenario: &Scenario, host: &str, bytes: usize) -> TcpStream {
     let mut stream = TcpStream::connect(scenario.proxy("east/web")).await.unwrap();
-    let request = format!("GET http://{REVIEWS}:9080/bytes/{bytes} HTTP/1.1\r\nhost: {REVIEWS}:9080\r\n\r\n");
+    let request = format!("GET http://{host}:9080/bytes/{bytes} HTTP/1.1\r\nhost: {host}:9080\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
 }
@@ -55,37 +78,15 @@ fn assert_served(what: &str, alone: &Summary, beside: &Summary, worse: f64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_flow_is_at_the_cost_of_the_others() {
-    let scenario = Scenario::up(SMALL).await;
+    let scenario = Scenario::up(FLEET).await;
     scenario.get("9080/warm").await;
-    let alone = small(&scenario, 4).await;
-
-    // Slow readers: some KB a second of 100 MB each.
-    let before = HOPS.map(|process| scenario.memory(process).resident);
-    let readers: Vec<_> = futures(4, || ask(&scenario, BODY)).await;
-    let dripping: Vec<_> = readers
-        .into_iter()
-        .map(|mut stream| {
-            AbortOnDropHandle::new(tokio::spawn(async move {
-                let mut some = [0; 1024];
-                while matches!(stream.read(&mut some).await, Ok(1..)) {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                panic!("a slow reader was cut off");
-            }))
-        })
-        .collect();
-    let beside = small(&scenario, 6).await;
-    for (process, before) in HOPS.iter().zip(before) {
-        let peak = scenario.memory(process).peak;
-        println!("{process}: {} MiB before, {} MiB at most", before >> 20, peak >> 20);
-        assert!(peak.saturating_sub(before) < GROWTH, "{process} grew from {before} to {peak} bytes");
+    let alone = small(&scenario, REVIEWS, 4).await;
+    for host in [NEAR, REVIEWS] {
+        slow_readers(&scenario, host, &alone).await;
     }
-    assert_served("beside 4 slow readers", &alone, &beside, 10.0);
-    assert!(dripping.iter().all(|reader| !reader.is_finished()), "a slow reader was cut off");
-    drop(dripping);
 
     // Bulk: as fast as it goes.
-    let mut stream = ask(&scenario, 8 << 30).await;
+    let mut stream = ask(&scenario, REVIEWS, 8 << 30).await;
     let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
     let (ends, ended) = (stop.clone(), stopped.clone());
     let bulk = tokio::spawn(async move {
@@ -100,7 +101,7 @@ async fn no_flow_is_at_the_cost_of_the_others() {
         moved
     });
     let begun = tokio::time::Instant::now();
-    let beside = small(&scenario, 6).await;
+    let beside = small(&scenario, REVIEWS, 6).await;
     assert!(!stopped.is_cancelled(), "the bulk flow ended early");
     stop.cancel();
     let moved = bulk.await.unwrap() as f64 / 1e6 / begun.elapsed().as_secs_f64();
@@ -108,17 +109,47 @@ async fn no_flow_is_at_the_cost_of_the_others() {
     assert!(moved > 1.0, "the bulk flow hardly moves");
     assert_served("beside a bulk flow", &alone, &beside, 20.0);
 
-    // Very many: all open at once, every one of them alive at the end.
-    let flows = Flows { proxy: scenario.proxy("east/web"), target: format!("{REVIEWS}:9000"), count: 600, rate: 300 };
-    let report = flows.run().await;
-    println!("{report:?}");
-    assert_eq!((report.failed, report.alive), (0, 600), "{report:?}\n{}", scenario.logs());
+    very_many(&scenario).await;
 }
 
-async fn futures<T, F: Future<Output = T>>(count: usize, make: impl Fn() -> F) -> Vec<T> {
-    let mut made = Vec::new();
-    for _ in 0..count {
-        made.push(make().await);
+/// All open at once, every one of them alive at the end: as many as `ISTHMUS_FLOWS` says, `ISTHMUS_FLOW_RATE` new ones a second.
+async fn very_many(scenario: &Scenario) {
+    telemetry::raise_descriptor_limit();
+    let number = |name: &str, default: u32| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
+    let (count, rate) = (number("ISTHMUS_FLOWS", 600), number("ISTHMUS_FLOW_RATE", 300));
+    let flows = Flows {
+        proxy: scenario.proxy("east/web"),
+        target: format!("{REVIEWS}:9000"),
+        count: usize::try_from(count).unwrap(),
+        rate,
+    };
+    let report = flows.run().await;
+    println!("{count} flows, {rate} new ones a second: {report:?}");
+    for process in HOPS {
+        println!("{process}: {} MiB at most", scenario.memory(process).peak >> 20);
     }
-    made
+    assert_eq!((report.failed, report.alive), (0, flows.count), "{report:?}\n{}", scenario.logs());
+}
+
+/// Some KB a second of 100 MB each, and small requests beside them.
+async fn slow_readers(scenario: &Scenario, host: &str, alone: &Summary) {
+    let before = HOPS.map(|process| scenario.memory(process).resident);
+    let mut dripping = Vec::new();
+    for _ in 0..SLOW {
+        let mut stream = ask(scenario, host, BODY).await;
+        dripping.push(AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut some = [0; 1024];
+            while matches!(stream.read(&mut some).await, Ok(1..)) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })));
+    }
+    let beside = small(scenario, host, 5).await;
+    for (process, before) in HOPS.iter().zip(before) {
+        let peak = scenario.memory(process).peak;
+        println!("{process}: {} MiB before, {} MiB at most", before >> 20, peak >> 20);
+        assert!(peak.saturating_sub(before) < GROWTH, "{process} grew from {before} to {peak} bytes");
+    }
+    assert_served(&format!("{host} beside {SLOW} slow readers"), alone, &beside, 10.0);
+    assert!(dripping.iter().all(|reader| !reader.is_finished()), "a slow reader was cut off");
 }
