@@ -37,8 +37,11 @@ pub const HTTP2_BOUNDS: Http2Bounds = Http2Bounds {
 /// From so many requests on a connection is judged by how many its client gave up (Envoy's default).
 const JUDGED_FROM: u64 = 500;
 
+/// A request that its client gives up later than this was meant: its answer took too long (Envoy's default).
+pub const GIVEN_UP_WITHIN: Duration = Duration::from_secs(1);
+
 /// Whether the client of a connection gives up so many of its requests, before their answers begin, that it must mean the
-/// work and not the answers: more than half (Envoy's default).
+/// work and not the answers: more than half (Envoy's default), each within [`GIVEN_UP_WITHIN`].
 pub fn gives_up_too_often(begun: u64, given_up: u64) -> bool {
     begun >= JUDGED_FROM && given_up > begun / 2
 }

@@ -53,7 +53,7 @@ pub use authorize::{
     normalize_path,
 };
 pub use balance::{Draw, Load, Pick, Tables, hash_ring, pick};
-pub use bounds::{HTTP2_BOUNDS, Http2Bounds, gives_up_too_often};
+pub use bounds::{GIVEN_UP_WITHIN, HTTP2_BOUNDS, Http2Bounds, gives_up_too_often};
 pub use cluster::{ClusterState, cluster_state, drain_share};
 pub use export::{Conflict, Constituent, Merged, merge_exports};
 pub use format::{FormatFacts, render, rfc3339, unsupported};

@@ -28,13 +28,14 @@ struct State {
     /// When the last request ended, or the connection began.
     since: Instant,
     begun: u64,
-    /// Of these, given up by the client before the answer began.
+    /// Of these, given up by the client soon, and before the answer began.
     given_up: u64,
 }
 
 /// A request that is under way.
 pub(super) struct Active {
     activity: Activity,
+    begun: Instant,
     answered: bool,
 }
 
@@ -54,7 +55,7 @@ impl Activity {
         state.active += 1;
         state.begun += 1;
         drop(state);
-        Active { activity: self.clone(), answered: false }
+        Active { activity: self.clone(), begun: Instant::now(), answered: false }
     }
 
     /// Resolves when the client gives up too many of its requests.
@@ -82,7 +83,7 @@ impl Drop for Active {
         let mut state = self.activity.lock();
         state.active -= 1;
         state.since = Instant::now();
-        if !self.answered {
+        if !self.answered && self.begun.elapsed() < mesh::GIVEN_UP_WITHIN {
             state.given_up += 1;
             if mesh::gives_up_too_often(state.begun, state.given_up) {
                 self.activity.abused.cancel();
