@@ -249,7 +249,8 @@ fn mesh_info(config: &Config, ca: &ClusterCa) -> MeshInfo {
 
 async fn listen(config: &Config) -> Result<Listeners, RunError> {
     let open = |field, address| async move {
-        TcpListener::bind(address).await.map_err(|source| RunError::Listen { field, address, source })
+        let bound = telemetry::when_free(address, async || TcpListener::bind(address).await).await;
+        bound.map_err(|source| RunError::Listen { field, address, source })
     };
     Ok(Listeners {
         discovery: open("discovery", config.listen.discovery).await?,

@@ -260,5 +260,6 @@ async fn run_east_west(config: Config, ground: EastWest, shutdown: Shutdown) -> 
 }
 
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
+    let bound = telemetry::when_free(address, async || TcpListener::bind(address).await).await;
+    bound.map_err(|source| RunError::Listen { address, source })
 }

@@ -16,6 +16,7 @@
 mod api;
 mod bounded;
 mod config;
+mod disk;
 mod facts;
 mod incoming;
 mod join;

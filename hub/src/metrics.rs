@@ -23,13 +23,27 @@ pub(crate) struct Metrics {
     pub(crate) is_leader: Gauge,
     /// Open watches.
     pub(crate) watches: Gauge,
+    /// Free bytes where the node's data lies.
+    pub(crate) disk_free: Gauge,
+    /// 1 while they are too few to write.
+    pub(crate) disk_short: Gauge,
 }
 
 impl Metrics {
     pub(crate) fn register(registry: &Registry) -> Self {
         let metrics = Self::default();
-        let Self { connections_refused, commands, batches, refused, rebuilds, revision, is_leader, watches } =
-            metrics.clone();
+        let Self {
+            connections_refused,
+            commands,
+            batches,
+            refused,
+            rebuilds,
+            revision,
+            is_leader,
+            watches,
+            disk_free,
+            disk_short,
+        } = metrics.clone();
         registry.register("isthmus_hub_connections_refused", "Connections that were refused", connections_refused);
         registry.register("isthmus_hub_commands", "Commands proposed by this node as leader", commands);
         registry.register("isthmus_hub_batches", "Log entries that commands went into", batches);
@@ -38,6 +52,8 @@ impl Metrics {
         registry.register("isthmus_hub_revision", "Revision that this node has applied", revision);
         registry.register("isthmus_hub_is_leader", "1 on the leader", is_leader);
         registry.register("isthmus_hub_watches", "Open watches", watches);
+        registry.register("isthmus_hub_disk_free_bytes", "Free bytes where the node's data lies", disk_free);
+        registry.register("isthmus_hub_disk_full", "1 while they are too few to write", disk_short);
         metrics
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tonic::Status;
 
+use crate::disk::Disk;
 use crate::incoming::Peer;
 use crate::leases::Leases;
 use crate::metrics::Metrics;
@@ -74,6 +75,8 @@ pub(crate) enum Answer {
     Initialised(bool),
     /// Ask somebody else, or again.
     TryAgain(String),
+    /// The leader has no space to write.
+    DiskFull(String),
 }
 
 /// Who calls, as TLS and the state say.
@@ -100,6 +103,7 @@ pub(crate) struct Inner {
     pub(crate) lease_ttl: Duration,
     pub(crate) credentials: Credentials,
     pub(crate) metrics: Metrics,
+    pub(crate) disk: Disk,
 }
 
 impl Node {
@@ -156,6 +160,7 @@ impl Node {
             let leader = metrics.borrow_and_update().current_leader;
             match self.attempt(leader, &request).await {
                 Some(Answer::TryAgain(reason)) => why = reason,
+                Some(Answer::DiskFull(reason)) => return Err(Status::resource_exhausted(reason)),
                 Some(Answer::Refused(reason)) => return Err(Status::failed_precondition(reason)),
                 Some(answer) => return Ok(answer),
                 None => {}

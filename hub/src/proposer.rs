@@ -6,6 +6,7 @@ use hub_state::{Action, Command, Operation, Outcome, Refusal};
 use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::disk::Disk;
 use crate::metrics::Metrics;
 use crate::raft_types::{Batch, NodeId, Raft};
 
@@ -23,6 +24,8 @@ pub(crate) enum NotProposed {
     NotLeader(Option<NodeId>),
     /// Raft has stopped.
     Stopped,
+    /// There is no space for it; why.
+    DiskFull(String),
 }
 
 pub(crate) type Answer = Result<Result<Outcome, Refusal>, NotProposed>;
@@ -40,9 +43,9 @@ pub(crate) struct Proposer {
 }
 
 impl Proposer {
-    pub(crate) fn start(raft: Raft, metrics: Metrics) -> Self {
+    pub(crate) fn start(raft: Raft, disk: Disk, metrics: Metrics) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(run(raft, waiting, metrics));
+        tokio::spawn(run(raft, disk, waiting, metrics));
         Self { queue }
     }
 
@@ -54,7 +57,7 @@ impl Proposer {
     }
 }
 
-async fn run(raft: Raft, mut queue: mpsc::Receiver<Waiting>, metrics: Metrics) {
+async fn run(raft: Raft, disk: Disk, mut queue: mpsc::Receiver<Waiting>, metrics: Metrics) {
     let mut next = None;
     loop {
         let first = match next.take() {
@@ -68,7 +71,14 @@ async fn run(raft: Raft, mut queue: mpsc::Receiver<Waiting>, metrics: Metrics) {
         next = left_over;
         // Whoever gave up meanwhile needs no entry.
         let waiting: Vec<Waiting> = waiting.into_iter().filter(|waiting| !waiting.answer.is_closed()).collect();
-        if !waiting.is_empty() {
+        if waiting.is_empty() {
+            continue;
+        }
+        if let Some(reason) = disk.short() {
+            for Waiting { answer, .. } in waiting {
+                let _ = answer.send(Err(NotProposed::DiskFull(reason.clone())));
+            }
+        } else {
             write(&raft, waiting, &metrics).await;
         }
     }

@@ -26,6 +26,7 @@ use tonic::{Request, Status};
 
 use crate::api::HubService;
 use crate::config::Config;
+use crate::disk::Disk;
 use crate::incoming::{self, Listening};
 use crate::join::JoinService;
 use crate::leases::Leases;
@@ -60,7 +61,8 @@ pub struct Listeners {
 /// Binds the configured listeners and serves until the shutdown.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let bind = async |name: &str, address| {
-        TcpListener::bind(address).await.with_context(|| format!("listen.{name}: cannot listen on {address}"))
+        let bound = telemetry::when_free(address, async || TcpListener::bind(address).await).await;
+        bound.with_context(|| format!("listen.{name}: cannot listen on {address}"))
     };
     let listeners = Listeners {
         api: bind("api", config.listen_api).await?,
@@ -81,6 +83,7 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
     let files = NodeFiles::new(&config.data_dir, &config.mesh_id);
     let own = files.bundle()?;
     let svid = watch::Sender::new(Some(Arc::new(files.svid()?)));
+    let disk = Disk::new(config.node_id, &config.data_dir, metrics.clone());
     let data_dir = config.data_dir.clone();
     let opened = tokio::task::spawn_blocking(move || storage::open(&data_dir)).await??;
     metrics.rebuilds.inc_by(u64::from(opened.rebuilt.is_some()));
@@ -90,10 +93,11 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
     let pristine = opened.pristine;
     let log = opened.log.clone();
     let close_rows = opened.machine.closer();
-    let node = start_raft(&config, opened, credentials, metrics).await?;
+    let node = start_raft(&config, opened, credentials, disk.clone(), metrics).await?;
 
     let background = CancellationToken::new();
     tokio::spawn(trust::follow(own.clone(), node.replica().clone(), bundles, background.clone()));
+    tokio::spawn(disk.watch(node.raft().clone(), background.clone()));
     tokio::spawn(files.keep_fresh(svid, background.clone()));
     tokio::spawn(admin::follow_metrics(node.clone(), background.clone()));
     tokio::spawn(node.inner.leases.clone().watch(
@@ -132,6 +136,7 @@ async fn start_raft(
     config: &Config,
     opened: Opened,
     credentials: Credentials,
+    disk: Disk,
     metrics: Metrics,
 ) -> anyhow::Result<Node> {
     let raft_config = openraft::Config {
@@ -153,7 +158,7 @@ async fn start_raft(
     let raft = Raft::new(config.node_id, raft_config, network, opened.log, opened.machine)
         .await
         .context("raft cannot start from what is stored")?;
-    let proposer = Proposer::start(raft.clone(), metrics.clone());
+    let proposer = Proposer::start(raft.clone(), disk.clone(), metrics.clone());
     let inner = Inner {
         id: config.node_id,
         mesh: config.mesh_id.clone(),
@@ -165,6 +170,7 @@ async fn start_raft(
         lease_ttl: config.lease_ttl,
         credentials,
         metrics,
+        disk,
     };
     Ok(Node { inner: Arc::new(inner) })
 }

@@ -10,6 +10,7 @@
 //! a task that has to send heartbeats.
 
 mod fingerprint;
+mod held;
 mod log;
 mod machine;
 mod recovery;

@@ -158,7 +158,8 @@ fn resolver(dns: Option<SocketAddr>, dialer: Dialer) -> Result<Arc<dyn Resolve>,
 
 async fn bind(config: &Config) -> Result<Listeners, RunError> {
     let listen = async |what, address: SocketAddr| {
-        TcpListener::bind(address).await.map_err(|source| RunError::Bind { what, address, source })
+        let bound = telemetry::when_free(address, async || TcpListener::bind(address).await).await;
+        bound.map_err(|source| RunError::Bind { what, address, source })
     };
     let outbound = match config.listen_outbound {
         Some(address) => Some(listen("the explicit proxy", address).await?),

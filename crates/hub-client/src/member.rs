@@ -13,8 +13,8 @@ use crate::member_file::{MemberFile, MemberFileError};
 /// The system account of agents in a cluster's trust domain.
 pub const AGENT_ACCOUNT: &str = "agent";
 
-/// Long enough for one command.
-const TTL: Duration = Duration::from_secs(600);
+/// Long enough for one command at a hub whose clock is 10 minutes ahead.
+const TTL: Duration = Duration::from_secs(3600);
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,5 @@
 //! What every Isthmus process shows of itself and how it stops: logs, metrics, readiness, the admin listener, the access
-//! log, and the two steps of a shutdown.
+//! log, the two steps of a shutdown, and the wait for a predecessor that is not quite gone.
 //!
 //! What it is not: a place for the metrics of a component. Those live with the component, which registers them in the
 //! [`Registry`] that it is given.
@@ -17,6 +17,7 @@ mod access_log;
 mod admin;
 mod descriptors;
 mod logging;
+mod predecessor;
 mod process;
 mod readiness;
 mod registry;
@@ -27,6 +28,7 @@ pub use access_log::AccessLog;
 pub use admin::{Admin, AdminError, Query};
 pub use descriptors::raise_descriptor_limit;
 pub use logging::{LOG_VARIABLE, init_logging};
+pub use predecessor::{PREDECESSOR_PATIENCE, when_free};
 pub use readiness::{Readiness, ReadyBlock};
 pub use registry::Registry;
 pub use shed::shed;

@@ -34,6 +34,9 @@ impl Node {
         match self.inner.proposer.propose(actor, action).await {
             Ok(outcome) => Answer::Proposed(outcome),
             Err(NotProposed::NotLeader(leader)) => not_leader(leader),
+            // Somebody else may lead in a moment; when nobody can, the caller should know why.
+            Err(NotProposed::DiskFull(reason)) if self.inner.disk.stands_aside() => Answer::TryAgain(reason),
+            Err(NotProposed::DiskFull(reason)) => Answer::DiskFull(reason),
             Err(NotProposed::Stopped) => Answer::TryAgain("the node stops".to_owned()),
         }
     }

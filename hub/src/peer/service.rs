@@ -5,14 +5,15 @@ use std::time::Duration;
 use api::hub::hub_peer_server::HubPeer;
 use api::hub::{Blob, SnapshotChunk, snapshot_chunk::Part};
 use hub_state::Role;
-use openraft::Snapshot;
+use openraft::raft::AppendEntriesRequest;
+use openraft::{EntryPayload, Snapshot};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{SNAPSHOT_MAX, SnapshotHeader, To, decode, encode};
 use crate::node::{Node, Request as NodeRequest};
-use crate::raft_types::{NodeId, SnapshotBytes};
+use crate::raft_types::{NodeId, SnapshotBytes, TypeConfig};
 
 /// A chunk of a snapshot must come within this time of the one before.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,6 +34,11 @@ impl PeerService {
             Role::Hub => Ok(()),
             Role::Operator | Role::Agent(_) => Err(Status::permission_denied("only nodes of the hub may do this")),
         }
+    }
+
+    /// The leader tries again; meanwhile this node lags behind.
+    fn check_space(&self) -> Result<(), Status> {
+        self.node.inner.disk.short().map_or(Ok(()), |reason| Err(Status::resource_exhausted(reason)))
     }
 
     fn addressed<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Status> {
@@ -56,7 +62,11 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 #[tonic::async_trait]
 impl HubPeer for PeerService {
     async fn append(&self, request: Request<Blob>) -> Result<Response<Blob>, Status> {
-        let message = self.open(request)?;
+        let message: AppendEntriesRequest<TypeConfig> = self.open(request)?;
+        // What Raft itself writes is little, and it goes on with it.
+        if message.entries.iter().any(|entry| matches!(entry.payload, EntryPayload::Normal(_))) {
+            self.check_space()?;
+        }
         reply(&self.node.raft().append_entries(message).await.map_err(stopped)?)
     }
 
@@ -67,6 +77,7 @@ impl HubPeer for PeerService {
 
     async fn install_snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<Blob>, Status> {
         self.check(&request)?;
+        self.check_space()?;
         let mut chunks = request.into_inner();
         let Some(Part::Header(header)) = next(&mut chunks).await? else {
             return Err(Status::invalid_argument("a snapshot begins with a header"));

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use hub_state::State;
 
+use super::held::until_released;
 use super::log::{LogEnds, LogStore, ends};
 use super::machine::{Machine, decode_body, encode_body, meta_of};
 use super::redb_store::RedbStore;
@@ -41,6 +42,12 @@ pub(crate) enum OpenError {
         /// What redb said.
         #[source]
         source: StoreError,
+    },
+    /// Another process lives from the same directory.
+    #[error("another process holds {}; hint: a data directory belongs to one node; end the other process", path.display())]
+    Held {
+        /// Its log.
+        path: PathBuf,
     },
     /// The log is gone although the node was a member.
     #[error("{} is missing but other data is there; hint: a node that lost its vote must be removed and added again under a new id, with an empty directory", path.display())]
@@ -83,6 +90,10 @@ pub(crate) fn open(data_dir: &Path) -> Result<Opened, OpenError> {
     let snapshot = files.newest().map_err(io_error("read", &snapshot_path))?;
     if !log_path.exists() && (sled_path.exists() || snapshot.is_some()) {
         return Err(OpenError::LogMissing { path: log_path });
+    }
+    // Only then does redb's own refusal mean that somebody else came first.
+    if !until_released(&log_path, telemetry::PREDECESSOR_PATIENCE).map_err(io_error("lock", &log_path))? {
+        return Err(OpenError::Held { path: log_path });
     }
     let log_error = |source| OpenError::Log { path: log_path.clone(), source };
     let log = RedbStore::open(&log_path).map_err(log_error)?;

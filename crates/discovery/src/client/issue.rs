@@ -1,5 +1,6 @@
 //! Gets the proxy's SVID from the cluster's CA and replaces it at half of its life.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +8,7 @@ use api::agent::IssueSvidRequest;
 use api::agent::certificate_authority_client::CertificateAuthorityClient;
 use dial::Dialer;
 use identity::bootstrap::Credential;
-use identity::{Credentials, KeyRequest, PeerPolicy, Svid, TrustBundles};
+use identity::{Credentials, KeyRequest, NOT_BEFORE_ALLOWANCE, PeerPolicy, Svid, TrustBundles};
 use rand::Rng;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -69,7 +70,8 @@ impl Issuer {
                 Ok(svid) => {
                     backoff.reset();
                     self.metrics.svid_issued(svid.not_after());
-                    let wait = rotation_delay(svid.not_after(), SystemTime::now(), &mut rand::rng());
+                    let wait =
+                        rotation_delay(&(svid.not_before()..svid.not_after()), SystemTime::now(), &mut rand::rng());
                     tracing::info!(identity = %svid.id(), renew_in_ms = wait.as_millis() as u64, "svid issued");
                     self.svid.send_replace(Some(Arc::new(svid)));
                     wait
@@ -108,9 +110,11 @@ impl Issuer {
     }
 }
 
-/// Half of the remaining life, give or take a tenth, so that a fleet does not renew all at once.
-fn rotation_delay(not_after: SystemTime, now: SystemTime, rng: &mut impl Rng) -> Duration {
-    let remaining = not_after.duration_since(now).unwrap_or_default();
+/// Half of the remaining life, give or take a tenth, so that a fleet does not renew all at once. Where the own clock is behind the
+/// CA's, more seems to remain than was given: the certificate's own two times say how much that was.
+fn rotation_delay(validity: &Range<SystemTime>, now: SystemTime, rng: &mut impl Rng) -> Duration {
+    let issued = validity.start + NOT_BEFORE_ALLOWANCE;
+    let remaining = validity.end.duration_since(issued.max(now)).unwrap_or_default();
     remaining.mul_f64(rng.random_range(0.4..0.6)).max(Duration::from_millis(200))
 }
 
@@ -118,14 +122,25 @@ fn rotation_delay(not_after: SystemTime, now: SystemTime, rng: &mut impl Rng) ->
 mod tests {
     use super::*;
 
+    fn seconds(count: i64) -> Duration {
+        Duration::from_secs(count.unsigned_abs())
+    }
+
     #[test]
     fn an_svid_is_replaced_around_half_of_its_life() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let mut rng = rand::rng();
         for _ in 0..100 {
-            let delay = rotation_delay(now + Duration::from_secs(3600), now, &mut rng);
-            assert!((1440..=2160).contains(&delay.as_secs()), "{delay:?}");
+            // The CA's clock, from the own one; the life that it gives; the bounds of the delay.
+            for (ahead, life, expected) in
+                [(0, 3600, 1440..=2160), (600, 3600, 1440..=2160), (600, 60, 24..=36), (-600, 3600, 1200..=1800)]
+            {
+                let ca = if ahead < 0 { now - seconds(-ahead) } else { now + seconds(ahead) };
+                let delay = rotation_delay(&(ca - NOT_BEFORE_ALLOWANCE..ca + seconds(life)), now, &mut rng);
+                assert!(expected.contains(&delay.as_secs()), "{ahead} {life}: {delay:?}");
+            }
         }
-        assert_eq!(rotation_delay(now, now + Duration::from_secs(1), &mut rng), Duration::from_millis(200));
+        let over = now - NOT_BEFORE_ALLOWANCE - seconds(60)..now - seconds(1);
+        assert_eq!(rotation_delay(&over, now, &mut rng), Duration::from_millis(200));
     }
 }
