@@ -249,7 +249,7 @@ fn mesh_info(config: &Config, ca: &ClusterCa) -> MeshInfo {
 
 async fn listen(config: &Config) -> Result<Listeners, RunError> {
     let open = |field, address| async move {
-        let bound = telemetry::when_free(address, async || TcpListener::bind(address).await).await;
+        let bound = telemetry::when_free(address, || TcpListener::bind(address)).await;
         bound.map_err(|source| RunError::Listen { field, address, source })
     };
     Ok(Listeners {

@@ -49,8 +49,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let readiness = Readiness::new();
     let waiting = readiness.block("no view of the mesh yet");
     let bind = |what, address| move |source| RunError::Bind { what, address, source };
-    let listen = async |address| telemetry::when_free(address, async || TcpListener::bind(address).await).await;
-    let udp = telemetry::when_free(config.listen_dns, async || UdpSocket::bind(config.listen_dns).await).await;
+    let listen = |address: SocketAddr| telemetry::when_free(address, move || TcpListener::bind(address));
+    let udp = telemetry::when_free(config.listen_dns, || UdpSocket::bind(config.listen_dns)).await;
     let udp = udp.map_err(bind("DNS", config.listen_dns))?;
     let tcp = listen(config.listen_dns).await.map_err(bind("DNS", config.listen_dns))?;
     let admin = listen(config.listen_admin).await.map_err(bind("admin", config.listen_admin))?;

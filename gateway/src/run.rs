@@ -260,6 +260,6 @@ async fn run_east_west(config: Config, ground: EastWest, shutdown: Shutdown) -> 
 }
 
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {
-    let bound = telemetry::when_free(address, async || TcpListener::bind(address).await).await;
+    let bound = telemetry::when_free(address, || TcpListener::bind(address)).await;
     bound.map_err(|source| RunError::Listen { address, source })
 }

@@ -61,7 +61,7 @@ pub struct Listeners {
 /// Binds the configured listeners and serves until the shutdown.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let bind = async |name: &str, address| {
-        let bound = telemetry::when_free(address, async || TcpListener::bind(address).await).await;
+        let bound = telemetry::when_free(address, || TcpListener::bind(address)).await;
         bound.with_context(|| format!("listen.{name}: cannot listen on {address}"))
     };
     let listeners = Listeners {

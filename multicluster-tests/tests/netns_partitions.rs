@@ -2,7 +2,7 @@
 //!
 //! `cargo test -p isthmus-multicluster-tests --test netns_partitions -- --nocapture --test-threads=1`, as root.
 
-#![expect(clippy::unwrap_used, reason = "whatever fails here is a failed test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "whatever fails here is a failed test")]
 
 use std::path::Path;
 use std::process::Stdio;
@@ -166,9 +166,9 @@ fn certificates_are_renewed_while_the_hub_is_out_of_reach() {
         for cluster in ["east", "west"] {
             let path = scenario.fleet.layout.agent(cluster).join("agent.yaml");
             let text = std::fs::read_to_string(&path).unwrap();
-            let shorter = match text.trim_start().starts_with('{') {
-                true => text.trim_end().trim_end_matches('}').to_owned() + &format!(",\"svid_ttl_seconds\":{TTL}}}\n"),
-                false => format!("{text}\nsvid_ttl_seconds: {TTL}\n"),
+            let shorter = match text.trim_end().strip_suffix('}').filter(|_| text.trim_start().starts_with('{')) {
+                Some(open) => format!("{open},\"svid_ttl_seconds\":{TTL}}}\n"),
+                None => format!("{text}\nsvid_ttl_seconds: {TTL}\n"),
             };
             std::fs::write(&path, shorter).unwrap();
             restart(scenario, &format!("{cluster}/agent")).await;

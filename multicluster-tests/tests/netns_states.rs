@@ -2,7 +2,7 @@
 //!
 //! `cargo test -p isthmus-multicluster-tests --test netns_states -- --nocapture --test-threads=1`, as root.
 
-#![expect(clippy::unwrap_used, reason = "whatever fails here is a failed test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "whatever fails here is a failed test")]
 
 use std::time::Duration;
 

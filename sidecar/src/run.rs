@@ -158,7 +158,7 @@ fn resolver(dns: Option<SocketAddr>, dialer: Dialer) -> Result<Arc<dyn Resolve>,
 
 async fn bind(config: &Config) -> Result<Listeners, RunError> {
     let listen = async |what, address: SocketAddr| {
-        let bound = telemetry::when_free(address, async || TcpListener::bind(address).await).await;
+        let bound = telemetry::when_free(address, || TcpListener::bind(address)).await;
         bound.map_err(|source| RunError::Bind { what, address, source })
     };
     let outbound = match config.listen_outbound {

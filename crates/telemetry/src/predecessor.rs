@@ -14,7 +14,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Opens a listener, a socket or another thing that only one process can have, again and again while somebody else has it, for at
 /// most [`PREDECESSOR_PATIENCE`]. Says once that it waits. Any other error, and the last one, is returned.
-pub async fn when_free<T>(what: impl Display, mut open: impl AsyncFnMut() -> io::Result<T>) -> io::Result<T> {
+pub async fn when_free<T, F>(what: impl Display, mut open: impl FnMut() -> F) -> io::Result<T>
+where
+    F: Future<Output = io::Result<T>>,
+{
     let deadline = Instant::now() + PREDECESSOR_PATIENCE;
     let mut told = false;
     loop {
@@ -35,11 +38,11 @@ pub async fn when_free<T>(what: impl Display, mut open: impl AsyncFnMut() -> io:
 mod tests {
     use super::*;
 
-    fn failing(kind: io::ErrorKind, times: u32) -> impl AsyncFnMut() -> io::Result<u32> {
+    fn failing(kind: io::ErrorKind, times: u32) -> impl FnMut() -> std::future::Ready<io::Result<u32>> {
         let mut attempts = 0;
-        async move || {
+        move || {
             attempts += 1;
-            if attempts <= times { Err(kind.into()) } else { Ok(attempts) }
+            std::future::ready(if attempts <= times { Err(kind.into()) } else { Ok(attempts) })
         }
     }
 
