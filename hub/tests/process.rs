@@ -74,6 +74,62 @@ async fn a_node_starts_from_init_drains_on_sigterm_and_keeps_its_writes_over_sig
     assert!(wait(&mut node).success());
 }
 
+/// Ports and locks that somebody still has for a moment are waited for: `kill -9` and a start in the same moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_waits_for_what_its_dying_predecessor_still_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let [api, join, admin] = addresses();
+    let mut init = Command::new(BINARY);
+    init.args(["init", "--mesh-id", "demo", "--dir"]).arg(directory.path()).args(["--member", &format!("1={api},{join}")]);
+    assert!(init.stderr(Stdio::null()).status().unwrap().success());
+    let config = directory.path().join("hub.yaml");
+    let data_dir = directory.path().join("hub-1");
+    let text = format!(
+        "node_id: 1\nmesh_id: demo\ndata_dir: {}\nlisten: {{api: '{api}', join: '{join}', admin: '{admin}'}}\n\
+         members:\n- {{id: 1, api: '{api}', join: '{join}'}}\n",
+        data_dir.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let client = OperatorCredential::load(&directory.path().join("operator.json")).unwrap().client().unwrap();
+    let mut node = start(&config);
+    client.list_tokens().await.unwrap();
+    for _ in 0..3 {
+        signal(&node, "-KILL");
+        let mut next = start(&config);
+        wait(&mut node);
+        client.list_tokens().await.unwrap();
+        assert!(next.try_wait().unwrap().is_none(), "the successor ended");
+        node = next;
+    }
+    signal(&node, "-KILL");
+    wait(&mut node);
+
+    // Now somebody holds them for certain, and lets go when the node has said that it waits.
+    let port = TcpListener::bind(&api).unwrap();
+    let lock = std::fs::File::open(data_dir.join("raft.redb")).unwrap();
+    lock.lock().unwrap();
+    let log = directory.path().join("log");
+    let mut command = Command::new(BINARY);
+    let mut node = command.arg("--config").arg(&config).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    waits_for(&log, &api);
+    drop(port);
+    waits_for(&log, "raft.redb");
+    drop(lock);
+    client.list_tokens().await.unwrap();
+    signal(&node, "-TERM");
+    assert!(wait(&mut node).success());
+}
+
+/// Waits until the log has the line that says what is waited for.
+fn waits_for(log: &Path, what: &str) {
+    let end = Instant::now() + Duration::from_secs(20);
+    let told = |line: &str| line.contains("another process still holds it") && line.contains(what);
+    while !std::fs::read_to_string(log).unwrap().lines().any(told) {
+        assert!(Instant::now() < end, "{}", std::fs::read_to_string(log).unwrap());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_configuration_error_names_the_field() {
     let directory = tempfile::tempdir().unwrap();
