@@ -80,7 +80,9 @@ async fn a_node_waits_for_what_its_dying_predecessor_still_holds() {
     let directory = tempfile::tempdir().unwrap();
     let [api, join, admin] = addresses();
     let mut init = Command::new(BINARY);
-    init.args(["init", "--mesh-id", "demo", "--dir"]).arg(directory.path()).args(["--member", &format!("1={api},{join}")]);
+    init.args(["init", "--mesh-id", "demo", "--dir"])
+        .arg(directory.path())
+        .args(["--member", &format!("1={api},{join}")]);
     assert!(init.stderr(Stdio::null()).status().unwrap().success());
     let config = directory.path().join("hub.yaml");
     let data_dir = directory.path().join("hub-1");

@@ -117,7 +117,7 @@ fn quick_a_dead_cluster_is_used_by_nobody_and_returns_as_it_was() {
 }
 
 #[test]
-fn quick_a_stale_cluster_is_used_and_its_age_shown() {
+fn a_stale_cluster_is_used_and_its_age_shown() {
     on_netns(FILE, async |scenario| {
         let hub = scenario.fleet.plan().hub[0].ip;
         let running = load(scenario);
@@ -189,7 +189,7 @@ const POLICY: &str = "apiVersion: isthmus.dev/v1alpha1\nkind: ClusterTrafficPoli
     hysteresis: {returnAfter: 6s, healthyPercent: 100}, cap: {maxSharePercent: 30}}\n";
 
 #[test]
-fn quick_failover_keeps_its_cap_its_tiers_and_its_way_back() {
+fn failover_keeps_its_cap_its_tiers_and_its_way_back() {
     on_netns(FAILOVER, async |scenario| {
         let path = scenario.path().join("policy.yaml");
         std::fs::write(&path, POLICY).unwrap();
