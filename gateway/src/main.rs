@@ -21,7 +21,7 @@ fn main() -> anyhow::Result<()> {
     identity::install_crypto();
     let config = gateway::Config::load(&arguments.config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(telemetry::worker_threads())
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

@@ -44,7 +44,7 @@ fn main() -> anyhow::Result<()> {
     identity::install_crypto();
     let config = sidecar::Config::load(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(telemetry::worker_threads())
         .enable_all()
         .build()
         .context("the runtime cannot start")?;

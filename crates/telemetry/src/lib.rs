@@ -23,6 +23,7 @@ mod readiness;
 mod registry;
 mod shed;
 mod shutdown;
+mod workers;
 
 pub use access_log::AccessLog;
 pub use admin::{Admin, AdminError, Query};
@@ -33,3 +34,4 @@ pub use readiness::{Readiness, ReadyBlock};
 pub use registry::Registry;
 pub use shed::shed;
 pub use shutdown::Shutdown;
+pub use workers::{WORKERS_VARIABLE, worker_threads};
