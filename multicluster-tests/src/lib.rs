@@ -36,7 +36,7 @@ pub use curl::{answer, curl, s_client};
 pub use flows::{FlowReport, Flows};
 pub use memory::Memory;
 pub use mixed::{Flow, FlowKind, Mixed, Sent};
-pub use netns::{demand_netns, on_netns};
+pub use netns::{demand_netns, network_file, on_netns, within};
 pub use shots::{Shot, assert_at_most, assert_share, shoot, tally, volley};
 pub use tools::{Server, foreign_binary, python, tool};
 

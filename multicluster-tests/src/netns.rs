@@ -32,7 +32,7 @@ pub fn on_netns(file: &str, test: impl AsyncFnOnce(&Scenario) + Send) {
             (outer, scenario)
         };
         // A namespace belongs to a thread, and to those that it starts from now on: the workers of the second runtime.
-        enter(&scenario.fleet);
+        move_into(&scenario.fleet, network::NODE);
         runtime().block_on(test(&scenario));
         drop(scenario);
         drop(outer);
@@ -41,13 +41,28 @@ pub fn on_netns(file: &str, test: impl AsyncFnOnce(&Scenario) + Send) {
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
+/// Runs a test's part as a process of a namespace of the fleet would: `east/gateway-1`, `east/fabric`, `east/web-1`.
+pub fn within<T: Send>(fleet: &Fleet, namespace: &str, part: impl AsyncFnOnce() -> T + Send) -> T {
+    let inside = || {
+        move_into(fleet, namespace);
+        runtime().block_on(part())
+    };
+    let ended = std::thread::scope(|scope| scope.spawn(inside).join());
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// Moves the calling thread into the management namespace of a fleet.
-fn enter(fleet: &Fleet) {
-    let holder = fleet.record(&network::pause(network::NODE)).expect("the management namespace is held");
-    let namespace = File::open(format!("/proc/{}/ns/net", holder.pid)).expect("the management namespace");
-    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter it");
+/// Moves the calling thread into a namespace of a fleet.
+fn move_into(fleet: &Fleet, namespace: &str) {
+    let file = File::open(network_file(fleet, namespace)).expect("the namespace");
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter it");
+}
+
+/// The file that stands for the network of a namespace of the fleet.
+pub fn network_file(fleet: &Fleet, namespace: &str) -> String {
+    let holder = fleet.record(&network::pause(namespace)).unwrap_or_else(|| panic!("no namespace {namespace}"));
+    format!("/proc/{}/ns/net", holder.pid)
 }
