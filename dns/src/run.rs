@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use discovery::{Client, ClientConfig, Role};
 use identity::bootstrap::Credential;
-use mesh::Zones;
+use mesh::{Question, QuestionKind, Zones};
 use serde_json::json;
 use telemetry::{Admin, Readiness, Registry, Shutdown};
 use tokio::net::{TcpListener, UdpSocket};
@@ -76,7 +76,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         watched.ready().await;
         drop(waiting);
     });
-    let (admin_shutdown, admin_api) = (shutdown.clone(), admin_api(&client, kept, registry, readiness));
+    let (admin_shutdown, admin_api) = (shutdown.clone(), admin_api(&client, zones, kept, registry, readiness));
     tokio::spawn(async move {
         if let Err(error) = admin_api.serve(admin, admin_shutdown).await {
             tracing::error!(%error, "the admin listener broke");
@@ -87,8 +87,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     Ok(())
 }
 
-fn admin_api(client: &Client, forwarder: Forwarder, registry: Registry, readiness: Readiness) -> Admin {
-    let client = client.clone();
+fn admin_api(client: &Client, zones: Zones, forwarder: Forwarder, registry: Registry, readiness: Readiness) -> Admin {
+    let (client, shown) = (client.clone(), client.clone());
     let admin = Admin::new(registry, readiness).route("/debug/view", move |_| {
         let client = client.clone();
         async move {
@@ -101,9 +101,32 @@ fn admin_api(client: &Client, forwarder: Forwarder, registry: Registry, readines
             })
         }
     });
+    let view = shown.view();
+    let admin = admin.route("/debug/explain", move |query| {
+        let view = Arc::clone(&view.borrow());
+        std::future::ready(explain(&view, zones, &query))
+    });
     admin.route("/debug/cache", move |_| {
         let (entries, bytes) = forwarder.kept();
         std::future::ready(json!({"entries": entries, "bytes": bytes}))
+    })
+}
+
+/// What the shim would answer to `name=` and `type=` now, and why.
+fn explain(view: &mesh::View, zones: Zones, query: &telemetry::Query) -> serde_json::Value {
+    let Some(name) = query.get("name") else {
+        return json!({"error": "name: is missing", "hint": "/debug/explain?name=reviews.default.svc.clusterset.local&type=A"});
+    };
+    let asked = query.get("type").unwrap_or("A").to_ascii_uppercase();
+    let Some(kind) = QuestionKind::from_text(&asked) else {
+        return json!({"error": format!("type: {asked:?} is none that is explained"), "hint": "A, AAAA, SRV, TXT, CNAME, PTR, SOA or ANY"});
+    };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let decision = mesh::resolve(view, zones, &Question { name: &name, kind });
+    let because: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
+    json!({
+        "name": name, "type": asked, "revision": view.revision, "cluster": view.cluster(), "decision": decision,
+        "because": because,
     })
 }
 

@@ -425,12 +425,18 @@ pub(crate) struct Proxy {
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
     /// `<cluster>/<workload>`, `<cluster>/<pod>` or `<cluster>/<ingress or egress gateway>`
-    #[arg(long)]
-    pub(crate) from: String,
+    #[arg(long, required_unless_present = "name")]
+    pub(crate) from: Option<String>,
     /// A URL or `<host>:<port>`, as the workload or the gateway's client would name it; `<service>.<namespace>:<port>` means
     /// the service in all clusters
-    #[arg(long)]
-    pub(crate) to: String,
+    #[arg(long, required_unless_present = "name")]
+    pub(crate) to: Option<String>,
+    /// A name in DNS: what the shim of the cluster answers, of every cluster without `--from`
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["to", "method", "path", "headers", "sni"])]
+    pub(crate) name: Option<String>,
+    /// The type of record to ask for: A, AAAA, SRV, TXT, CNAME, PTR, SOA or ANY
+    #[arg(long = "type", value_name = "TYPE", default_value = "A", requires = "name")]
+    pub(crate) kind: String,
     /// HTTP method
     #[arg(short = 'X', long = "request", value_name = "METHOD")]
     pub(crate) method: Option<String>,

@@ -61,6 +61,21 @@ pub enum QuestionKind {
 }
 
 impl QuestionKind {
+    /// Reads a type as zone files write it, in upper case; `None` for those that no record of ours has.
+    pub fn from_text(text: &str) -> Option<Self> {
+        Some(match text {
+            "A" => Self::A,
+            "AAAA" => Self::Aaaa,
+            "SRV" => Self::Srv,
+            "TXT" => Self::Txt,
+            "CNAME" => Self::Cname,
+            "PTR" => Self::Ptr,
+            "SOA" => Self::Soa,
+            "ANY" => Self::Any,
+            _ => return None,
+        })
+    }
+
     fn wants(self, address: &IpAddr) -> bool {
         match self {
             Self::A => address.is_ipv4(),

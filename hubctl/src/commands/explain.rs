@@ -2,6 +2,7 @@
 //! paths that the cluster's gateways have.
 
 mod aim;
+mod name;
 pub(in crate::commands) mod told;
 
 use std::collections::BTreeMap;
@@ -27,22 +28,27 @@ const SERVERS_MAX: usize = 4;
 
 pub(super) async fn run(context: &Context, options: Explain) -> Result<u8> {
     let fleet = context.fleet()?;
-    let from = find(&fleet, &options.from)?;
-    let aim = Aim::parse(&fleet, from.edge, &options.to)?;
+    if let Some(name) = &options.name {
+        return name::run(context, &fleet, name, &options).await;
+    }
+    let (Some(caller), Some(to)) = (options.from.clone(), options.to.clone()) else {
+        return Err(Hint::error("nothing to explain", "give --from and --to, or --name"));
+    };
+    let from = find(&fleet, &caller)?;
+    let aim = Aim::parse(&fleet, from.edge, &to)?;
     let options = Explain { path: options.path.clone().or_else(|| aim.path.clone()), ..options };
     let host = &aim.host;
     let mut path = format!("/debug/explain?host={}&port={}", escape(host), aim.port);
     path.push_str(&request(&options));
-    let decision = get_json(from.admin, &path, WITHIN)
-        .await
-        .with_context(|| format!("the proxy of {} does not explain", options.from))?;
+    let decision =
+        get_json(from.admin, &path, WITHIN).await.with_context(|| format!("the proxy of {caller} does not explain"))?;
     if let Some(error) = decision["error"].as_str() {
         let hint = decision["hint"].as_str().filter(|_| from.edge).unwrap_or("see hubctl explain --help");
         return Err(Hint::error(error, hint));
     }
     let mut servers = Vec::new();
     if let Some(admission) = decision.get("admission") {
-        servers.push(Server { role: "gateway", name: options.from.clone(), answer: Ok(admission.clone()) });
+        servers.push(Server { role: "gateway", name: caller.clone(), answer: Ok(admission.clone()) });
     }
     for target in targets(&fleet, from.cluster, &decision) {
         servers.push(ask(&from, &target, host, &options).await);
@@ -54,11 +60,11 @@ pub(super) async fn run(context: &Context, options: Explain) -> Result<u8> {
         output::document(
             context.output,
             &json!({
-                "from": options.from, "to": options.to, "decision": decision, "servers": answers, "gateways": gateways,
+                "from": caller, "to": to, "decision": decision, "servers": answers, "gateways": gateways,
             }),
         )?;
     } else {
-        output::text(&told::tell(&options.from, &decision, &servers, &gateways)?)?;
+        output::text(&told::tell(&caller, &decision, &servers, &gateways)?)?;
     }
     Ok(0)
 }
