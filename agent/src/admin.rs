@@ -11,7 +11,7 @@ use telemetry::{Admin, Readiness, Registry};
 use tokio::sync::watch;
 
 use crate::exports::book::Book;
-use crate::exports::conditions::conditions;
+use crate::exports::conditions::{conditions, invalid};
 use crate::facts::Facts;
 use crate::source::Files;
 
@@ -82,11 +82,19 @@ impl Shown {
                 "to_clusters": export.to_clusters,
                 "ports": export.ports.iter().map(|port| port.number).collect::<Vec<_>>(),
                 "groups": groups.collect::<Vec<_>>(),
+                "headless": export.headless,
+                "session_affinity_seconds": export.session_affinity_seconds,
+                "labels": export.labels,
+                "annotations": export.annotations,
                 "conditions": conditions(book.cluster(), name, export, &facts.accepted),
             })
         };
         let gateways = book.gateways().map(|set| json!({"serial": set.serial, "gateways": gateways(&set.gateways)}));
-        json!({"exports": book.exports().iter().map(export).collect::<Vec<_>>(), "gateways": gateways})
+        let local = self.local.borrow();
+        let refused = local.invalid_exports.iter();
+        let refused = refused.map(|(name, why)| json!({"service": name.to_string(), "conditions": invalid(*why)}));
+        let exports: Vec<Value> = book.exports().iter().map(export).chain(refused).collect();
+        json!({"exports": exports, "gateways": gateways})
     }
 
     fn imports(&self) -> Value {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use discovery::Kind;
 use discovery::server::Snapshot;
 use mesh::{
-    AddressEntry, ClusterName, ExportPolicy, Group, Import, LocalGateway, MeshInfo, MtlsMode, Namespace, Pod,
-    RemoteCluster, RemoteGateway, SYSTEM_NAMESPACE, Service, ServiceName, ServicePort, SpiffeId, Visibility, Workload,
+    AddressEntry, ClusterName, Constituent, ExportPolicy, Group, Import, LocalGateway, MeshInfo, MtlsMode, Namespace,
+    Pod, RemoteCluster, RemoteGateway, SYSTEM_NAMESPACE, Service, ServiceName, ServicePort, SpiffeId, Visibility,
+    Workload, merge_exports,
 };
 
 use crate::config::GatewayConfig;
@@ -248,13 +249,12 @@ fn imported_from<'a>(
         .filter(move |(name, _)| rules(name).is_none_or(|rules| rules.imports_from(cluster)))
 }
 
-/// What is imported, by service and cluster, with the creation time of the export.
+/// What is imported, by service and cluster, with what the export says of the service as a whole.
 type Imports<'a> = BTreeMap<&'a ServiceName, BTreeMap<ClusterName, Imported>>;
 
 struct Imported {
     import: Import,
-    created_at: u64,
-    headless: bool,
+    says: Constituent,
 }
 
 fn imports<'a>(inputs: &'a Inputs<'_>) -> Imports<'a> {
@@ -263,19 +263,15 @@ fn imports<'a>(inputs: &'a Inputs<'_>) -> Imports<'a> {
         let member: &Member = member;
         for (name, export) in imported_from(inputs, cluster, member) {
             // What cannot be converted was refused when it arrived.
-            let ports = export.ports.iter().filter_map(|port| ServicePort::try_from(port).ok()).collect();
+            let Ok(says) = Constituent::try_from(export) else { continue };
             let groups = export.groups.iter().filter_map(|group| Group::try_from(group).ok()).collect();
-            let imported = Imported {
-                import: Import {
-                    serial: export.serial,
-                    ports,
-                    pods: hosts::remote_pods(inputs, cluster, name, export),
-                    groups,
-                },
-                created_at: export.created_at,
-                headless: export.headless,
+            let import = Import {
+                serial: export.serial,
+                ports: says.ports.clone(),
+                pods: hosts::remote_pods(inputs, cluster, name, export),
+                groups,
             };
-            imports.entry(name).or_default().insert(cluster.clone(), imported);
+            imports.entry(name).or_default().insert(cluster.clone(), Imported { import, says });
         }
     }
     imports
@@ -284,10 +280,10 @@ fn imports<'a>(inputs: &'a Inputs<'_>) -> Imports<'a> {
 fn service(inputs: &Inputs<'_>, name: &ServiceName, imports: &BTreeMap<ClusterName, Imported>) -> Service {
     let local = inputs.local.services.get(name);
     // KEP-1645: the oldest export decides where exports disagree; the own cluster's Service decides at home.
-    let mut by_age: Vec<(&ClusterName, &Imported)> = imports.iter().collect();
-    by_age.sort_by_key(|(cluster, imported)| (imported.created_at, (*cluster).clone()));
+    let says: Vec<Constituent> = imports.values().map(|imported| imported.says.clone()).collect();
+    let merged = merge_exports(&says);
     let mut ports: BTreeMap<u16, ServicePort> = BTreeMap::new();
-    let imported_ports = by_age.iter().flat_map(|(_, imported)| &imported.import.ports);
+    let imported_ports = merged.iter().flat_map(|merged| &merged.ports);
     for port in local.iter().flat_map(|local| &local.ports).chain(imported_ports) {
         ports.entry(port.number).or_insert_with(|| port.clone());
     }
@@ -298,17 +294,24 @@ fn service(inputs: &Inputs<'_>, name: &ServiceName, imports: &BTreeMap<ClusterNa
         let plain = inputs.configured.plain_ports.get(&format!("{}/{}", name.namespace(), endpoint.name));
         endpoint.plain_ports = plain.cloned().unwrap_or_default();
     }
+    let headless = headless.or(merged.as_ref().map(|merged| merged.headless)).unwrap_or(false);
+    let mut config = inputs.configured.services.get(name).cloned().unwrap_or_default();
+    config.session_affinity = match local {
+        Some(local) => local.session_affinity,
+        None => merged.as_ref().and_then(|merged| merged.session_affinity),
+    }
+    .filter(|_| !headless);
     Service {
         name: name.clone(),
         global: local.is_some_and(|local| local.global),
-        headless: headless.or(by_age.first().map(|(_, imported)| imported.headless)).unwrap_or(false),
+        headless,
         clusterset_addresses: inputs.addresses.get(name).filter(|_| shared).cloned().unwrap_or_default(),
         cluster_addresses: local.map(|local| local.addresses.clone()).unwrap_or_default(),
         ports: ports.into_values().collect(),
         endpoints,
         export: local.and_then(export_policy),
         imports: imports.iter().map(|(cluster, imported)| (cluster.clone(), imported.import.clone())).collect(),
-        config: inputs.configured.services.get(name).cloned().map(Arc::new).unwrap_or_default(),
+        config: Arc::new(config),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The agent's configuration file.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,7 +27,12 @@ pub struct Config {
     pub svid_ttl: Duration,
     /// How clusters become known.
     pub acceptance: Acceptance,
+    /// Labels that tell groups of exported endpoints apart.
+    pub group_labels: BTreeSet<String>,
 }
+
+/// Labels that form groups.
+const MAX_GROUP_LABELS: usize = 8;
 
 /// Addresses of the listeners.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -111,6 +117,27 @@ struct Raw {
     svid_ttl_seconds: Option<u64>,
     #[serde(default)]
     acceptance: Acceptance,
+    #[serde(default = "default_group_labels")]
+    group_labels: Vec<String>,
+}
+
+fn default_group_labels() -> Vec<String> {
+    ["app", "version"].map(str::to_owned).into()
+}
+
+/// Label keys as Kubernetes has them, few: every combination of values is a group of its own.
+fn group_labels(keys: Vec<String>) -> Result<BTreeSet<String>, ConfigError> {
+    let refuse = |why| ConfigError::Value {
+        field: "group_labels",
+        why,
+        hint: "write at most 8 label keys, such as [app, version, tier]",
+    };
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    match keys.iter().find(|key| key.is_empty() || key.len() > 317 || !key.chars().all(allowed)) {
+        Some(bad) => Err(refuse(format!("{bad:?} is no label key"))),
+        None if keys.len() > MAX_GROUP_LABELS => Err(refuse(format!("{} are too many", keys.len()))),
+        None => Ok(keys.into_iter().collect()),
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -131,7 +158,7 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let raw: Raw = serde_saphyr::from_str(text).map_err(|error| ConfigError::Malformed(error.to_string()))?;
         let name = |field| move |source| ConfigError::Name { field, source };
-        let mut names = std::collections::BTreeSet::new();
+        let mut names = BTreeSet::new();
         for gateway in &raw.gateways {
             if gateway.name.is_empty() || !names.insert(&gateway.name) {
                 let why = format!("the name {:?} is empty or used twice", gateway.name);
@@ -156,6 +183,7 @@ impl Config {
             gateways: raw.gateways,
             svid_ttl: Duration::from_secs(ttl),
             acceptance: raw.acceptance,
+            group_labels: group_labels(raw.group_labels)?,
         })
     }
 
@@ -197,6 +225,9 @@ gateways: [{name: gateway-1, hbone: '127.1.0.2:15008', quic: '127.1.0.2:15443'}]
         assert_eq!(config.default_trust_domain().as_str(), "east.demo");
         assert_eq!((config.svid_ttl.as_secs(), config.acceptance), (3600, Acceptance::Auto));
         assert_eq!(config.gateways[0].quic, "127.1.0.2:15443");
+        assert_eq!(config.group_labels, ["app", "version"].map(str::to_owned).into());
+        let config = Config::parse(&format!("{GOOD}group_labels: [tier]\n")).expect("valid");
+        assert_eq!(config.group_labels, ["tier".to_owned()].into());
     }
 
     #[test]
@@ -207,6 +238,8 @@ gateways: [{name: gateway-1, hbone: '127.1.0.2:15008', quic: '127.1.0.2:15443'}]
             (GOOD.replace("'127.1.0.2:15443'", "nowhere"), "gateways.quic"),
             (format!("{GOOD}svid_ttl_seconds: 0\n"), "svid_ttl_seconds"),
             (format!("{GOOD}acceptance: maybe\n"), "acceptance"),
+            (format!("{GOOD}group_labels: ['a b']\n"), "group_labels"),
+            (format!("{GOOD}group_labels: [a, b, c, d, e, f, g, h, i]\n"), "group_labels"),
             (GOOD.replace("'127.1.0.1:15010'", "here"), "discovery"),
         ];
         for (text, field) in cases {

@@ -7,7 +7,7 @@ pub(crate) mod book;
 pub(crate) mod conditions;
 pub(crate) mod reconcile;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::trust::{Export, Group, Pod, Port};
 use mesh::{ClusterName, Endpoint, ServiceName};
@@ -18,9 +18,6 @@ use config::local::{Local, LocalService};
 pub const MAX_GROUPS: usize = 32;
 /// Pods of one headless export; others are reached by the service's name only.
 pub const MAX_PODS: usize = 256;
-/// The labels that tell groups apart.
-const GROUP_LABELS: [&str; 2] = ["app", "version"];
-
 /// One step towards the exports that the cluster wants. Serials are given when the step is taken.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
@@ -36,9 +33,10 @@ pub enum Step {
 }
 
 /// Compares what the cluster wants to export with what it last signed. `now` (Unix seconds) dates exports whose
-/// ServiceExport says no time.
+/// ServiceExport says no time; `labels` tell groups apart.
 pub fn plan_exports(
     cluster: &ClusterName,
+    labels: &BTreeSet<String>,
     local: &Local,
     signed: &BTreeMap<ServiceName, Export>,
     now: u64,
@@ -48,7 +46,7 @@ pub fn plan_exports(
         let Some(wish) = &service.export else { continue };
         let previous = signed.get(name);
         let created_at = wish.created_at.or(previous.map(|previous| previous.created_at)).unwrap_or(now);
-        let groups = groups(&service.endpoints);
+        let groups = groups(&service.endpoints, labels);
         let export = Export {
             cluster: cluster.to_string(),
             serial: 0,
@@ -60,6 +58,9 @@ pub fn plan_exports(
             to_clusters: wish.to_clusters.iter().map(ToString::to_string).collect(),
             created_at,
             headless: service.headless,
+            session_affinity_seconds: service.session_affinity.unwrap_or(0),
+            labels: wish.labels.clone(),
+            annotations: wish.annotations.clone(),
         };
         match previous.map(|previous| Export { serial: 0, ..previous.clone() }) {
             Some(previous) if previous == export => {}
@@ -76,13 +77,12 @@ pub fn plan_exports(
 
 /// Endpoints by what a sidecar elsewhere chooses between. A group without a healthy endpoint is listed with 0, so that
 /// its coming back changes a number only.
-fn groups(endpoints: &[Endpoint]) -> Vec<Group> {
+fn groups(endpoints: &[Endpoint], labels: &BTreeSet<String>) -> Vec<Group> {
     let mut counts: BTreeMap<(String, BTreeMap<String, String>, String, bool), u32> = BTreeMap::new();
     for endpoint in endpoints {
         let account = endpoint.identity.as_ref().map(|identity| identity.account().to_owned()).unwrap_or_default();
-        let labels = GROUP_LABELS
-            .iter()
-            .filter_map(|key| endpoint.labels.get(*key).map(|value| ((*key).to_owned(), value.clone())));
+        let labels = labels.iter().filter_map(|key| endpoint.labels.get_key_value(key));
+        let labels = labels.map(|(key, value)| (key.clone(), value.clone()));
         let key = (account, labels.collect(), endpoint.locality.clone(), endpoint.identity.is_some());
         *counts.entry(key).or_default() += u32::from(endpoint.ready);
     }

@@ -181,6 +181,7 @@ impl Outside {
             cluster: config.cluster.clone(),
             ca: Arc::clone(ca),
             gateways: config.gateways.clone(),
+            group_labels: config.group_labels.clone(),
             local: self.local,
             mirror,
             client,

@@ -284,3 +284,18 @@ fn pods_of_another_clusters_headless_service_have_names_and_addresses() {
     let different: BTreeSet<_> = seen.values().flatten().collect();
     assert_eq!(different.len(), 4, "two pods, two families");
 }
+
+#[test]
+fn the_oldest_export_decides_ports_and_affinity() {
+    let mut world = World::new();
+    let of = |port: u32, created_at: u64, seconds: u32| Export {
+        session_affinity_seconds: seconds,
+        ..export("cart", port, created_at, &[])
+    };
+    world.import("west", vec![of(80, 9, 30)]);
+    world.import("north", vec![Export { cluster: "north".into(), ..of(81, 5, 60) }]);
+    let cart = service(&world.compile(), "default/cart").unwrap();
+    assert_eq!(cart.config.session_affinity, Some(60), "north is older");
+    // Both call their port `http`: the older one's number counts.
+    assert_eq!(cart.ports.iter().map(|port| port.number).collect::<Vec<_>>(), [81]);
+}

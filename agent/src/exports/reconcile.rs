@@ -1,7 +1,7 @@
 //! Brings book and hub in line with the manifests. It takes no input but the current state: an edit, a message of the
 //! hub, a timer and a restart run the same function.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -37,6 +37,7 @@ pub(crate) struct Exporter {
     pub(crate) cluster: ClusterName,
     pub(crate) ca: Arc<ClusterCa>,
     pub(crate) gateways: Vec<GatewayConfig>,
+    pub(crate) group_labels: BTreeSet<String>,
     pub(crate) local: watch::Receiver<Arc<Local>>,
     pub(crate) mirror: watch::Receiver<Option<Arc<Mirror>>>,
     pub(crate) client: watch::Receiver<Option<HubClient>>,
@@ -87,7 +88,7 @@ impl Exporter {
         }
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let now = Instant::now();
-        let mut steps = plan_exports(&self.cluster, &local, &book.exports(), unix);
+        let mut steps = plan_exports(&self.cluster, &self.group_labels, &local, &book.exports(), unix);
         steps.retain(|step| !may_wait(step, published, now));
         for name in steps.iter().filter_map(published_name) {
             published.insert(name, now);

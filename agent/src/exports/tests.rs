@@ -33,14 +33,24 @@ fn local(endpoints: Vec<Endpoint>, exported: bool) -> Local {
         addresses: Vec::new(),
         ports: vec![ServicePort { name: "http".into(), number: 80, protocol: Protocol::Http }],
         endpoints,
-        export: exported.then(|| LocalExport { to_clusters: BTreeSet::new(), created_at: None }),
+        session_affinity: None,
+        export: exported.then(|| LocalExport {
+            to_clusters: BTreeSet::new(),
+            created_at: None,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        }),
         names: Default::default(),
     };
     Local { services: BTreeMap::from([("default/web".parse().unwrap(), service)]), ..Local::default() }
 }
 
+fn by_default() -> BTreeSet<String> {
+    ["app", "version"].map(str::to_owned).into()
+}
+
 fn plan(local: &Local, signed: &BTreeMap<ServiceName, Export>) -> Vec<Step> {
-    plan_exports(&ClusterName::new("east").unwrap(), local, signed, 1000)
+    plan_exports(&ClusterName::new("east").unwrap(), &by_default(), local, signed, 1000)
 }
 
 /// The exports after the steps were taken.
@@ -99,7 +109,8 @@ fn counts_may_wait_but_not_to_or_from_zero() {
 #[test]
 fn the_date_of_an_export_stays() {
     let signed = taken(plan(&local(Vec::new(), true), &BTreeMap::new()), BTreeMap::new());
-    let later = plan_exports(&ClusterName::new("east").unwrap(), &local(Vec::new(), true), &signed, 9999);
+    let later =
+        plan_exports(&ClusterName::new("east").unwrap(), &by_default(), &local(Vec::new(), true), &signed, 9999);
     assert!(later.is_empty());
 }
 
@@ -140,4 +151,19 @@ fn a_headless_export_names_its_ready_pods_and_others_name_none() {
     let pods: Vec<(String, String)> = export.pods.iter().map(|pod| (pod.name.clone(), version(pod))).collect();
     let expected = [("pod-1", "v1"), ("pod-3", "v2")].map(|(name, version)| (name.to_owned(), version.to_owned()));
     assert_eq!(pods, expected);
+}
+
+#[test]
+fn the_labels_that_form_groups_are_the_clusters_choice() {
+    let local = local(vec![endpoint(1, "web", "v1", true), endpoint(2, "web", "v2", true)], true);
+    let groups = |labels: &[&str]| {
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        match plan_exports(&ClusterName::new("east").unwrap(), &labels, &local, &BTreeMap::new(), 1000).as_slice() {
+            [Step::Publish { export, .. }] => export.groups.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((groups(&["app", "version"]).len(), groups(&["app"]).len()), (2, 1));
+    assert!(groups(&["pod"]).iter().all(|group| group.labels.len() == 1));
+    assert!(groups(&[])[0].labels.is_empty());
 }

@@ -15,6 +15,12 @@ use crate::exports::{MAX_GROUPS, MAX_PODS};
 
 /// Ports of one export.
 const MAX_PORTS: usize = 64;
+/// Labels, and annotations, of one export.
+const MAX_LABELS: usize = 64;
+/// Bytes of all of them.
+const MAX_LABEL_BYTES: usize = 16_384;
+/// The longest session affinity, in seconds (Kubernetes: a day).
+const MAX_AFFINITY: u32 = 86_400;
 /// Gateways of one cluster.
 const MAX_GATEWAYS: usize = 64;
 /// Roots in one bundle.
@@ -193,6 +199,14 @@ fn check_export(export: &Export) -> Result<(), Reason> {
     }
     if export.pods.len() > MAX_PODS {
         return Err(Reason::Malformed(format!("it names more than {MAX_PODS} pods")));
+    }
+    let texts = || export.labels.iter().chain(&export.annotations);
+    let bytes: usize = texts().map(|(key, value)| key.len() + value.len()).sum();
+    if export.labels.len().max(export.annotations.len()) > MAX_LABELS || bytes > MAX_LABEL_BYTES {
+        return Err(Reason::Malformed(format!("it has more than {MAX_LABELS} labels or annotations, or long ones")));
+    }
+    if export.session_affinity_seconds > MAX_AFFINITY {
+        return Err(Reason::Malformed(format!("its session affinity is longer than {MAX_AFFINITY} s")));
     }
     for pod in &export.pods {
         let group = usize::try_from(pod.group).ok().filter(|index| *index < export.groups.len());

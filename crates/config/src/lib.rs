@@ -28,4 +28,4 @@ pub mod traffic;
 
 pub use compile::{Compiled, Input, SharedSecret, compile};
 pub use finding::{Code, Finding, Severity};
-pub use local::{Local, LocalExport, LocalService};
+pub use local::{InvalidExport, Local, LocalExport, LocalService};

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 use crate::automatic::{Range, allocate};
 use federation_crds::{GLOBAL_LABEL, Manifest, Service, ServiceExport};
+use k8s_openapi::api::core::v1::ServiceSpec;
 use mesh::{ClusterName, Endpoint, Namespace, Protocol, ServiceName, ServicePort, TrustDomain, Workload};
 
 /// Annotation of an EndpointSlice: the service account of its pods.
@@ -33,6 +34,8 @@ pub struct Local {
     pub services: BTreeMap<ServiceName, LocalService>,
     /// Workloads that have a sidecar, by `<namespace>/<pod>`.
     pub workloads: BTreeMap<String, Workload>,
+    /// ServiceExports that export nothing, with the reason of the condition `Valid` (MCS API).
+    pub invalid_exports: BTreeMap<ServiceName, InvalidExport>,
     /// What was left out and why; shown in `/debug/source`.
     pub problems: Vec<String>,
 }
@@ -50,6 +53,8 @@ pub struct LocalService {
     pub ports: Vec<ServicePort>,
     /// Its pods, by name.
     pub endpoints: Vec<Endpoint>,
+    /// `sessionAffinity: ClientIP`: its timeout in seconds.
+    pub session_affinity: Option<u32>,
     /// Set when the service is exported.
     pub export: Option<LocalExport>,
     /// What only DNS needs.
@@ -63,7 +68,45 @@ pub struct LocalExport {
     pub to_clusters: BTreeSet<ClusterName>,
     /// Unix seconds of the ServiceExport's creation, if it says so.
     pub created_at: Option<u64>,
+    /// `spec.exportedLabels`.
+    pub labels: BTreeMap<String, String>,
+    /// `spec.exportedAnnotations`.
+    pub annotations: BTreeMap<String, String>,
 }
+
+/// Why a ServiceExport is not valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidExport {
+    /// There is no Service of its name.
+    NoService,
+    /// The Service is an ExternalName: nothing here serves it.
+    InvalidServiceType,
+    /// It names clusters that cannot be.
+    Audience,
+}
+
+impl InvalidExport {
+    /// The reason of the condition; those of the MCS API where it has one.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NoService => "NoService",
+            Self::InvalidServiceType => "InvalidServiceType",
+            Self::Audience => "InvalidAudience",
+        }
+    }
+
+    /// What to say to a person.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::NoService => "there is no Service of that name",
+            Self::InvalidServiceType => "a Service of type ExternalName cannot be exported",
+            Self::Audience => "the annotation that names its clusters has a name that no cluster can have",
+        }
+    }
+}
+
+/// The timeout of an affinity that says none (Kubernetes: three hours).
+const AFFINITY_SECONDS: u32 = 10_800;
 
 /// Compiles manifests. Objects that do not fit (a slice without a service, a name that is none) are left out and noted.
 pub fn build(manifests: &[Manifest], trust_domain: &TrustDomain) -> Local {
@@ -115,6 +158,7 @@ fn add_service(local: &mut Local, object: &Service) {
     };
     let spec = object.spec.clone().unwrap_or_default();
     let names = names::Names::of(&spec);
+    let session_affinity = session_affinity(&spec);
     let addresses = spec.cluster_ips.unwrap_or_else(|| spec.cluster_ip.clone().into_iter().collect());
     let headless = spec.cluster_ip.as_deref() == Some("None") || addresses.iter().any(|address| address == "None");
     let mut ports = Vec::new();
@@ -136,6 +180,7 @@ fn add_service(local: &mut Local, object: &Service) {
         addresses: addresses.iter().filter_map(|address| address.parse().ok()).collect(),
         ports,
         endpoints: Vec::new(),
+        session_affinity,
         export: None,
         names,
     };
@@ -144,22 +189,43 @@ fn add_service(local: &mut Local, object: &Service) {
 
 fn add_export(local: &mut Local, export: &ServiceExport) {
     let name = service_name(&export.metadata.namespace, &export.metadata.name);
-    let Some((name, service)) = name.and_then(|name| Some((name.clone(), local.services.get_mut(&name)?))) else {
+    let Some(name) = name else {
         let name = export.metadata.name.as_deref().unwrap_or_default();
-        let text = format!("ServiceExport {name}: there is no Service of that name");
-        return local.problems.push(text);
+        return local.problems.push(format!("ServiceExport {name:?}: its name cannot be a service's"));
     };
+    let invalid = |local: &mut Local, why: InvalidExport| {
+        local.problems.push(format!("ServiceExport {name}: {}", why.message()));
+        local.invalid_exports.insert(name.clone(), why);
+    };
+    let Some(service) = local.services.get_mut(&name) else { return invalid(local, InvalidExport::NoService) };
+    if service.names.external_name.is_some() {
+        return invalid(local, InvalidExport::InvalidServiceType);
+    }
     let named = federation_crds::export_to(export).unwrap_or_default();
     let to_clusters = named.iter().filter(|cluster| !cluster.is_empty()).map(|cluster| cluster.parse());
     match to_clusters.collect::<Result<BTreeSet<ClusterName>, _>>() {
         Ok(to_clusters) => {
             let created_at = export.metadata.creation_timestamp.as_ref();
             let created_at = created_at.and_then(|time| u64::try_from(time.0.as_second()).ok());
-            service.export = Some(LocalExport { to_clusters, created_at });
+            let spec = export.spec.spec.clone().unwrap_or_default();
+            let (labels, annotations) = (spec.exported_labels, spec.exported_annotations);
+            service.export = Some(LocalExport { to_clusters, created_at, labels, annotations });
         }
         // Exporting to everyone instead would show the service to clusters that were not named.
-        Err(error) => local.problems.push(format!("ServiceExport {name}: not exported: {error}")),
+        Err(error) => {
+            local.invalid_exports.insert(name.clone(), InvalidExport::Audience);
+            local.problems.push(format!("ServiceExport {name}: not exported: {error}"));
+        }
     }
+}
+
+fn session_affinity(spec: &ServiceSpec) -> Option<u32> {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return None;
+    }
+    let client_ip = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = client_ip.and_then(|client| client.timeout_seconds).and_then(|seconds| u32::try_from(seconds).ok());
+    Some(seconds.filter(|seconds| (1..=86_400).contains(seconds)).unwrap_or(AFFINITY_SECONDS))
 }
 
 fn is_tcp(protocol: Option<&str>) -> bool {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::model::ServicePort;
+use crate::model::{Labels, ServicePort};
 use crate::names::ClusterName;
 
 /// One cluster's export of the service.
@@ -18,6 +18,12 @@ pub struct Constituent {
     pub headless: bool,
     /// Its ports there.
     pub ports: Vec<ServicePort>,
+    /// `sessionAffinity: ClientIP` there: seconds without a request after which a client may get another endpoint.
+    pub session_affinity: Option<u32>,
+    /// `spec.exportedLabels` of the ServiceExport.
+    pub labels: Labels,
+    /// `spec.exportedAnnotations` of the ServiceExport.
+    pub annotations: Labels,
 }
 
 /// What exports can disagree on. The reasons are those of the MCS API.
@@ -29,6 +35,18 @@ pub enum Conflict {
     /// Some are headless.
     #[serde(rename = "TypeConflict")]
     Type,
+    /// Some send a client to the same endpoint again, others do not.
+    #[serde(rename = "SessionAffinityConflict")]
+    SessionAffinity,
+    /// All of those do, for different times.
+    #[serde(rename = "SessionAffinityConfigConflict")]
+    SessionAffinityConfig,
+    /// Not all export the same labels.
+    #[serde(rename = "LabelsConflict")]
+    Labels,
+    /// Not all export the same annotations.
+    #[serde(rename = "AnnotationsConflict")]
+    Annotations,
 }
 
 impl Conflict {
@@ -37,6 +55,10 @@ impl Conflict {
         match self {
             Self::Port => "PortConflict",
             Self::Type => "TypeConflict",
+            Self::SessionAffinity => "SessionAffinityConflict",
+            Self::SessionAffinityConfig => "SessionAffinityConfigConflict",
+            Self::Labels => "LabelsConflict",
+            Self::Annotations => "AnnotationsConflict",
         }
     }
 }
@@ -50,6 +72,12 @@ pub struct Merged {
     pub headless: bool,
     /// The union: of two ports with one name, or one number, the older export's.
     pub ports: Vec<ServicePort>,
+    /// As the oldest says; `None` for a headless service, whose clients choose for themselves.
+    pub session_affinity: Option<u32>,
+    /// As the oldest says.
+    pub labels: Labels,
+    /// As the oldest says.
+    pub annotations: Labels,
     /// What they disagree on, and how many clusters do.
     pub conflicts: BTreeMap<Conflict, usize>,
     /// How many clusters export the service.
@@ -57,13 +85,31 @@ pub struct Merged {
 }
 
 impl Merged {
+    /// `spec.type` of the ServiceImport.
+    pub fn kind(&self) -> &'static str {
+        if self.headless { "Headless" } else { "ClusterSetIP" }
+    }
+
+    /// `reason` of the condition `Conflict`.
+    pub fn reason(&self) -> String {
+        let reasons: Vec<&str> = self.conflicts.keys().map(|conflict| conflict.reason()).collect();
+        if reasons.is_empty() { "NoConflicts".to_owned() } else { reasons.join(",") }
+    }
+
     /// The message of the condition; empty without a conflict.
     pub fn message(&self) -> String {
-        let kind = if self.headless { "Headless" } else { "ClusterSetIP" };
+        let kind = self.kind();
+        let affinity = if self.session_affinity.is_some() { "ClientIP" } else { "None" };
         let line = |(conflict, disagree): (&Conflict, &usize)| {
             let what = match conflict {
                 Conflict::Port => "Conflicting ports. Using their union, and where two differ the one".to_owned(),
                 Conflict::Type => format!("Conflicting type. Using \"{kind}\""),
+                Conflict::SessionAffinity => format!("Conflicting session affinity. Using \"{affinity}\""),
+                Conflict::SessionAffinityConfig => {
+                    format!("Conflicting session affinity config. Using {} s", self.session_affinity.unwrap_or(0))
+                }
+                Conflict::Labels => "Conflicting exported labels. Using those".to_owned(),
+                Conflict::Annotations => "Conflicting exported annotations. Using those".to_owned(),
             };
             format!(
                 "{what} from oldest service export in \"{}\". {disagree}/{} clusters disagree.",
@@ -92,14 +138,30 @@ pub fn merge_exports(exports: &[Constituent]) -> Option<Merged> {
         export.ports.iter().map(|port| (port.number, port.name.clone(), port.protocol)).collect::<BTreeSet<_>>()
     };
     let differing = |differs: &dyn Fn(&Constituent) -> bool| by_age.iter().filter(|export| differs(export)).count();
+    // The API server gives a headless Service no affinity of use: only those with an address can differ.
+    let affinity = |export: &Constituent| export.session_affinity.filter(|_| !export.headless);
+    let addressed = |export: &Constituent| !export.headless && !oldest.headless;
     let counts = [
         (Conflict::Port, differing(&|export| set(export) != set(oldest))),
         (Conflict::Type, differing(&|export| export.headless != oldest.headless)),
+        (
+            Conflict::SessionAffinity,
+            differing(&|export| addressed(export) && affinity(export).is_some() != affinity(oldest).is_some()),
+        ),
+        (
+            Conflict::SessionAffinityConfig,
+            differing(&|export| affinity(export).zip(affinity(oldest)).is_some_and(|(one, other)| one != other)),
+        ),
+        (Conflict::Labels, differing(&|export| export.labels != oldest.labels)),
+        (Conflict::Annotations, differing(&|export| export.annotations != oldest.annotations)),
     ];
     Some(Merged {
         oldest: oldest.cluster.clone(),
         headless: oldest.headless,
         ports,
+        session_affinity: affinity(oldest),
+        labels: oldest.labels.clone(),
+        annotations: oldest.annotations.clone(),
         conflicts: counts.into_iter().filter(|(_, count)| *count > 0).collect(),
         clusters: exports.len(),
     })
@@ -117,7 +179,64 @@ mod tests {
             number: *number,
             protocol: Protocol::Tcp,
         };
-        Constituent { cluster: cluster(name), created_at, headless, ports: ports.iter().map(port).collect() }
+        Constituent {
+            cluster: cluster(name),
+            created_at,
+            headless,
+            ports: ports.iter().map(port).collect(),
+            session_affinity: None,
+            labels: Labels::new(),
+            annotations: Labels::new(),
+        }
+    }
+
+    #[test]
+    fn what_else_exports_say_is_the_oldests() {
+        let base = |name: &str, created_at| export(name, created_at, false, &[("http", 80)]);
+        let label = |value: &str| Labels::from([("team".to_owned(), value.to_owned())]);
+        let cases: Vec<(&str, Constituent, Constituent, &str, &str)> = vec![
+            (
+                "affinity of one only",
+                Constituent { session_affinity: Some(10), ..base("a", 1) },
+                base("b", 2),
+                "SessionAffinityConflict",
+                "Conflicting session affinity. Using \"ClientIP\" from oldest service export in \"a\". 1/2 clusters disagree.",
+            ),
+            (
+                "two times",
+                Constituent { session_affinity: Some(10), ..base("a", 1) },
+                Constituent { session_affinity: Some(20), ..base("b", 2) },
+                "SessionAffinityConfigConflict",
+                "Conflicting session affinity config. Using 10 s from oldest service export in \"a\". 1/2 clusters disagree.",
+            ),
+            (
+                "labels",
+                Constituent { labels: label("x"), ..base("a", 1) },
+                Constituent { labels: label("y"), ..base("b", 2) },
+                "LabelsConflict",
+                "Conflicting exported labels. Using those from oldest service export in \"a\". 1/2 clusters disagree.",
+            ),
+            (
+                "annotations",
+                Constituent { annotations: label("x"), ..base("a", 1) },
+                base("b", 2),
+                "AnnotationsConflict",
+                "Conflicting exported annotations. Using those from oldest service export in \"a\". 1/2 clusters disagree.",
+            ),
+            (
+                "affinity of a headless one does not count",
+                Constituent { session_affinity: Some(10), headless: true, ..base("a", 1) },
+                Constituent { headless: true, ..base("b", 2) },
+                "NoConflicts",
+                "",
+            ),
+        ];
+        for (name, oldest, other, reason, message) in cases {
+            let merged = merge_exports(&[other, oldest.clone()]).unwrap();
+            assert_eq!((merged.reason().as_str(), merged.message().as_str()), (reason, message), "{name}");
+            assert_eq!((&merged.labels, &merged.annotations), (&oldest.labels, &oldest.annotations), "{name}");
+            assert_eq!(merged.session_affinity, oldest.session_affinity.filter(|_| !oldest.headless), "{name}");
+        }
     }
 
     #[test]

@@ -124,6 +124,10 @@ pub struct ServiceConfig {
     /// How requests are divided between clusters; `None` = [`ClusterTraffic::default`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<Arc<ClusterTraffic>>,
+    /// `sessionAffinity: ClientIP`: seconds for which a client gets the same endpoint at least. It holds where no
+    /// DestinationRule says how to balance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_affinity: Option<u32>,
 }
 
 /// What a ServiceEntry says about its host.

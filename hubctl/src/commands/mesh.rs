@@ -5,9 +5,12 @@ pub(super) mod seen;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use ::mesh::{Constituent, Merged, merge_exports};
 use anyhow::{Context as _, Result};
 use api::hub::{Address, Cluster, Drain, Kind, Lease, ReadRequest, Resource};
 use api::trust::{Export, GatewaySet, Port, Signed};
+use fleet::http::get_json;
+use fleet::plan::{at, port};
 use hub_client::HubClient;
 use prost::Message;
 use serde_json::{Value, json};
@@ -102,27 +105,52 @@ pub(super) async fn services(context: &Context) -> Result<u8> {
     for (_, export) in signed::<Export>(&resources, Kind::Export)? {
         services.entry(format!("{}/{}", export.namespace, export.name)).or_default().push(export);
     }
-    let mut table = Table::new(&["SERVICE", "ADDRESS", "PORTS", "EXPORTED BY"]);
+    let mut table = Table::new(&["SERVICE", "TYPE", "ADDRESS", "PORTS", "EXPORTED BY", "CONFLICT"]);
     let mut rows = Vec::new();
-    for (service, mut exports) in services {
-        // KEP-1645: the oldest export decides what the service looks like.
-        exports.sort_by_key(|export| export.created_at);
+    for (service, exports) in services {
+        let Some(merged) = merged(exports.iter()) else { continue };
         let clusters: Vec<_> = exports.iter().map(|export| export.cluster.clone()).collect();
-        let ports = exports.first().map(|export| ports(&export.ports)).unwrap_or_default();
-        let address = addresses.get(&service).map(|address| address.ipv4.clone()).unwrap_or_default();
-        rows.push(json!({"service": service, "address": address, "ports": ports, "clusters": clusters}));
-        table.row([service, address, ports, clusters.join(",")]);
+        let ports: Vec<String> =
+            merged.ports.iter().map(|port| format!("{}/{}", port.number, port.protocol.as_str())).collect();
+        let address = addresses.get(&service).filter(|_| !merged.headless);
+        let address = address.map(|address| address.ipv4.clone()).unwrap_or_default();
+        rows.push(import_of(&service, &address, &merged, &clusters));
+        let conflict = if merged.conflicts.is_empty() { String::new() } else { merged.reason() };
+        table.row([service, merged.kind().to_owned(), address, ports.join(","), clusters.join(","), conflict]);
     }
     output::print(context.output, &table, &rows)?;
     Ok(0)
 }
 
+/// What all exports of a service amount to: what a ServiceImport of it says.
+fn import_of(service: &str, address: &str, merged: &Merged, clusters: &[String]) -> Value {
+    let affinity = if merged.session_affinity.is_some() { "ClientIP" } else { "None" };
+    let ports: Vec<String> =
+        merged.ports.iter().map(|port| format!("{}/{}", port.number, port.protocol.as_str())).collect();
+    json!({
+        "service": service, "type": merged.kind(), "address": address, "ports": ports.join(","), "clusters": clusters,
+        "sessionAffinity": affinity, "sessionAffinitySeconds": merged.session_affinity,
+        "labels": merged.labels, "annotations": merged.annotations, "oldest": merged.oldest.as_str(),
+        "conflict": merged.reason(), "message": merged.message(),
+    })
+}
+
+/// All exports of one service as one (KEP-1645); those that cannot be read do not count.
+fn merged<'a>(exports: impl Iterator<Item = &'a Export>) -> Option<Merged> {
+    let exports: Vec<Constituent> = exports.filter_map(|export| Constituent::try_from(export).ok()).collect();
+    merge_exports(&exports)
+}
+
 pub(super) async fn exports(context: &Context) -> Result<u8> {
     let resources = read(context).await?;
-    let mut table = Table::new(&["CLUSTER", "SERVICE", "PORTS", "HEALTHY", "GROUPS", "TO", "SERIAL"]);
+    let exports = signed::<Export>(&resources, Kind::Export)?;
+    let mut table = Table::new(&["CLUSTER", "SERVICE", "PORTS", "HEALTHY", "GROUPS", "TO", "SERIAL", "CONFLICT"]);
     let mut rows: Vec<Value> = Vec::new();
-    for (cluster, export) in signed::<Export>(&resources, Kind::Export)? {
+    for (cluster, export) in &exports {
         let service = format!("{}/{}", export.namespace, export.name);
+        let same = exports.iter().map(|(_, other)| other);
+        let all = merged(same.filter(|other| (&other.namespace, &other.name) == (&export.namespace, &export.name)));
+        let (reason, message) = all.map(|all| (all.reason(), all.message())).unwrap_or_default();
         let healthy: u32 = export.groups.iter().map(|group| group.healthy).sum();
         let to = if export.to_clusters.is_empty() { "every member".to_owned() } else { export.to_clusters.join(",") };
         let groups: Vec<Value> = export
@@ -134,13 +162,50 @@ pub(super) async fn exports(context: &Context) -> Result<u8> {
             .collect();
         rows.push(json!({
             "cluster": cluster, "service": service, "ports": ports(&export.ports), "healthy": healthy,
-            "groups": groups, "to": export.to_clusters, "serial": export.serial,
+            "groups": groups, "to": export.to_clusters, "serial": export.serial, "labels": export.labels,
+            "annotations": export.annotations, "conditions": conditions(&reason, &message),
         }));
         let (groups, serial) = (export.groups.len().to_string(), export.serial.to_string());
-        table.row([cluster, service, ports(&export.ports), healthy.to_string(), groups, to, serial]);
+        let conflict = if message.is_empty() { String::new() } else { reason };
+        let ports = ports(&export.ports);
+        table.row([cluster.clone(), service, ports, healthy.to_string(), groups, to, serial, conflict]);
+    }
+    for (cluster, service, conditions) in invalid_exports(context).await {
+        let reason = conditions[0]["reason"].as_str().unwrap_or("Invalid").to_owned();
+        rows.push(json!({"cluster": cluster, "service": service, "conditions": conditions}));
+        let nothing = || "-".to_owned();
+        table.row([cluster, service, nothing(), nothing(), nothing(), nothing(), nothing(), reason]);
     }
     output::print(context.output, &table, &rows)?;
     Ok(0)
+}
+
+/// The conditions of an export that the hub has: its cluster found it valid, and it is published.
+fn conditions(conflict: &str, message: &str) -> Value {
+    let status = if message.is_empty() { "False" } else { "True" };
+    json!([
+        {"type": "Valid", "status": "True", "reason": "Valid", "message": ""},
+        {"type": "Ready", "status": "True", "reason": "Exported", "message": ""},
+        {"type": "Conflict", "status": status, "reason": conflict, "message": message},
+    ])
+}
+
+/// ServiceExports that export nothing: cluster, service, conditions. Only the clusters' agents know them; asked are those of
+/// the fleet, if there is one.
+async fn invalid_exports(context: &Context) -> Vec<(String, String, Value)> {
+    let Ok(fleet) = context.fleet() else { return Vec::new() };
+    let mut found = Vec::new();
+    for cluster in &fleet.plan().clusters {
+        let answer = get_json(at(cluster.agent, port::ADMIN), "/debug/exports", Duration::from_secs(2)).await;
+        let exports = answer.ok().and_then(|answer| answer["exports"].as_array().cloned()).unwrap_or_default();
+        for export in exports {
+            let valid = export["conditions"][0]["status"] != "False";
+            if let (false, Some(service)) = (valid, export["service"].as_str()) {
+                found.push((cluster.name.to_string(), service.to_owned(), export["conditions"].clone()));
+            }
+        }
+    }
+    found
 }
 
 pub(super) async fn gateways(context: &Context) -> Result<u8> {

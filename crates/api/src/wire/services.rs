@@ -1,9 +1,24 @@
 //! Services and what they consist of.
 
-use mesh::{ClusterName, Endpoint, ExportPolicy, Group, Import, ImportPod, Service, SpiffeId};
+use mesh::{ClusterName, Constituent, Endpoint, ExportPolicy, Group, Import, ImportPod, Service, SpiffeId};
 
 use super::{WireError, convert_all, document, error, parse, parse_all, port_number, service_name, texts, to_document};
-use crate::discovery;
+use crate::{discovery, trust};
+
+impl TryFrom<&trust::Export> for Constituent {
+    type Error = WireError;
+    fn try_from(export: &trust::Export) -> Result<Self, WireError> {
+        Ok(Self {
+            cluster: parse("cluster", &export.cluster)?,
+            created_at: export.created_at,
+            headless: export.headless,
+            ports: convert_all(&export.ports)?,
+            session_affinity: Some(export.session_affinity_seconds).filter(|seconds| *seconds > 0),
+            labels: export.labels.clone(),
+            annotations: export.annotations.clone(),
+        })
+    }
+}
 
 impl TryFrom<&discovery::Endpoint> for Endpoint {
     type Error = WireError;

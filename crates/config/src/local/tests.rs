@@ -92,3 +92,46 @@ fn what_does_not_fit_is_left_out_and_named() {
     assert!(unmarked.problems[0].contains(POD_LABELS), "{:?}", unmarked.problems);
     assert!(unmarked.services.values().all(|service| service.endpoints.is_empty()));
 }
+
+#[test]
+fn an_export_says_what_the_service_and_it_say_and_what_cannot_be_exported_is_refused() {
+    let text = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: cart}
+spec: {sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: plain}
+spec: {sessionAffinity: ClientIP, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: alias}
+spec: {type: ExternalName, externalName: example.com}
+---
+apiVersion: multicluster.x-k8s.io/v1beta1
+kind: ServiceExport
+metadata: {name: cart}
+spec: {exportedLabels: {team: a}, exportedAnnotations: {note: b}}
+---
+apiVersion: multicluster.x-k8s.io/v1beta1
+kind: ServiceExport
+metadata: {name: alias}
+---
+apiVersion: multicluster.x-k8s.io/v1beta1
+kind: ServiceExport
+metadata: {name: nobody}
+"#;
+    let local = local(text);
+    let of = |name: &str| &local.services[&format!("default/{name}").parse::<ServiceName>().unwrap()];
+    let export = of("cart").export.as_ref().unwrap();
+    assert_eq!((export.labels["team"].as_str(), export.annotations["note"].as_str()), ("a", "b"));
+    let affinities = [of("cart"), of("plain"), of("alias")].map(|service| service.session_affinity);
+    assert_eq!(affinities, [Some(60), Some(10_800), None]);
+    assert_eq!(of("alias").export, None);
+    let invalid: Vec<String> =
+        local.invalid_exports.iter().map(|(name, why)| format!("{name} {}", why.reason())).collect();
+    assert_eq!(invalid, ["default/alias InvalidServiceType", "default/nobody NoService"]);
+}

@@ -8,8 +8,13 @@ use super::decision::{RouteDecision, RouteOutcome};
 use super::lookup::{self, Found, Place};
 use super::{scope, targets};
 use crate::model::{Labels, Service};
-use crate::policy::{Balancer, ClientTls, Destination, DestinationRules, EntryConfig, Resolution, TrafficPolicy};
+use crate::policy::{
+    Balancer, ClientTls, Destination, DestinationRules, EntryConfig, HashKey, HashTable, Resolution, TrafficPolicy,
+};
 use crate::reason::Reason;
+
+/// Points of the table for `sessionAffinity` (Istio's default for consistent hashing).
+const AFFINITY_RING: u32 = 1024;
 
 /// Decides for a destination of a rule. `asked` is the service that the client asked for: a rule for a clusterset name
 /// that sends to the same service by a short name does not shut the other clusters out.
@@ -90,8 +95,26 @@ fn reach(context: &Context<'_>, place: &Place<'_>, subset: Option<&str>, port: u
         let (object, subset) = (rules.origin.clone(), decision.subset.clone());
         decision.reasons.push(Reason::TrafficPolicy { object, subset });
     }
+    kept &= !stick(service, decision);
     let labels = chosen.and_then(|(_, labels)| labels).unwrap_or(&targets::NO_LABELS);
     locate(context, place, (labels, kept), decision);
+}
+
+/// `sessionAffinity: ClientIP`: by a hash of the client's address, where no policy says how to balance. Consistent hashing
+/// keeps no time: a client stays with its endpoint as long as that can be used, so longer than any timeout asks for.
+/// Whether the policy was replaced.
+fn stick(service: &Service, decision: &mut RouteDecision) -> bool {
+    let Some(seconds) = service.config.session_affinity else { return false };
+    if decision.policy.balancer != Balancer::default() {
+        return false;
+    }
+    let mut policy = TrafficPolicy::clone(&decision.policy);
+    let table = HashTable::Ring { minimum_size: AFFINITY_RING };
+    policy.balancer = Balancer::ConsistentHash { key: HashKey::SourceIp, table };
+    decision.policy = Arc::new(policy);
+    let text = format!("the Service wants sessionAffinity ClientIP ({seconds} s): by the client's address");
+    decision.reasons.push(Reason::Note { text });
+    true
 }
 
 /// Of what governs a client, its own namespace's goes first, and there what is for its workload.

@@ -1,5 +1,6 @@
 //! Tables of decisions: a configuration in a small language, requests, and what comes out; see [`language`].
 
+mod affinity;
 mod between_clusters;
 mod captured;
 mod clusters;
