@@ -158,7 +158,7 @@ impl Inbound {
         let config = &self.0.config;
         listen::accept(listener, &config.limits, &config.life, |accepted| {
             let engine = self.0.clone();
-            async move { engine.mtls(accepted).await }
+            async move { Box::pin(engine.mtls(accepted)).await }
         })
         .await;
     }

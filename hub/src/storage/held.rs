@@ -26,11 +26,19 @@ pub(super) fn until_released(path: &Path, patience: Duration) -> io::Result<bool
                     tracing::warn!(path = %path.display(), "another process still holds it; waiting for its end");
                     told = true;
                 }
-                std::thread::sleep(PAUSE);
+                pause();
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the kernel tells nobody when a lock is given back, and storage is opened by a thread"
+)]
+fn pause() {
+    std::thread::sleep(PAUSE);
 }
 
 #[cfg(test)]

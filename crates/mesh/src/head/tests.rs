@@ -22,12 +22,15 @@ fn check(line: &str, fields: &[(&'static str, &str)]) -> String {
     }
 }
 
-const H: (&str, &str) = ("host", "a");
+const H: Field = ("host", "a");
+
+/// A header field.
+type Field = (&'static str, &'static str);
 
 #[test]
 fn targets_and_hosts_mean_one_thing() {
     let long = format!("GET /{}", "x".repeat(TARGET_MAX));
-    let cases: &[(&str, &[(&'static str, &str)], &str)] = &[
+    let cases: &[(&str, &[Field], &str)] = &[
         ("GET /x?y=%", &[H], "a"),
         ("GET /x", &[("host", "Reviews:9080")], "Reviews:9080"),
         ("GET /x", &[("host", "[::1]:80")], "[::1]:80"),
