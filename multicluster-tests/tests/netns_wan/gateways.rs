@@ -1,0 +1,48 @@
+//! What gateways say of their paths.
+
+use std::time::Duration;
+
+use fleet::http::{get, get_json};
+use multicluster_tests::{Scenario, eventually};
+use serde_json::Value;
+
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// The rows of `/debug/paths` of both gateways of east.
+pub(crate) async fn paths(scenario: &Scenario) -> Vec<Value> {
+    let mut rows = Vec::new();
+    for gateway in &scenario.fleet.cluster("east").expect("east").gateways {
+        let shown = get_json(gateway.admin(), "/debug/paths", WITHIN).await.expect("the gateway answers");
+        rows.extend(shown["paths"].as_array().or(shown.as_array()).cloned().unwrap_or_default());
+    }
+    rows
+}
+
+/// The sum of a counter over the gateways of both clusters.
+pub(crate) async fn counter(scenario: &Scenario, name: &str) -> u64 {
+    let mut sum = 0;
+    for cluster in ["east", "west"] {
+        for gateway in &scenario.fleet.cluster(cluster).expect("a cluster").gateways {
+            let (_, body) = get(gateway.admin(), "/metrics", WITHIN).await.expect("the gateway answers");
+            let text = String::from_utf8_lossy(&body).into_owned();
+            let values = text.lines().filter(|line| line.starts_with(name));
+            sum += values.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>();
+        }
+    }
+    sum
+}
+
+/// How often connections were ejected so far.
+pub(crate) async fn ejections(scenario: &Scenario) -> u64 {
+    counter(scenario, "isthmus_gateway_ejections_total").await
+}
+
+/// Waits until new flows of both gateways of east take a transport on every path.
+pub(crate) async fn until_transport(scenario: &Scenario, transport: &str, within: Duration) {
+    eventually(&format!("new flows take {transport}"), within, async || {
+        let rows = paths(scenario).await;
+        let all = rows.len() >= 4 && rows.iter().all(|row| row["transport"] == transport && row["usable"] == true);
+        if all { Ok(()) } else { Err(serde_json::json!(rows).to_string()) }
+    })
+    .await;
+}

@@ -1,0 +1,76 @@
+//! Black holes: of everything, in one direction, of one gateway.
+
+use multicluster_tests::Scenario;
+
+use crate::story::{Budget, Phase, fault};
+use crate::traffic::{Beside, Traffic};
+use crate::{on_wan, secs};
+
+#[test]
+fn quick_everything_is_lost_for_five_seconds() {
+    on_wan(async |scenario| {
+        let traffic = Traffic::start(scenario, Beside::FlowsAndBulk).await;
+        let budget = Budget { failed_during: 100.0, requests: secs(5), flows: secs(5) };
+        fault("black hole of everything, 5 s", budget, traffic, secs(5), |traffic, phase| {
+            traffic.wan(if phase == Phase::Fault { "blackhole=on" } else { "blackhole=off" });
+        })
+        .await;
+    });
+}
+
+#[test]
+fn everything_is_lost_for_a_minute() {
+    on_wan(async |scenario| {
+        let traffic = Traffic::start(scenario, Beside::FlowsAndBulk).await;
+        let budget = Budget { failed_during: 100.0, requests: secs(15), flows: secs(15) };
+        fault("black hole of everything, 60 s", budget, traffic, secs(60), |traffic, phase| {
+            traffic.wan(if phase == Phase::Fault { "blackhole=on" } else { "blackhole=off" });
+        })
+        .await;
+    });
+}
+
+#[test]
+fn one_direction_is_lost() {
+    on_wan(async |scenario| {
+        for direction in ["east-to-west", "west-to-east"] {
+            let traffic = Traffic::start(scenario, Beside::FlowsAndBulk).await;
+            let budget = Budget { failed_during: 100.0, requests: secs(5), flows: secs(5) };
+            fault(&format!("black hole {direction}, 5 s"), budget, traffic, secs(5), |traffic, phase| {
+                let state = if phase == Phase::Fault { "on" } else { "off" };
+                traffic.wan(&format!("{direction} blackhole={state}"));
+            })
+            .await;
+        }
+    });
+}
+
+/// One of west's gateways hears and says nothing across the WAN, but lives.
+#[test]
+fn quick_one_gateway_is_cut_off() {
+    on_wan(async |scenario| {
+        let traffic = Traffic::start(scenario, Beside::Nothing).await;
+        let budget = Budget { failed_during: 1.0, requests: secs(3), flows: secs(0) };
+        let east = scenario.fleet.cluster("east").expect("east").gateways[0].ip.octets();
+        let network = format!("{}.{}.{}.0/24", east[0], east[1], east[2]);
+        let rules = format!(
+            "table inet cut {{ chain in {{ type filter hook input priority 0; ip saddr {network} drop; }} \
+             chain out {{ type filter hook output priority 0; ip daddr {network} drop; }} }}"
+        );
+        fault("one gateway of two cut off, 10 s", budget, traffic, secs(10), |traffic, phase| {
+            let nft = match phase {
+                Phase::Fault => rules.as_str(),
+                Phase::Healed => "delete table inet cut",
+            };
+            run_inside(traffic.scenario, "west/gateway-2", &["nft", nft]);
+        })
+        .await;
+    });
+}
+
+fn run_inside(scenario: &Scenario, namespace: &str, command: &[&str]) {
+    let entering = scenario.fleet.enter_here(namespace).expect("the namespace is there");
+    let words: Vec<&str> = entering.iter().map(String::as_str).chain(command.iter().copied()).collect();
+    let output = std::process::Command::new(words[0]).args(&words[1..]).output().expect("runs");
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,115 @@
+//! What every story has: a fault that comes and goes under traffic, a budget, and a row of figures.
+
+use std::time::Duration;
+
+use fleet::load::{Record, summarize};
+use multicluster_tests::step;
+use tokio::time::{Instant, sleep};
+
+use crate::traffic::Traffic;
+
+/// A request that takes longer has noticed something; the round trip of the fleet is 80 ms.
+const SLOW: Duration = Duration::from_secs(1);
+/// How long traffic goes on after the last flow has recovered.
+const CALM: Duration = Duration::from_secs(5);
+/// How long recovery is waited for before the story fails as a whole.
+const GIVE_UP: Duration = Duration::from_secs(90);
+
+/// What a fault may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    /// Requests due between fault and healing that may fail, in percent.
+    pub(crate) failed_during: f64,
+    /// From healing until the last disturbed request is over.
+    pub(crate) requests: Duration,
+    /// From healing until every long-lived flow has carried something.
+    pub(crate) flows: Duration,
+}
+
+/// A fault and what it cost.
+#[derive(Debug)]
+pub(crate) struct Cost {
+    during: usize,
+    failed_during: usize,
+    failed_later: usize,
+    failed_before: usize,
+    requests: Duration,
+    flows: Duration,
+    errors: String,
+}
+
+/// Brings a fault on for a while, heals it, and holds what happened against the budget. No request that is due later than the
+/// time for recovery after the healing may fail, and every flow must live.
+pub(crate) async fn fault(
+    name: &str,
+    budget: Budget,
+    traffic: Traffic<'_>,
+    lasts: Duration,
+    set: impl Fn(&Traffic<'_>, Phase),
+) {
+    step(&format!("{name}: begins"));
+    let begun = Instant::now();
+    set(&traffic, Phase::Fault);
+    sleep(lasts).await;
+    set(&traffic, Phase::Healed);
+    let healed = Instant::now();
+    step(&format!("{name}: healed"));
+    traffic.level("every flow goes on", GIVE_UP, |flow| flow.first_after(healed).is_some()).await;
+    let flows = traffic.flows.iter().filter_map(|flow| flow.first_after(healed));
+    let each: Vec<_> = traffic.flows.iter().map(|flow| (flow.name, flow.first_after(healed).unwrap_or_default())).collect();
+    println!("{name}: flows went on after {each:?}");
+    let flows = flows.max().unwrap_or_default();
+    sleep(CALM).await;
+    traffic.assert_alive();
+    let (begun, healed) = (traffic.due(begun), traffic.due(healed));
+    let records = traffic.finish().await;
+    let cost = cost(&records, begun, healed, flows, budget);
+    println!("{name}: {}", cost.errors);
+    cost.hold(name, budget);
+}
+
+/// What is done to the WAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Fault,
+    Healed,
+}
+
+fn cost(records: &[Record], begun: Duration, healed: Duration, flows: Duration, budget: Budget) -> Cost {
+    let during: Vec<_> = records.iter().filter(|it| it.due >= begun && it.due < healed).collect();
+    let failed = |it: &&Record| it.is_failed();
+    let disturbed = records.iter().filter(|it| it.due >= begun && (it.is_failed() || it.latency > SLOW));
+    let over = disturbed.map(|it| it.due + it.latency).max().unwrap_or_default();
+    Cost {
+        failed_during: during.iter().copied().filter(failed).count(),
+        during: during.len(),
+        failed_later: records.iter().filter(|it| it.due >= healed + budget.requests).filter(failed).count(),
+        // One that was under way when the fault began counts with it.
+        failed_before: records.iter().filter(|it| it.due + it.latency < begun).filter(failed).count(),
+        requests: over.saturating_sub(healed),
+        flows,
+        errors: format!("{:?}", summarize(records)),
+    }
+}
+
+impl Cost {
+    /// Prints the row of docs/benchmarks.md, then fails where the budget is overdrawn.
+    fn hold(&self, name: &str, budget: Budget) {
+        println!(
+            "| {name} | {:.0} % fail; requests {} s, flows {} s | {} of {} fail; requests {:.1} s, flows {:.1} s |",
+            budget.failed_during,
+            budget.requests.as_secs(),
+            budget.flows.as_secs(),
+            self.failed_during,
+            self.during,
+            self.requests.as_secs_f64(),
+            self.flows.as_secs_f64(),
+        );
+        let allowed = self.during as f64 * budget.failed_during / 100.0;
+        assert_eq!(self.failed_before, 0, "{name}: requests failed before the fault: {self:?}");
+        assert!(self.failed_during as f64 <= allowed, "{name}: more requests failed than allowed: {self:?}");
+        assert!(self.requests <= budget.requests, "{name}: requests recovered too late: {self:?}");
+        assert!(self.flows <= budget.flows, "{name}: flows recovered too late: {self:?}");
+        assert_eq!(self.failed_later, 0, "{name}: requests failed after the recovery: {self:?}");
+    }
+}

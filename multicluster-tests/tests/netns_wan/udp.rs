@@ -1,0 +1,107 @@
+//! UDP blocked and back; addresses that change.
+
+use std::time::Duration;
+
+use fleet::load::summarize;
+use multicluster_tests::{on_netns, step};
+use tokio::time::{Instant, sleep};
+
+use crate::gateways::until_transport;
+use crate::story::{Budget, Phase, fault};
+use crate::traffic::{Beside, Traffic, wan};
+use crate::{FILE, alone, on_wan, secs};
+
+/// New flows wait at most so long for a transport.
+const NEW_FLOW: f64 = 3_000.0;
+
+#[test]
+fn quick_udp_is_blocked_and_returns() {
+    on_wan(async |scenario| {
+        let traffic = Traffic::start(scenario, Beside::FlowsAndBulk).await;
+        step("UDP blocked for 20 s: begins");
+        let blocked = Instant::now();
+        traffic.wan("block-udp=on");
+        // What begins now takes TCP; what rides on QUIC waits.
+        let late = Traffic::start(scenario, Beside::FlowsAndBulk).await;
+        let waited = blocked.elapsed();
+        until_transport(scenario, "tcp", secs(20).saturating_sub(blocked.elapsed())).await;
+        let fell_back = blocked.elapsed();
+        sleep(secs(20).saturating_sub(blocked.elapsed())).await;
+        traffic.wan("block-udp=off");
+        let back = Instant::now();
+        traffic.level("QUIC flows go on", secs(30), |flow| flow.first_after(back).is_some()).await;
+        let flows = traffic.flows.iter().filter_map(|flow| flow.first_after(back)).max().unwrap_or_default();
+        until_transport(scenario, "quic", secs(30)).await;
+        let returned = back.elapsed();
+        sleep(secs(3)).await;
+        traffic.assert_alive();
+        late.assert_alive();
+        let new = late.flows.iter().filter_map(|flow| flow.first_after(blocked)).max().unwrap_or_default();
+        let (begun, healed) = (traffic.due(blocked), traffic.due(back));
+        drop(late);
+        let records = traffic.finish().await;
+        let summary = summarize(records.iter().filter(|it| it.due >= begun));
+        let settled = summarize(records.iter().filter(|it| it.due >= begun + secs(3) && it.due < healed));
+        println!("UDP blocked: {summary:?}\nafter 3 s: {settled:?}");
+        println!(
+            "| UDP blocked for 20 s under way | 0 fail; new flows wait 3 s; back on QUIC within 30 s; no flow dropped | {} of {} fail, longest {:.0} ms, p99 on TCP {} ms; new flows carried after {:.1} s; fell back after {:.1} s; QUIC flows went on {:.1} s after UDP returned; new flows back on QUIC after {:.1} s |",
+            summary.failed, summary.requests, summary.longest_ms, settled.p99_ms, new.as_secs_f64(), fell_back.as_secs_f64(),
+            flows.as_secs_f64(), returned.as_secs_f64(),
+        );
+        assert!(waited <= secs(6), "new flows carried ten messages only after {waited:?}");
+        assert_eq!(summary.failed, 0, "{summary:?}\n{}", scenario.logs());
+        assert!(settled.longest_ms <= NEW_FLOW, "{settled:?}");
+    });
+}
+
+#[test]
+fn udp_is_blocked_from_the_start() {
+    let file = FILE.replace("queue: 1mb}", "queue: 1mb, block-udp: true}");
+    alone(|| {
+        on_netns(&file, async |scenario| {
+            let traffic = Traffic::start(scenario, Beside::FlowsAndBulk).await;
+            let from = Instant::now();
+            sleep(secs(5)).await;
+            traffic.wan("block-udp=off");
+            let back = Instant::now();
+            until_transport(scenario, "quic", secs(30)).await;
+            let returned = back.elapsed();
+            sleep(secs(2)).await;
+            traffic.assert_alive();
+            let since = traffic.due(from);
+            let summary = summarize(traffic.finish().await.iter().filter(|it| it.due >= since));
+            println!(
+                "| UDP blocked from the start, returns | 0 fail, p99 1,000 ms; on QUIC within 30 s, no flow dropped | {} of {} fail, p50 {} ms, p99 {} ms; on QUIC after {:.1} s |",
+                summary.failed, summary.requests, summary.p50_ms, summary.p99_ms, returned.as_secs_f64()
+            );
+            assert_eq!(summary.failed, 0, "{summary:?}");
+            assert!(summary.p99_ms <= 1_000.0, "{summary:?}");
+        });
+    });
+}
+
+#[test]
+fn quick_a_nat_rebinds() {
+    let file = FILE.replace("queue: 1mb}", "queue: 1mb, nat: {hides: east, addresses: [198.51.100.1, 198.51.100.2]}}");
+    alone(|| {
+        on_netns(&file, async |scenario| {
+            for what in ["port", "address"] {
+                let traffic = Traffic::start(scenario, Beside::FlowsAndBulk).await;
+                let budget = Budget { failed_during: 0.0, requests: secs(5), flows: secs(5) };
+                fault(&format!("NAT of east changes its {what}"), budget, traffic, secs(0), |traffic, phase| {
+                    if phase == Phase::Fault {
+                        rebind(traffic, what);
+                    }
+                })
+                .await;
+            }
+            wan(scenario, "delay=40ms");
+        });
+    });
+}
+
+fn rebind(traffic: &Traffic<'_>, what: &str) {
+    let link = traffic.scenario.fleet.wan("east", "west").expect("there is a link");
+    let what = serde_json::from_value(serde_json::json!(what)).expect("port or address");
+    traffic.scenario.fleet.ask_wan(link, &::wan::Request::Rebind { what }).expect("rebound");
+}
