@@ -47,6 +47,9 @@ impl Engine {
             listener: limits.listener,
             ..Settings::default()
         };
+        let own = self.config.credentials.svid();
+        let is_near = own.is_none_or(|own| own.id().trust_domain() == peer.id.trust_domain());
+        let settings = if is_near { settings } else { settings.across_clusters() };
         let drain = self.config.life.draining.child_token();
         let caller = Caller { peer: Peer::Mutual(peer.clone()), source, dialled };
         let engine = self.clone();

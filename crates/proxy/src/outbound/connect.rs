@@ -206,7 +206,7 @@ impl Engine {
             Target::Remote { expected, .. } => {
                 let key = remote_key(decision, target).ok_or_else(|| Fault::connect("no service"))?;
                 let remote = self.open_remote(decision, &key, expected).await?;
-                let outer = Outer::handshake(remote.io, &flow_settings())
+                let outer = Outer::handshake(remote.io, &Settings::default().across_clusters())
                     .await
                     .map_err(|error| Fault::connect(chain(&error)))?;
                 let authority = format!("{}:{}", key.service.clusterset_host(), key.port);

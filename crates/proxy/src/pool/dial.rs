@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use api::tunnel::{GroupSelector, Header, Mode, Reply, reply};
@@ -23,8 +25,8 @@ use crate::fault::Fault;
 use crate::hbone::{AnswerError, H2Io};
 use crate::tunnel::{reply_of, to_header_value};
 
-/// How long one gateway may take while another is left to try.
-const GATEWAY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one gateway may take before another is asked beside it.
+const GATEWAY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A sidecar of the own cluster: where it is and who it must be.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -114,8 +116,9 @@ pub struct RemoteRequest<'a> {
     pub timeout: Duration,
 }
 
-/// Opens inner mTLS to a server of another cluster. The next gateway is tried when one cannot be reached or has no way;
-/// that is always safe, for no byte of a request leaves before.
+/// Opens inner mTLS to a server of another cluster. The next gateway is tried when one cannot be reached or has no way, and
+/// beside it when one takes long, which may be the way's length as well as the gateway's fault: the first answer is taken.
+/// That is always safe, for no byte of a request leaves before.
 pub async fn remote(
     credentials: &Credentials,
     gateways: &Gateways,
@@ -124,28 +127,71 @@ pub async fn remote(
 ) -> Result<Remote, Fault> {
     identified(credentials).await?;
     let order = gateways.order(view);
+    let mut asked: Vec<Asked<'_, Result<Remote, Fault>>> = Vec::new();
     let mut last = Fault::denied(Denial::ClusterUnreachable, "no gateway of the own cluster is known");
-    for (number, gateway) in order.iter().enumerate() {
-        let left = order.len() - number - 1;
-        let timeout = if left > 0 { request.timeout.min(GATEWAY_TIMEOUT) } else { request.timeout };
-        let attempt = through(credentials, gateways, gateway, request, timeout);
-        match tokio::time::timeout(timeout, attempt).await {
-            Ok(Ok(remote)) => return Ok(remote),
-            Ok(Err(fault)) => {
-                let elsewhere = fault.denial.is_none_or(Denial::is_retriable);
-                last = fault;
-                if !elsewhere {
-                    break;
+    let mut left = order.iter();
+    let over = tokio::time::sleep(request.timeout);
+    tokio::pin!(over);
+    let mut overdue = true;
+    loop {
+        if overdue || asked.is_empty() {
+            match left.next() {
+                Some(gateway) => {
+                    let attempt = through(credentials, gateways, gateway, request, request.timeout);
+                    asked.push(Asked { gateway, answer: Box::pin(attempt) });
                 }
-            }
-            Err(_) => {
-                gateways.set_aside(gateway);
-                last = Fault::connect_timeout(&format!("{} through {}", request.key.cluster, gateway.name));
+                None if asked.is_empty() => return Err(last),
+                None => {}
             }
         }
-        tracing::debug!(gateway = gateway.name, fault = %last, "a gateway did not carry the flow");
+        let (gateway, outcome) = tokio::select! {
+            answered = first_answer(&mut asked) => answered,
+            () = tokio::time::sleep(GATEWAY_PATIENCE), if left.len() > 0 => {
+                overdue = true;
+                continue;
+            }
+            () = over.as_mut() => {
+                asked.iter().for_each(|it| gateways.set_aside(it.gateway));
+                let names: Vec<_> = asked.iter().map(|it| it.gateway.name.as_str()).collect();
+                return Err(Fault::connect_timeout(&format!("{} through {}", request.key.cluster, names.join(", "))));
+            }
+        };
+        overdue = false;
+        let fault = match outcome {
+            Ok((remote, earlier)) => {
+                asked.iter().take(earlier).for_each(|it| gateways.set_aside(it.gateway));
+                return Ok(remote);
+            }
+            Err(fault) => fault,
+        };
+        tracing::debug!(gateway = gateway.name, %fault, "a gateway did not carry the flow");
+        if !fault.denial.is_none_or(Denial::is_retriable) {
+            return Err(fault);
+        }
+        last = fault;
     }
-    Err(last)
+}
+
+/// A gateway that was asked for a flow and has not answered.
+struct Asked<'a, T> {
+    gateway: &'a Arc<LocalGateway>,
+    answer: Pin<Box<dyn Future<Output = T> + Send + 'a>>,
+}
+
+/// Takes out whoever answers first. A success says how many of those that are left were asked before.
+async fn first_answer<'a, T>(
+    asked: &mut Vec<Asked<'a, Result<T, Fault>>>,
+) -> (&'a Arc<LocalGateway>, Result<(T, usize), Fault>) {
+    std::future::poll_fn(|context| {
+        for index in 0..asked.len() {
+            if let Poll::Ready(outcome) = asked[index].answer.as_mut().poll(context) {
+                let gateway = asked.remove(index).gateway;
+                return Poll::Ready((gateway, outcome.map(|it| (it, index))));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Waits a moment for the own certificate: without one every peer would refuse, and be blamed for it.

@@ -18,6 +18,7 @@ use super::{Policy, Pooled};
 use crate::access::Via;
 use crate::body::{Body, chain};
 use crate::fault::Fault;
+use crate::hbone::{ACROSS_CONNECTION_WINDOW, ACROSS_STREAM_WINDOW};
 use crate::serve::STREAM_WINDOW;
 
 /// How long a connection may go on after its peer's identity ran out: design says 5 s, the rest is for closing.
@@ -103,11 +104,15 @@ impl HttpConnection {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let (stream_window, connection_window) = match parts.via {
+            Some(_) => (ACROSS_STREAM_WINDOW, ACROSS_CONNECTION_WINDOW),
+            None => (STREAM_WINDOW, WINDOW),
+        };
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(WINDOW)
+            .initial_stream_window_size(stream_window)
+            .initial_connection_window_size(connection_window)
             .max_header_list_size(64 * 1024);
         if let Some(Pings { interval, timeout }) = parts.pings {
             // An idle connection is watched too: whoever finds it dead should not be the next request.
