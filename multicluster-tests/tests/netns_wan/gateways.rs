@@ -1,18 +1,24 @@
 //! What gateways say of their paths.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use fleet::http::{get, get_json};
+use fleet::plan::port;
 use multicluster_tests::{Scenario, eventually};
 use serde_json::Value;
 
 const WITHIN: Duration = Duration::from_secs(5);
 
+fn admin(gateway: Ipv4Addr) -> SocketAddr {
+    SocketAddr::from((gateway, port::ADMIN))
+}
+
 /// The rows of `/debug/paths` of both gateways of east.
 pub(crate) async fn paths(scenario: &Scenario) -> Vec<Value> {
     let mut rows = Vec::new();
     for gateway in &scenario.fleet.cluster("east").expect("east").gateways {
-        let shown = get_json(gateway.admin(), "/debug/paths", WITHIN).await.expect("the gateway answers");
+        let shown = get_json(admin(gateway.ip), "/debug/paths", WITHIN).await.expect("the gateway answers");
         rows.extend(shown["paths"].as_array().or(shown.as_array()).cloned().unwrap_or_default());
     }
     rows
@@ -23,7 +29,7 @@ pub(crate) async fn counter(scenario: &Scenario, name: &str) -> u64 {
     let mut sum = 0;
     for cluster in ["east", "west"] {
         for gateway in &scenario.fleet.cluster(cluster).expect("a cluster").gateways {
-            let (_, body) = get(gateway.admin(), "/metrics", WITHIN).await.expect("the gateway answers");
+            let (_, body) = get(admin(gateway.ip), "/metrics", WITHIN).await.expect("the gateway answers");
             let text = String::from_utf8_lossy(&body).into_owned();
             let values = text.lines().filter(|line| line.starts_with(name));
             sum += values.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>();

@@ -54,8 +54,8 @@ fn quick_one_gateway_is_cut_off() {
         let east = scenario.fleet.cluster("east").expect("east").gateways[0].ip.octets();
         let network = format!("{}.{}.{}.0/24", east[0], east[1], east[2]);
         let rules = format!(
-            "table inet cut {{ chain in {{ type filter hook input priority 0; ip saddr {network} drop; }} \
-             chain out {{ type filter hook output priority 0; ip daddr {network} drop; }} }}"
+            "table inet cut {{\nchain in {{\ntype filter hook input priority 0;\nip saddr {network} drop\n}}\n\
+             chain out {{\ntype filter hook output priority 0;\nip daddr {network} drop\n}}\n}}\n"
         );
         fault("one gateway of two cut off, 10 s", budget, traffic, secs(10), |traffic, phase| {
             let nft = match phase {

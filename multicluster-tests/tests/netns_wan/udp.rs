@@ -1,7 +1,5 @@
 //! UDP blocked and back; addresses that change.
 
-use std::time::Duration;
-
 use fleet::load::summarize;
 use multicluster_tests::{on_netns, step};
 use tokio::time::{Instant, sleep};
