@@ -10,7 +10,7 @@ use crate::{on_wan, secs};
 fn quick_everything_is_lost_for_five_seconds() {
     on_wan(async |scenario| {
         let traffic = Traffic::start(scenario, Beside::FlowsAndBulk).await;
-        let budget = Budget { failed_during: 100.0, requests: secs(5), flows: secs(5) };
+        let budget = Budget { failed_during: 100.0, avoided: None, requests: secs(5), flows: secs(10) };
         fault("black hole of everything, 5 s", budget, traffic, secs(5), |traffic, phase| {
             traffic.wan(if phase == Phase::Fault { "blackhole=on" } else { "blackhole=off" });
         })
@@ -22,7 +22,7 @@ fn quick_everything_is_lost_for_five_seconds() {
 fn everything_is_lost_for_a_minute() {
     on_wan(async |scenario| {
         let traffic = Traffic::start(scenario, Beside::FlowsAndBulk).await;
-        let budget = Budget { failed_during: 100.0, requests: secs(15), flows: secs(15) };
+        let budget = Budget { failed_during: 100.0, avoided: None, requests: secs(15), flows: secs(60) };
         fault("black hole of everything, 60 s", budget, traffic, secs(60), |traffic, phase| {
             traffic.wan(if phase == Phase::Fault { "blackhole=on" } else { "blackhole=off" });
         })
@@ -35,7 +35,7 @@ fn one_direction_is_lost() {
     on_wan(async |scenario| {
         for direction in ["east-to-west", "west-to-east"] {
             let traffic = Traffic::start(scenario, Beside::FlowsAndBulk).await;
-            let budget = Budget { failed_during: 100.0, requests: secs(5), flows: secs(5) };
+            let budget = Budget { failed_during: 100.0, avoided: None, requests: secs(5), flows: secs(10) };
             fault(&format!("black hole {direction}, 5 s"), budget, traffic, secs(5), |traffic, phase| {
                 let state = if phase == Phase::Fault { "on" } else { "off" };
                 traffic.wan(&format!("{direction} blackhole={state}"));
@@ -49,8 +49,8 @@ fn one_direction_is_lost() {
 #[test]
 fn quick_one_gateway_is_cut_off() {
     on_wan(async |scenario| {
-        let traffic = Traffic::start(scenario, Beside::Nothing).await;
-        let budget = Budget { failed_during: 1.0, requests: secs(3), flows: secs(0) };
+        let traffic = Traffic::start(scenario, Beside::FlowsAndBulk).await;
+        let budget = Budget { failed_during: 1.0, avoided: Some(secs(2)), requests: secs(1), flows: secs(10) };
         let east = scenario.fleet.cluster("east").expect("east").gateways[0].ip.octets();
         let network = format!("{}.{}.{}.0/24", east[0], east[1], east[2]);
         let rules = format!(

@@ -31,15 +31,16 @@ struct Bar<'a> {
 async fn lasting(scenario: &Scenario, bar: Bar<'_>) {
     step(bar.name);
     wan(scenario, bar.words);
-    // What was measured before the change fades with a few round trips.
-    sleep(WINDOW / 2).await;
-    let before = ejections(scenario).await;
     let traffic = Traffic::start(scenario, Beside::FlowsAndBulk).await;
+    // What was measured before the change fades with a few round trips.
+    sleep(WINDOW).await;
+    let before = ejections(scenario).await;
     let from = Instant::now();
     sleep(WINDOW).await;
     let to = Instant::now();
     traffic.assert_alive();
-    let goodput = traffic.flows.iter().filter(|flow| flow.name == "bulk").map(|flow| flow.goodput(from, to)).sum::<f64>();
+    let goodput =
+        traffic.flows.iter().filter(|flow| flow.name == "bulk").map(|flow| flow.goodput(from, to)).sum::<f64>();
     let gap = traffic.flows.iter().map(|flow| flow.longest_gap(from)).max().unwrap_or_default();
     let since = traffic.due(from);
     let records = traffic.finish().await;
@@ -47,8 +48,16 @@ async fn lasting(scenario: &Scenario, bar: Bar<'_>) {
     let ejected = ejections(scenario).await - before;
     println!(
         "| {} | {} % fail, p99 {} ms, bulk {} Mbit/s, {} ejections | {} of {} fail, p50 {} ms, p99 {} ms, bulk {goodput:.1} Mbit/s, longest pause of a flow {:.1} s, {ejected} ejections |",
-        bar.name, bar.failed, bar.p99.as_millis(), bar.goodput, bar.ejections,
-        summary.failed, summary.requests, summary.p50_ms, summary.p99_ms, gap.as_secs_f64(),
+        bar.name,
+        bar.failed,
+        bar.p99.as_millis(),
+        bar.goodput,
+        bar.ejections,
+        summary.failed,
+        summary.requests,
+        summary.p50_ms,
+        summary.p99_ms,
+        gap.as_secs_f64(),
     );
     assert!(
         summary.failed as f64 <= summary.requests as f64 * bar.failed / 100.0,
@@ -69,11 +78,12 @@ fn bar<'a>(name: &'a str, words: &'a str, p99_ms: u64) -> Bar<'a> {
 #[test]
 fn packets_are_lost() {
     on_wan(async |scenario| {
-        lasting(scenario, Bar { goodput: 40.0, ..bar("no loss", "loss=off", 500) }).await;
-        lasting(scenario, Bar { goodput: 1.0, ..bar("loss 1 %", "loss=1%", 1_000) }).await;
-        lasting(scenario, Bar { goodput: 0.5, ..bar("loss 3 %", "loss=3%", 1_000) }).await;
-        lasting(scenario, Bar { goodput: 0.1, ..bar("loss 10 %", "loss=10%", 2_000) }).await;
-        lasting(scenario, Bar { failed: 1.0, goodput: 0.01, ejections: 20, ..bar("loss 30 %", "loss=30%", 8_000) }).await;
+        lasting(scenario, Bar { goodput: 20.0, ..bar("no loss", "loss=off", 500) }).await;
+        lasting(scenario, Bar { goodput: 0.5, ..bar("loss 1 %", "loss=1%", 1_000) }).await;
+        lasting(scenario, Bar { goodput: 0.3, ..bar("loss 3 %", "loss=3%", 1_500) }).await;
+        lasting(scenario, Bar { goodput: 0.05, ..bar("loss 10 %", "loss=10%", 3_000) }).await;
+        let worst = bar("loss 30 %", "loss=30%", 8_000);
+        lasting(scenario, Bar { failed: 2.0, goodput: 0.0, ejections: 20, ..worst }).await;
     });
 }
 
@@ -83,8 +93,8 @@ fn round_trips_are_long() {
         for (name, words, p99) in [
             ("RTT 250 ms", "delay=125ms", 1_000),
             ("RTT 500 ms", "delay=250ms", 2_000),
-            ("RTT 1,000 ms", "delay=500ms", 3_000),
-            ("RTT 2,000 ms", "delay=1s", 6_000),
+            ("RTT 1,000 ms", "delay=500ms", 4_000),
+            ("RTT 2,000 ms", "delay=1s", 8_000),
         ] {
             lasting(scenario, bar(name, words, p99)).await;
         }
@@ -94,10 +104,9 @@ fn round_trips_are_long() {
 #[test]
 fn large_packets_are_lost_in_silence() {
     on_wan(async |scenario| {
-        for (name, words) in [
-            ("MTU 1,380, ICMP dropped", "mtu=1380 icmp=off"),
-            ("MTU 1,280, ICMP dropped", "mtu=1280 icmp=off"),
-        ] {
+        for (name, words) in
+            [("MTU 1,380, ICMP dropped", "mtu=1380 icmp=off"), ("MTU 1,280, ICMP dropped", "mtu=1280 icmp=off")]
+        {
             lasting(scenario, Bar { goodput: 20.0, ..bar(name, words, 1_000) }).await;
         }
     });

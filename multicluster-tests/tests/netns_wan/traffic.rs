@@ -60,7 +60,7 @@ impl<'a> Traffic<'a> {
             load.start()
         };
         let traffic = Self { scenario, inside, flows, address, requests, started: Instant::now() };
-        traffic.level("every flow carries something", PATIENCE * 2, |flow| flow.arrivals() >= 10).await;
+        traffic.level("every flow carries something", PATIENCE * 4, |flow| flow.arrivals() >= 2).await;
         traffic
     }
 
@@ -82,7 +82,12 @@ impl<'a> Traffic<'a> {
     pub(crate) fn assert_alive(&self) {
         for flow in &self.flows {
             if let Some(why) = flow.ended() {
-                panic!("{} ended {:?} after the start: {why}\n{}", flow.name, self.started.elapsed(), self.scenario.logs());
+                panic!(
+                    "{} ended {:?} after the start: {why}\n{}",
+                    flow.name,
+                    self.started.elapsed(),
+                    self.scenario.logs()
+                );
             }
         }
     }

@@ -43,8 +43,14 @@ fn quick_udp_is_blocked_and_returns() {
         println!("UDP blocked: {summary:?}\nafter 3 s: {settled:?}");
         println!(
             "| UDP blocked for 20 s under way | 0 fail; new flows wait 3 s; back on QUIC within 30 s; no flow dropped | {} of {} fail, longest {:.0} ms, p99 on TCP {} ms; new flows carried after {:.1} s; fell back after {:.1} s; QUIC flows went on {:.1} s after UDP returned; new flows back on QUIC after {:.1} s |",
-            summary.failed, summary.requests, summary.longest_ms, settled.p99_ms, new.as_secs_f64(), fell_back.as_secs_f64(),
-            flows.as_secs_f64(), returned.as_secs_f64(),
+            summary.failed,
+            summary.requests,
+            summary.longest_ms,
+            settled.p99_ms,
+            new.as_secs_f64(),
+            fell_back.as_secs_f64(),
+            flows.as_secs_f64(),
+            returned.as_secs_f64(),
         );
         assert!(waited <= secs(6), "new flows carried ten messages only after {waited:?}");
         assert_eq!(summary.failed, 0, "{summary:?}\n{}", scenario.logs());
@@ -70,7 +76,11 @@ fn udp_is_blocked_from_the_start() {
             let summary = summarize(traffic.finish().await.iter().filter(|it| it.due >= since));
             println!(
                 "| UDP blocked from the start, returns | 0 fail, p99 1,000 ms; on QUIC within 30 s, no flow dropped | {} of {} fail, p50 {} ms, p99 {} ms; on QUIC after {:.1} s |",
-                summary.failed, summary.requests, summary.p50_ms, summary.p99_ms, returned.as_secs_f64()
+                summary.failed,
+                summary.requests,
+                summary.p50_ms,
+                summary.p99_ms,
+                returned.as_secs_f64()
             );
             assert_eq!(summary.failed, 0, "{summary:?}");
             assert!(summary.p99_ms <= 1_000.0, "{summary:?}");
@@ -85,7 +95,7 @@ fn quick_a_nat_rebinds() {
         on_netns(&file, async |scenario| {
             for what in ["port", "address"] {
                 let traffic = Traffic::start(scenario, Beside::FlowsAndBulk).await;
-                let budget = Budget { failed_during: 0.0, requests: secs(5), flows: secs(5) };
+                let budget = Budget { failed_during: 0.0, avoided: None, requests: secs(5), flows: secs(5) };
                 fault(&format!("NAT of east changes its {what}"), budget, traffic, secs(0), |traffic, phase| {
                     if phase == Phase::Fault {
                         rebind(traffic, what);

@@ -134,7 +134,8 @@ pub async fn remote(
     tokio::pin!(over);
     let mut overdue = true;
     loop {
-        if overdue || asked.is_empty() {
+        if overdue {
+            overdue = false;
             match left.next() {
                 Some(gateway) => {
                     let attempt = through(credentials, gateways, gateway, request, request.timeout);
@@ -156,7 +157,6 @@ pub async fn remote(
                 return Err(Fault::connect_timeout(&format!("{} through {}", request.key.cluster, names.join(", "))));
             }
         };
-        overdue = false;
         let fault = match outcome {
             Ok((remote, earlier)) => {
                 asked.iter().take(earlier).for_each(|it| gateways.set_aside(it.gateway));
@@ -169,6 +169,7 @@ pub async fn remote(
             return Err(fault);
         }
         last = fault;
+        overdue = true;
     }
 }
 
