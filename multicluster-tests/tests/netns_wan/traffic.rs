@@ -18,9 +18,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// What runs beside the small requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Beside {
-    /// Two TCP flows and a gRPC stream.
-    Flows,
-    /// The same and an endless download.
+    /// Two TCP flows, a gRPC stream, and an endless download.
     FlowsAndBulk,
     /// A download only.
     Bulk,
@@ -30,9 +28,9 @@ pub(crate) enum Beside {
 /// Traffic under way.
 pub(crate) struct Traffic<'a> {
     pub(crate) scenario: &'a Scenario,
-    pub(crate) inside: Inside,
     pub(crate) flows: Vec<LongFlow>,
-    pub(crate) address: SocketAddr,
+    /// Where all of it runs.
+    _inside: Inside,
     requests: Running,
     started: Instant,
 }
@@ -45,7 +43,7 @@ impl<'a> Traffic<'a> {
         let on = inside.handle();
         let to = |port| SocketAddr::new(address.ip(), port);
         let mut flows = Vec::new();
-        if matches!(beside, Beside::Flows | Beside::FlowsAndBulk) {
+        if beside == Beside::FlowsAndBulk {
             flows.push(LongFlow::tcp(on, to(9000)));
             flows.push(LongFlow::lockstep(on, to(9000)));
             flows.push(LongFlow::grpc(on, to(9090), REVIEWS));
@@ -59,7 +57,7 @@ impl<'a> Traffic<'a> {
             let _on = on.enter();
             load.start()
         };
-        let traffic = Self { scenario, inside, flows, address, requests, started: Instant::now() };
+        let traffic = Self { scenario, flows, _inside: inside, requests, started: Instant::now() };
         traffic.level("every flow carries something", PATIENCE * 4, |flow| flow.arrivals() >= 2).await;
         traffic
     }

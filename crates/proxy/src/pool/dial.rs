@@ -132,25 +132,19 @@ pub async fn remote(
     let mut left = order.iter();
     let over = tokio::time::sleep(request.timeout);
     tokio::pin!(over);
-    let mut overdue = true;
     loop {
-        if overdue {
-            overdue = false;
-            match left.next() {
-                Some(gateway) => {
-                    let attempt = through(credentials, gateways, gateway, request, request.timeout);
-                    asked.push(Asked { gateway, answer: Box::pin(attempt) });
-                }
-                None if asked.is_empty() => return Err(last),
-                None => {}
+        // Comes here whenever the next one is due: at first, after a failure, and when patience is over.
+        match left.next() {
+            Some(gateway) => {
+                let attempt = through(credentials, gateways, gateway, request, request.timeout);
+                asked.push(Asked { gateway, answer: Box::pin(attempt) });
             }
+            None if asked.is_empty() => return Err(last),
+            None => {}
         }
         let (gateway, outcome) = tokio::select! {
             answered = first_answer(&mut asked) => answered,
-            () = tokio::time::sleep(GATEWAY_PATIENCE), if left.len() > 0 => {
-                overdue = true;
-                continue;
-            }
+            () = tokio::time::sleep(GATEWAY_PATIENCE), if left.len() > 0 => continue,
             () = over.as_mut() => {
                 asked.iter().for_each(|it| gateways.set_aside(it.gateway));
                 let names: Vec<_> = asked.iter().map(|it| it.gateway.name.as_str()).collect();
@@ -169,7 +163,6 @@ pub async fn remote(
             return Err(fault);
         }
         last = fault;
-        overdue = true;
     }
 }
 

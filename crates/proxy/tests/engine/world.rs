@@ -558,25 +558,23 @@ async fn carry(
             };
             flows.fetch_add(1, Ordering::Relaxed);
             let mut io = incoming.accept(reply_header(reply::Reply::Accepted(accepted))).unwrap();
-            let copy = proxy::copy::copy_bidirectional(&mut io, &mut server, None);
-            tokio::pin!(copy);
-            let holed = match behaviour {
-                Behaviour::Hole(from, lasts, _) => tokio::select! {
-                    outcome = copy.as_mut() => Some(outcome),
-                    () = tokio::time::sleep(from) => {
-                        tokio::time::sleep(lasts).await;
-                        None
-                    }
-                },
-                _ => None,
-            };
-            let outcome = match holed {
-                Some(outcome) => outcome,
-                None => copy.await,
-            };
+            let outcome = pipe(&mut io, &mut server, &behaviour).await;
             if outcome.error.is_some() {
                 proxy::copy::abort_tcp(&server);
             }
         }
     }
+}
+
+/// Copies in both directions; in a hole nothing moves.
+async fn pipe(io: &mut hbone::H2Io, server: &mut TcpStream, behaviour: &Behaviour) -> proxy::copy::CopyOutcome {
+    let copy = proxy::copy::copy_bidirectional(io, server, None);
+    tokio::pin!(copy);
+    if let Behaviour::Hole(from, lasts, _) = behaviour {
+        tokio::select! {
+            outcome = copy.as_mut() => return outcome,
+            () = tokio::time::sleep(*from) => tokio::time::sleep(*lasts).await,
+        }
+    }
+    copy.await
 }
