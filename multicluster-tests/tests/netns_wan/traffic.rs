@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fleet::call::parse_url;
 use fleet::load::{Load, Record, Running};
-use multicluster_tests::{LongFlow, Inside, REVIEWS, Scenario};
+use multicluster_tests::{Inside, LongFlow, REVIEWS, Scenario};
 use tokio::time::{Instant, sleep};
 
 /// Requests per second.
