@@ -75,10 +75,10 @@ impl Settings {
     }
 }
 
-/// Bytes on the way on one stream between clusters: 200 Mbit/s at 80 ms.
-pub const ACROSS_STREAM_WINDOW: u32 = 2 << 20;
+/// Bytes on the way on one stream between clusters: 100 Mbit/s at 80 ms.
+pub const ACROSS_STREAM_WINDOW: u32 = 1 << 20;
 /// Bytes on the way on one connection between clusters.
-pub const ACROSS_CONNECTION_WINDOW: u32 = 16 << 20;
+pub const ACROSS_CONNECTION_WINDOW: u32 = 8 << 20;
 const ACROSS_PING: Duration = Duration::from_secs(30);
 /// Longer than the 90 s for which gateways keep a tunnel that is silent.
 const ACROSS_PING_TIMEOUT: Duration = Duration::from_secs(100);
