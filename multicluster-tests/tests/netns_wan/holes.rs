@@ -31,11 +31,12 @@ fn everything_is_lost_for_a_minute() {
     });
 }
 
+/// Small requests only, as above.
 #[test]
 fn one_direction_is_lost() {
     on_wan(async |scenario| {
         for direction in ["east-to-west", "west-to-east"] {
-            let traffic = Traffic::start(scenario, Beside::FlowsAndBulk).await;
+            let traffic = Traffic::start(scenario, Beside::Nothing).await;
             let budget = Budget { failed_during: 100.0, avoided: None, requests: secs(5), flows: secs(20) };
             fault(&format!("black hole {direction}, 5 s"), budget, traffic, secs(5), |traffic, phase| {
                 let state = if phase == Phase::Fault { "on" } else { "off" };
