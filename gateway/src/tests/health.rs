@@ -133,8 +133,10 @@ async fn a_restarted_gateway_resets_the_connections_of_its_former_life() {
         tokio::task::yield_now().await;
     };
     let begun = Instant::now();
-    let (mut send, _recv) = connection.open_bi().await.unwrap();
-    send.write_all(&[0; 4000]).await.unwrap();
+    // A packet that was on its way, such as a probe of the MTU, may have met the new endpoint already: then both fail.
+    if let Ok((mut send, _recv)) = connection.open_bi().await {
+        let _answered_by_reset = send.write_all(&[0; 4000]).await;
+    }
     let closed = tokio::time::timeout(Duration::from_secs(10), connection.closed()).await.unwrap();
     assert!(matches!(closed, quinn::ConnectionError::Reset), "{closed:?}");
     assert!(begun.elapsed() < Duration::from_secs(5));
