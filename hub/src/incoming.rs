@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use identity::{Credentials, HandshakeBounds, Handshakes, PeerIdentity};
+use identity::{Credentials, EndReason, HandshakeBounds, Handshakes, PeerIdentity};
 use mesh::{OfSource, Sources};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,6 +31,10 @@ const OPEN_PER_SOURCE: usize = 256;
 /// How long a client without a certificate may stay, or strangers could take all connections there are: it asks once
 /// and is answered.
 const OPEN_LIFETIME: Duration = Duration::from_secs(30);
+
+/// How long the connection of a peer that is trusted no more is kept: the cluster that has asked to leave gets its answer
+/// over it. Every request is judged by the state, so that nothing else is allowed meanwhile; 5 s are the bound.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
 
 /// Who is at the other end; an extension of every request. Empty on the join listener.
 #[derive(Debug, Clone)]
@@ -136,6 +140,9 @@ async fn handshake_with(listening: &Listening, tcp: TcpStream, slot: Slot) -> Op
 fn expiry(credentials: Credentials, peer: Arc<PeerIdentity>) -> End {
     Box::pin(async move {
         let reason = credentials.expiry(&peer).await;
+        if matches!(reason, EndReason::NotTrusted(_)) {
+            tokio::time::sleep(LAST_ANSWER).await;
+        }
         tracing::info!(%reason, peer = %peer.id, "a connection ends");
         reason.to_string()
     })

@@ -41,7 +41,7 @@ pub use long_flow::LongFlow;
 pub use memory::Memory;
 pub use mixed::{Flow, FlowKind, Mixed, Sent};
 pub use netns::{demand_netns, network_file, on_netns, within};
-pub use shots::{Shot, assert_at_most, assert_share, shoot, tally, volley};
+pub use shots::{Shot, assert_at_most, assert_only_in_flight_failed, assert_share, shoot, tally, volley};
 pub use tools::{Server, foreign_binary, python, tool};
 
 /// Two clusters: `east/web` calls, `west/reviews` serves. One hub voter and one gateway each, to start fast.

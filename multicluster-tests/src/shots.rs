@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::call::Call;
 use fleet::echo::{Answer, Seen};
 use fleet::file::PortProtocol;
+use fleet::load::Record;
 use http::HeaderMap;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -165,6 +167,15 @@ impl Scenario {
         let http = pod.ports.iter().find(|port| port.protocol == PortProtocol::Http).expect("an HTTP port");
         SocketAddr::from((pod.ip, http.app))
     }
+}
+
+/// What a kill of a server's sidecar may cost: an answer of it that had begun breaks off, and nothing may repeat that request.
+/// Requests may fail only if they were under way at the kill, and hardly any was.
+pub fn assert_only_in_flight_failed(records: &[Record], kill: &Range<Duration>, logs: &str) {
+    let failed: Vec<_> = records.iter().filter(|record| record.is_failed()).collect();
+    let met = failed.iter().all(|record| record.due <= kill.end && record.due + record.latency >= kill.start);
+    assert!(met && failed.len() <= 2, "killed at {kill:?}: {failed:?}\n{logs}");
+    println!("{} requests, {} under way failed with their server", records.len(), failed.len());
 }
 
 #[cfg(test)]

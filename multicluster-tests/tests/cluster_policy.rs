@@ -2,12 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "whatever fails here is a failed test")]
 
-use std::ops::Range;
 use std::time::Duration;
 
 use fleet::call::parse_url;
 use fleet::load::{Load, Record, Running, summarize};
-use multicluster_tests::{REVIEWS, Scenario, eventually, step};
+use multicluster_tests::{REVIEWS, Scenario, assert_only_in_flight_failed, eventually, step};
 use rustix::process::Signal;
 
 /// The service in east and in west; north only calls it.
@@ -70,17 +69,6 @@ async fn without_a_failure(scenario: &Scenario, running: Running) -> Vec<Record>
     records
 }
 
-/// The same for a load under which a server's sidecar was killed between two times: an answer of it that had begun breaks off, and
-/// nothing may repeat that request. Requests fail only if they were on their way then, and hardly any was.
-async fn without_a_failure_but_in_flight(scenario: &Scenario, running: Running, kill: Range<Duration>) -> Vec<Record> {
-    let records = running.stop().await;
-    let failed: Vec<_> = records.iter().filter(|record| record.is_failed()).collect();
-    let met = failed.iter().all(|record| record.due <= kill.end && record.due + record.latency >= kill.start);
-    assert!(met && failed.len() <= 2, "killed at {kill:?}: {failed:?}\n{}", scenario.logs());
-    println!("{} requests, {} in flight failed with their server", records.len(), failed.len());
-    records
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clusters_share_overflow_drain_and_leave_without_a_failed_request() {
     let scenario = Scenario::up(FILE).await;
@@ -107,7 +95,8 @@ async fn requests_leave_at_once_and_return_after_the_time(scenario: &Scenario) {
     // At most 12 s aside, then 8 s of health, and a margin for a slow machine.
     run_for(&running, 30).await;
     let end = running.elapsed();
-    let records = without_a_failure_but_in_flight(scenario, running, kill).await;
+    let records = running.stop().await;
+    assert_only_in_flight_failed(&records, &kill, &scenario.logs());
     let first = |cluster: &str, from: Duration| {
         records.iter().filter(|it| it.due >= from && it.cluster == cluster).map(|it| it.due - from).min()
     };
