@@ -84,7 +84,7 @@ fn heavy_dependencies_stay_where_the_design_puts_them() {
 #[test]
 fn libraries_point_down_only() {
     // What each shared library may use of this workspace; binaries may use any library.
-    let below: [(&str, &[&str]); 11] = [
+    let below: [(&str, &[&str]); 12] = [
         ("isthmus-mesh", &[]),
         ("isthmus-telemetry", &["isthmus-mesh"]),
         ("isthmus-hub-state", &["isthmus-mesh"]),
@@ -93,8 +93,13 @@ fn libraries_point_down_only() {
         ("isthmus-api", &["isthmus-mesh"]),
         ("isthmus-identity", &["isthmus-mesh"]),
         ("isthmus-hub-client", &["isthmus-api", "isthmus-identity", "isthmus-mesh"]),
-        ("isthmus-discovery", &["isthmus-api", "isthmus-identity", "isthmus-mesh", "isthmus-telemetry"]),
-        ("isthmus-proxy", &["isthmus-api", "isthmus-identity", "isthmus-mesh", "isthmus-telemetry"]),
+        // ADR 5: whoever runs beside a captured workload opens sockets by one door.
+        ("isthmus-dial", &[]),
+        (
+            "isthmus-discovery",
+            &["isthmus-api", "isthmus-dial", "isthmus-identity", "isthmus-mesh", "isthmus-telemetry"],
+        ),
+        ("isthmus-proxy", &["isthmus-api", "isthmus-dial", "isthmus-identity", "isthmus-mesh", "isthmus-telemetry"]),
         // Usable alone.
         ("isthmus-wan", &[]),
     ];
