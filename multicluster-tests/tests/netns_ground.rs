@@ -276,9 +276,18 @@ fn an_ordinary_user_brings_a_fleet_up() {
     std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o777)).expect("everyone's");
     let file = home.path().join("fleet.yaml");
     std::fs::write(&file, FILE).expect("written");
+    // A target directory below root's home is closed to everyone else.
+    let programs = home.path().join("bin");
+    std::fs::create_dir(&programs).expect("made");
+    for entry in std::fs::read_dir(binaries()).expect("a target directory") {
+        let (name, path) = entry.map(|e| (e.file_name(), e.path())).expect("readable");
+        if path.is_file() && path.extension().is_none() {
+            let place = programs.join(name);
+            std::fs::hard_link(&path, &place).or_else(|_| std::fs::copy(&path, &place).map(drop)).expect("placed");
+        }
+    }
     let hubctl = |args: &[&str]| {
-        let binaries = binaries();
-        let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap_or_default());
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "1000", "--regid", "1000", "--clear-groups", "--no-new-privs", "hubctl"]).args(args);
         command.env("PATH", path).env("HOME", home.path()).env("TMPDIR", home.path()).current_dir(home.path());
@@ -288,7 +297,7 @@ fn an_ordinary_user_brings_a_fleet_up() {
     let fleet = home.path().join("f");
     let text = |path: &Path| path.display().to_string();
     let (up, said) = hubctl(&["fleet", "up", "-f", &text(&file), "--ground", "netns", "--dir", &text(&fleet)]);
-    assert!(up, "{said}\nhint: are the binaries readable for everyone, and user namespaces allowed?");
+    assert!(up, "{said}\nhint: are user namespaces allowed to an ordinary user?");
     let url = format!("http://{REVIEWS}:9080/user");
     let (reached, answer) = hubctl(&["fleet", "exec", "east/web", "--", "curl", "-sS", "--max-time", "20", &url]);
     let (called, reply) = hubctl(&["fleet", "call", "east/web", &url]);
