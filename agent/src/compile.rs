@@ -11,7 +11,7 @@ use discovery::server::Snapshot;
 use mesh::{
     AddressEntry, ClusterName, Constituent, ExportPolicy, Group, Import, LocalGateway, MeshInfo, MtlsMode, Namespace,
     Pod, RemoteCluster, RemoteGateway, SYSTEM_NAMESPACE, Service, ServiceName, ServicePort, SpiffeId, Visibility,
-    Workload, merge_exports,
+    Workload, WorkloadPort, merge_exports,
 };
 
 use crate::config::GatewayConfig;
@@ -226,11 +226,15 @@ fn add_exported_ports(workloads: &mut BTreeMap<String, Workload>, services: &BTr
         for endpoint in &service.endpoints {
             let key = format!("{}/{}", name.namespace(), endpoint.name);
             let Some(workload) = workloads.get_mut(&key) else { continue };
-            for (service_port, number) in &endpoint.ports {
-                let Some(port) = workload.ports.iter_mut().find(|port| port.number == *number) else { continue };
-                match port.exports.get_mut(service_port) {
+            for offered in &service.ports {
+                let Some(number) = endpoint.ports.get(&offered.number) else { continue };
+                let leads = |port: &&mut WorkloadPort| {
+                    port.number == *number && port.protocol.is_udp() == offered.protocol.is_udp()
+                };
+                let Some(port) = workload.ports.iter_mut().find(leads) else { continue };
+                match port.exports.get_mut(&offered.number) {
                     Some(known) => *known = known.or(&policy),
-                    None => drop(port.exports.insert(*service_port, policy.clone())),
+                    None => drop(port.exports.insert(offered.number, policy.clone())),
                 }
             }
         }
@@ -282,10 +286,10 @@ fn service(inputs: &Inputs<'_>, name: &ServiceName, imports: &BTreeMap<ClusterNa
     // KEP-1645: the oldest export decides where exports disagree; the own cluster's Service decides at home.
     let says: Vec<Constituent> = imports.values().map(|imported| imported.says.clone()).collect();
     let merged = merge_exports(&says);
-    let mut ports: BTreeMap<u16, ServicePort> = BTreeMap::new();
+    let mut ports: BTreeMap<(u16, bool), ServicePort> = BTreeMap::new();
     let imported_ports = merged.iter().flat_map(|merged| &merged.ports);
     for port in local.iter().flat_map(|local| &local.ports).chain(imported_ports) {
-        ports.entry(port.number).or_insert_with(|| port.clone());
+        ports.entry((port.number, port.protocol.is_udp())).or_insert_with(|| port.clone());
     }
     let headless = local.map(|local| local.headless);
     let shared = local.is_some_and(is_exported) || !imports.is_empty();

@@ -106,6 +106,7 @@ fuzz_target!(|text: &str| {
         remote_ip: Some(remote),
         destination_ip: None,
         sni: Some(sni).filter(|sni| !sni.is_empty()),
+        udp: false,
     };
     let entropy = text.len() as u64;
     for http in [Some(&request), None] {

@@ -9,6 +9,11 @@ use tokio::io::AsyncWriteExt;
 mod socks;
 
 fuzz_target!(|bytes: &[u8]| {
+    if let Some((from, payload)) = socks::read_datagram(bytes) {
+        let mut again = Vec::new();
+        socks::put_datagram(&from, payload, &mut again);
+        assert!(socks::read_datagram(&again).is_some_and(|(_, same)| same == payload));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
         let (mut near, mut far) = tokio::io::duplex(4096);

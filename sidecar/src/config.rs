@@ -172,7 +172,7 @@ impl Config {
             return Err(wrong(&format!("ports[{index}].app"), "it is missing".into(), hint));
         }
         let mut seen = BTreeSet::new();
-        if let Some(index) = ports.iter().position(|port| !seen.insert(port.number)) {
+        if let Some(index) = ports.iter().position(|port| !seen.insert((port.number, port.protocol.is_udp()))) {
             let field = format!("ports[{index}].number");
             return Err(wrong(&field, "the number is there twice".into(), "give each port once"));
         }
@@ -223,7 +223,8 @@ impl Config {
             return Err(wrong(field, "its port is one of capture's".into(), hint));
         }
         let own = self.own_ports();
-        if let Some(index) = self.ports.iter().position(|port| own.contains(&port.number)) {
+        let is_own = |port: &AppPort| own.contains(&port.number) && !port.protocol.is_udp();
+        if let Some(index) = self.ports.iter().position(is_own) {
             let hint = "the application cannot have a port of the sidecar; move one of the two";
             return Err(wrong(&format!("ports[{index}].number"), "it is a port of the sidecar".into(), hint));
         }
@@ -259,7 +260,7 @@ fn check_port(index: usize, raw: &RawPort) -> Result<AppPort, ConfigError> {
     }
     let protocol = Protocol::from_wire(&raw.protocol).ok_or_else(|| {
         let why = format!("{:?} is no protocol", raw.protocol);
-        wrong(&field("protocol"), why, "write http, http2, grpc, tcp, tcp-server-first or auto")
+        wrong(&field("protocol"), why, "write http, http2, grpc, tcp, tcp-server-first, udp or auto")
     })?;
     let app = raw.app.as_deref().map(|text| address(&field("app"), text)).transpose()?;
     Ok(AppPort { number: raw.number, app, protocol })
@@ -290,11 +291,18 @@ mod tests {
         let config = parse("[{number: 9080, app: 127.0.0.9:39080, protocol: grpc}]", "drain_seconds: 1").unwrap();
         let port = AppPort { number: 9080, app: "127.0.0.9:39080".parse().ok(), protocol: Protocol::Grpc };
         assert_eq!((config.ports, config.drain), (vec![port], Duration::from_secs(1)));
+        let both = "[{number: 53, app: 127.0.0.9:1, protocol: udp}, {number: 53, app: 127.0.0.9:1, protocol: tcp}]";
+        assert_eq!(parse(both, "").unwrap().ports.len(), 2);
         let cases = [
             ("[{number: 1, app: 127.0.0.9:1, protocol: quic}]", "", "ports[0].protocol: \"quic\" is no protocol"),
             ("[{number: 1, app: here}]", "", "ports[0].app: \"here\" is not an address"),
             ("[{number: 0, app: 127.0.0.9:1}]", "", "ports[0].number: 0 is no port"),
             ("[{number: 1, app: 127.0.0.9:1}, {number: 1, app: 127.0.0.9:2}]", "", "ports[1].number"),
+            (
+                "[{number: 1, app: 127.0.0.9:1, protocol: udp}, {number: 1, app: 127.0.0.9:2, protocol: udp}]",
+                "",
+                "ports[1]",
+            ),
             ("[]", "drain: 1", "drain"),
             ("[]", "dns: shim", "dns: \"shim\" is not an address"),
             ("[{number: 1}]", "", "ports[0].app: it is missing"),

@@ -19,7 +19,8 @@ use proxy::reply;
 use proxy::serve::{Unreadable, why_shed};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::socks::{self, Destination};
+use crate::association::Association;
+use crate::socks::{self, Asked, Destination};
 
 /// The listener's handler; clones share the engine.
 #[derive(Clone)]
@@ -66,8 +67,15 @@ impl Explicit {
 
     async fn socks(self, mut stream: TcpStream, source: SocketAddr) {
         match tokio::time::timeout(self.limits.header_timeout, socks::accept(&mut stream)).await {
-            Ok(Ok(Destination { host, port })) => {
-                self.outbound.stream(stream, Dialled { host, port, source: Some(source), transparent: false }).await;
+            Ok(Ok(Asked::Connect(Destination { host, port }))) => {
+                let dialled = Dialled { host, port, source: Some(source), transparent: false, udp: false };
+                self.outbound.stream(stream, dialled).await;
+            }
+            Ok(Ok(Asked::Associate)) => {
+                let Self { outbound, life, .. } = self;
+                if let Err(error) = Box::pin(Association { outbound, life, source }.run(stream)).await {
+                    tracing::debug!(%error, "a SOCKS5 association failed");
+                }
             }
             Ok(Err(error)) => tracing::debug!(%error, "a SOCKS5 client was refused"),
             Err(_) => tracing::debug!("a SOCKS5 client took too long"),
@@ -129,7 +137,9 @@ impl Explicit {
             match hyper::upgrade::on(request).await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
                 Ok(Ok(parts)) => {
                     let io = Rewind::new(parts.read_buf, parts.io.into_inner());
-                    outbound.stream(io, Dialled { host, port, source: Some(source), transparent: false }).await;
+                    outbound
+                        .stream(io, Dialled { host, port, source: Some(source), transparent: false, udp: false })
+                        .await;
                 }
                 Ok(Err(_)) => tracing::error!("a captured connection is of an unexpected type"),
                 Err(error) => tracing::debug!(error = body::chain(&error), "a CONNECT broke off"),

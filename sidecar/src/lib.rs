@@ -12,6 +12,7 @@
 //!
 //! Start reading at [`run()`].
 
+mod association;
 pub mod capture;
 mod config;
 mod debug;

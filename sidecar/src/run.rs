@@ -167,7 +167,7 @@ async fn bind(config: &Config) -> Result<Listeners, RunError> {
     };
     let mut plain = Vec::new();
     // With capture the application has its ports itself.
-    for port in config.ports.iter().filter(|_| config.capture.is_none()) {
+    for port in config.ports.iter().filter(|port| config.capture.is_none() && !port.protocol.is_udp()) {
         let address = SocketAddr::new(config.bind, port.number);
         plain.push((port.number, listen("a port of the workload", address).await?));
     }

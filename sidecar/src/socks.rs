@@ -1,7 +1,7 @@
-//! The server side of SOCKS5 (RFC 1928): CONNECT without authentication, by name or address.
+//! The server side of SOCKS5 (RFC 1928): CONNECT and UDP ASSOCIATE without authentication, by name or address.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -10,6 +10,7 @@ pub(crate) const VERSION: u8 = 5;
 const NO_AUTHENTICATION: u8 = 0;
 const NO_ACCEPTABLE_METHOD: u8 = 0xff;
 const CONNECT: u8 = 1;
+const UDP_ASSOCIATE: u8 = 3;
 
 /// Why there is no flow.
 #[derive(Debug, thiserror::Error)]
@@ -20,20 +21,29 @@ pub(crate) enum SocksError {
     /// The client breaks the protocol.
     #[error("not SOCKS5: {0}")]
     Protocol(&'static str),
-    /// The client wants something else than CONNECT without authentication.
+    /// The client wants something else than CONNECT or UDP ASSOCIATE without authentication.
     #[error("SOCKS5: {0} is not supported")]
     Unsupported(&'static str),
 }
 
 /// Where a client wants to go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Destination {
     pub(crate) host: String,
     pub(crate) port: u16,
 }
 
-/// Does the handshake and answers success; what follows is the flow. Whether the server can be reached shows there.
-pub(crate) async fn accept<T: AsyncRead + AsyncWrite + Unpin>(io: &mut T) -> Result<Destination, SocksError> {
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// A connection; success was answered, and what follows is the flow.
+    Connect(Destination),
+    /// A place to send datagrams to, which [`associated`] is to answer.
+    Associate,
+}
+
+/// Does the handshake, and answers CONNECT with success: whether the server can be reached shows in the flow.
+pub(crate) async fn accept<T: AsyncRead + AsyncWrite + Unpin>(io: &mut T) -> Result<Asked, SocksError> {
     if io.read_u8().await? != VERSION {
         return Err(SocksError::Protocol("wrong version"));
     }
@@ -64,12 +74,74 @@ pub(crate) async fn accept<T: AsyncRead + AsyncWrite + Unpin>(io: &mut T) -> Res
         }
     };
     let port = io.read_u16().await?;
-    if command != CONNECT {
-        reply(io, 7).await?;
-        return Err(SocksError::Unsupported("a command other than CONNECT"));
+    match command {
+        CONNECT => {
+            reply(io, 0).await?;
+            Ok(Asked::Connect(Destination { host, port }))
+        }
+        // The address from which datagrams will come is often not known to the client: the first one tells.
+        UDP_ASSOCIATE => Ok(Asked::Associate),
+        _ => {
+            reply(io, 7).await?;
+            Err(SocksError::Unsupported("a command other than CONNECT and UDP ASSOCIATE"))
+        }
     }
-    reply(io, 0).await?;
-    Ok(Destination { host, port })
+}
+
+/// Answers UDP ASSOCIATE: datagrams are expected at `bound`.
+pub(crate) async fn associated<T: AsyncWrite + Unpin>(io: &mut T, bound: SocketAddr) -> io::Result<()> {
+    let mut answer = vec![VERSION, 0, 0];
+    put_address(&bound.ip().to_string(), bound.port(), &mut answer);
+    io.write_all(&answer).await
+}
+
+/// Reads the header of a datagram (RFC 1928, section 7): where it is to go, and its payload. `None` for what is none, and
+/// for fragments.
+pub(crate) fn read_datagram(datagram: &[u8]) -> Option<(Destination, &[u8])> {
+    let (&[_, _, fragment, kind], rest) = datagram.split_first_chunk::<4>()?;
+    if fragment != 0 {
+        return None;
+    }
+    let (host, rest) = match kind {
+        1 => rest.split_first_chunk::<4>().map(|(ip, rest)| (Ipv4Addr::from(*ip).to_string(), rest))?,
+        4 => rest.split_first_chunk::<16>().map(|(ip, rest)| (Ipv6Addr::from(*ip).to_string(), rest))?,
+        3 => {
+            let (length, rest) = rest.split_first()?;
+            let (name, rest) = rest.split_at_checked(usize::from(*length))?;
+            (std::str::from_utf8(name).ok()?.to_owned(), rest)
+        }
+        _ => return None,
+    };
+    let (port, payload) = rest.split_first_chunk::<2>()?;
+    Some((Destination { host, port: u16::from_be_bytes(*port) }, payload))
+}
+
+/// Appends a datagram with the header that says where it comes from.
+pub(crate) fn put_datagram(from: &Destination, payload: &[u8], into: &mut Vec<u8>) {
+    into.extend([0, 0, 0]);
+    put_address(&from.host, from.port, into);
+    into.extend_from_slice(payload);
+}
+
+fn put_address(host: &str, port: u16, into: &mut Vec<u8>) {
+    match host.parse() {
+        Ok(IpAddr::V4(ip)) => {
+            into.push(1);
+            into.extend(ip.octets());
+        }
+        Ok(IpAddr::V6(ip)) => {
+            into.push(4);
+            into.extend(ip.octets());
+        }
+        Err(_) => {
+            // A name came with a length of one byte.
+            let name = &host.as_bytes()[..host.len().min(255)];
+            into.push(3);
+            into.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+            into.extend_from_slice(name);
+        }
+    }
+    into.extend(port.to_be_bytes());
 }
 
 /// A reply with an empty bound address.
@@ -81,7 +153,7 @@ async fn reply<T: AsyncWrite + Unpin>(io: &mut T, code: u8) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    async fn check(request: &[u8]) -> (Result<Destination, SocksError>, Vec<u8>) {
+    async fn check(request: &[u8]) -> (Result<Asked, SocksError>, Vec<u8>) {
         let (mut near, mut far) = tokio::io::duplex(1024);
         far.write_all(request).await.unwrap();
         let accepted = accept(&mut near).await;
@@ -100,9 +172,35 @@ mod tests {
         ];
         for (request, host) in cases {
             let (accepted, answer) = check(request).await;
-            assert_eq!(accepted.unwrap(), Destination { host: host.into(), port: 9080 });
+            assert_eq!(accepted.unwrap(), Asked::Connect(Destination { host: host.into(), port: 9080 }));
             assert_eq!(answer, b"\x05\x00\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00");
         }
+    }
+
+    #[tokio::test]
+    async fn datagrams_are_asked_for_and_answered_with_a_place() {
+        let (accepted, answer) = check(b"\x05\x01\x00\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00").await;
+        assert_eq!((accepted.unwrap(), &answer[..]), (Asked::Associate, &b"\x05\x00"[..]));
+        let mut answer = Vec::new();
+        associated(&mut answer, "127.0.0.9:9080".parse().unwrap()).await.unwrap();
+        assert_eq!(answer, b"\x05\x00\x00\x01\x7f\x00\x00\x09\x23\x78");
+    }
+
+    #[test]
+    fn headers_of_datagrams_survive_and_what_is_none_is_dropped() {
+        for host in ["127.0.0.9", "::1", "reviews.default.svc.clusterset.local"] {
+            let from = Destination { host: host.into(), port: 53 };
+            let mut datagram = Vec::new();
+            put_datagram(&from, b"payload", &mut datagram);
+            assert_eq!(read_datagram(&datagram), Some((from, &b"payload"[..])));
+            let header = datagram.len() - b"payload".len();
+            for cut in 0..header {
+                assert_eq!(read_datagram(&datagram[..cut]), None, "{host} {cut}");
+            }
+            datagram[2] = 1;
+            assert_eq!(read_datagram(&datagram), None, "a fragment");
+        }
+        assert_eq!(read_datagram(&[0, 0, 0, 9, 1, 1, 1, 1, 0, 1]), None, "no kind of address");
     }
 
     #[tokio::test]

@@ -34,7 +34,9 @@ impl Transparent {
                 let Some(original) = captured(&accepted.stream) else { return };
                 let Accepted { stream, permit, peer } = accepted;
                 let (host, port) = (original.ip().to_string(), original.port());
-                outbound.stream(stream, Dialled { host, port, source: Some(peer), transparent: true }).await;
+                outbound
+                    .stream(stream, Dialled { host, port, source: Some(peer), transparent: true, udp: false })
+                    .await;
                 drop(permit);
             }
         })

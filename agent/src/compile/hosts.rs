@@ -87,5 +87,6 @@ fn own_pods(known: &LocalService, cluster: &ClusterName) -> Vec<HostPod> {
 }
 
 fn port(port: &ServicePort) -> HostPort {
-    HostPort { name: port.name.clone(), number: port.number, transport: PortTransport::Tcp }
+    let transport = if port.protocol.is_udp() { PortTransport::Udp } else { PortTransport::Tcp };
+    HostPort { name: port.name.clone(), number: port.number, transport }
 }

@@ -164,15 +164,17 @@ fn add_service(local: &mut Local, object: &Service) {
     let mut ports = Vec::new();
     for port in spec.ports.unwrap_or_default() {
         match u16::try_from(port.port) {
-            Ok(number) if number > 0 && is_tcp(port.protocol.as_deref()) => ports.push(ServicePort {
-                protocol: Protocol::declared(port.name.as_deref(), port.app_protocol.as_deref()),
+            Ok(number) if number > 0 && is_carried(port.protocol.as_deref()) => ports.push(ServicePort {
+                protocol: protocol_of(port.protocol.as_deref(), port.name.as_deref(), port.app_protocol.as_deref()),
                 name: port.name.unwrap_or_default(),
                 number,
             }),
-            _ => local.problems.push(format!("Service {name}: port {} is not carried; only TCP is", port.port)),
+            _ => {
+                local.problems.push(format!("Service {name}: port {} is not carried; only TCP and UDP are", port.port))
+            }
         }
     }
-    ports.sort_by_key(|port| port.number);
+    ports.sort_by_key(|port| (port.number, port.protocol.is_udp()));
     let global = object.metadata.labels.as_ref().and_then(|labels| labels.get(GLOBAL_LABEL));
     let service = LocalService {
         global: global.is_some_and(|value| value == "true"),
@@ -228,8 +230,18 @@ fn session_affinity(spec: &ServiceSpec) -> Option<u32> {
     Some(seconds.filter(|seconds| (1..=86_400).contains(seconds)).unwrap_or(AFFINITY_SECONDS))
 }
 
-fn is_tcp(protocol: Option<&str>) -> bool {
-    protocol.is_none_or(|protocol| protocol == "TCP")
+/// Whether the mesh carries what Kubernetes calls the protocol of a port.
+fn is_carried(protocol: Option<&str>) -> bool {
+    protocol.is_none_or(|protocol| protocol == "TCP") || is_udp(protocol)
+}
+
+fn is_udp(protocol: Option<&str>) -> bool {
+    protocol == Some("UDP")
+}
+
+/// How a port speaks: by its protocol, then as Istio selects among those of TCP.
+fn protocol_of(protocol: Option<&str>, name: Option<&str>, app_protocol: Option<&str>) -> Protocol {
+    if is_udp(protocol) { Protocol::Udp } else { Protocol::declared(name, app_protocol) }
 }
 
 fn service_name(namespace: &Option<String>, name: &Option<String>) -> Option<ServiceName> {

@@ -61,7 +61,8 @@ pub async fn ask(server: SocketAddr, name: &str, within: Duration) -> Result<Ans
     parse(id, &buffer[..length]).ok_or(AskError::Malformed { server })
 }
 
-fn question(id: u16, name: &str) -> Option<Vec<u8>> {
+/// A question with this id for the A records of `name`; `None` if it is no domain name.
+pub fn question(id: u16, name: &str) -> Option<Vec<u8>> {
     let mut message = id.to_be_bytes().to_vec();
     // Recursion desired, one question.
     message.extend([0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, 0]);
@@ -75,7 +76,8 @@ fn question(id: u16, name: &str) -> Option<Vec<u8>> {
     Some(message)
 }
 
-fn parse(id: u16, message: &[u8]) -> Option<Answer> {
+/// Reads the answer to the question with this id.
+pub fn parse(id: u16, message: &[u8]) -> Option<Answer> {
     let short = |at: usize| Some(u16::from_be_bytes([*message.get(at)?, *message.get(at + 1)?]));
     if short(0)? != id {
         return None;

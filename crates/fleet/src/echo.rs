@@ -9,13 +9,14 @@ mod control;
 mod grpc;
 mod http;
 mod tcp;
+mod udp;
 
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -80,13 +81,23 @@ pub struct Echo {
 impl Echo {
     /// Binds every port, then serves them until [`Echo::stop`] or drop.
     pub async fn start(ports: &[EchoPort], whoami: Whoami) -> Result<Self> {
-        let mut listeners = Vec::new();
+        let (mut listeners, mut sockets, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
         for port in ports {
-            let bound = TcpListener::bind(port.listen).await;
-            listeners.push((bound.with_context(|| format!("cannot listen on {}", port.listen))?, port.protocol));
+            let failed = || format!("cannot listen on {}", port.listen);
+            if port.protocol == PortProtocol::Udp {
+                let socket = UdpSocket::bind(port.listen).await.with_context(failed)?;
+                addresses.push(socket.local_addr()?);
+                sockets.push(socket);
+            } else {
+                let listener = TcpListener::bind(port.listen).await.with_context(failed)?;
+                addresses.push(listener.local_addr()?);
+                listeners.push((listener, port.protocol));
+            }
         }
-        let addresses = listeners.iter().map(|(listener, _)| listener.local_addr()).collect::<Result<_, _>>()?;
         let echo = Self { addresses, shutdown: CancellationToken::new(), tasks: TaskTracker::new() };
+        for socket in sockets {
+            echo.tasks.spawn(udp::serve(socket, echo.shutdown.clone()));
+        }
         let state = Arc::new(State::new(whoami));
         for (listener, protocol) in listeners {
             echo.tasks.spawn(accept(listener, protocol, state.clone(), echo.shutdown.clone(), echo.tasks.clone()));
@@ -132,6 +143,8 @@ async fn accept(
                 PortProtocol::Http | PortProtocol::Http2 | PortProtocol::Grpc => {
                     http::serve(stream, state, shutdown).await;
                 }
+                // Has a socket of its own.
+                PortProtocol::Udp => {}
                 PortProtocol::Tcp => tcp::serve(stream, None, shutdown).await,
                 PortProtocol::TcpServerFirst => tcp::serve(stream, Some(state.whoami.clone()), shutdown).await,
             }

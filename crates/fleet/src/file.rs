@@ -108,11 +108,13 @@ pub enum PortProtocol {
     Tcp,
     /// Bytes; the server speaks first.
     TcpServerFirst,
+    /// Datagrams.
+    Udp,
 }
 
 impl PortProtocol {
     /// Every protocol, in the order that messages list them.
-    pub const ALL: [Self; 5] = [Self::Http, Self::Http2, Self::Grpc, Self::Tcp, Self::TcpServerFirst];
+    pub const ALL: [Self; 6] = [Self::Http, Self::Http2, Self::Grpc, Self::Tcp, Self::TcpServerFirst, Self::Udp];
 
     /// The name used in files, protocols and metrics.
     pub fn as_str(self) -> &'static str {
@@ -122,6 +124,17 @@ impl PortProtocol {
             Self::Grpc => "grpc",
             Self::Tcp => "tcp",
             Self::TcpServerFirst => "tcp-server-first",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// What Kubernetes calls it, and what it lets be declared beside.
+    pub(crate) fn declare(self, port: &mut serde_json::Value) {
+        if self == Self::Udp {
+            port["protocol"] = "UDP".into();
+        } else {
+            port["protocol"] = "TCP".into();
+            port["appProtocol"] = self.as_str().into();
         }
     }
 

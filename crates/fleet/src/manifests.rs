@@ -42,13 +42,9 @@ fn service(service: &ServicePlan) -> Value {
         .ports
         .iter()
         .map(|port| {
-            json!({
-                "name": port.name,
-                "port": port.port,
-                "targetPort": port.port,
-                "protocol": "TCP",
-                "appProtocol": port.protocol.as_str(),
-            })
+            let mut declared = json!({"name": port.name, "port": port.port, "targetPort": port.port});
+            port.protocol.declare(&mut declared);
+            declared
         })
         .collect();
     json!({
@@ -91,12 +87,9 @@ fn endpoint_slice(service: &ServicePlan, pod: &PodPlan) -> Value {
         .ports
         .iter()
         .map(|port| {
-            json!({
-                "name": port.name,
-                "port": port.number,
-                "protocol": "TCP",
-                "appProtocol": port.protocol.as_str(),
-            })
+            let mut declared = json!({"name": port.name, "port": port.number});
+            port.protocol.declare(&mut declared);
+            declared
         })
         .collect();
     let mut slice = json!({

@@ -24,6 +24,8 @@ pub struct TunnelRequest {
     pub group: Option<GroupKey>,
     /// One pod of a headless service; `None` = any.
     pub pod: Option<String>,
+    /// Whether the port is one of UDP.
+    pub udp: bool,
     /// Whether the inner mTLS ends at the server's sidecar.
     pub mode: TunnelMode,
     /// The workload that sends, by its own claim.
@@ -75,7 +77,7 @@ fn source_denial(view: &View, peer: &SpiffeId, request: &TunnelRequest) -> Optio
     let imported = view.services.get(&request.service).and_then(|service| service.imports.get(&request.cluster));
     match imported {
         None => Some(Denial::NotExported),
-        Some(import) if !import.ports.iter().any(|port| port.number == request.port) => Some(Denial::UnknownPort),
+        Some(import) if import.port_over(request.port, request.udp).is_none() => Some(Denial::UnknownPort),
         Some(_) => None,
     }
 }
@@ -132,7 +134,7 @@ fn destination_candidates(
         return Err(Denial::NotExported);
     }
     reasons.push(Reason::ExportAllows { cluster: peer.clone() });
-    service.port(request.port).ok_or(Denial::UnknownPort)?;
+    service.port_over(request.port, request.udp).ok_or(Denial::UnknownPort)?;
     if request.mode == TunnelMode::Plain {
         // No policy names an unmeshed end yet, so none is allowed.
         return Err(Denial::Policy);
@@ -172,6 +174,7 @@ mod tests {
         TunnelRequest {
             service: service("reviews"),
             port: 9080,
+            udp: false,
             cluster: cluster("west"),
             group: None,
             pod: None,
@@ -205,7 +208,8 @@ mod tests {
                 TunnelRequest { service: service("secret"), ..from_east() },
                 Err(Denial::NotExported),
             ),
-            ("another port", web, TunnelRequest { port: 22, ..from_east() }, Err(Denial::UnknownPort)),
+            ("another port", web.clone(), TunnelRequest { port: 22, ..from_east() }, Err(Denial::UnknownPort)),
+            ("UDP of that number", web, TunnelRequest { udp: true, ..from_east() }, Err(Denial::UnknownPort)),
         ];
         for (name, peer, request, expected) in cases {
             assert_eq!(admit_source(&view, &peer, &request).outcome, expected, "{name}");
@@ -227,8 +231,9 @@ mod tests {
                 locality: String::new(),
             })
         };
-        let cases: [(&str, View, TunnelRequest, Result<usize, Denial>); 11] = [
+        let cases: [(&str, View, TunnelRequest, Result<usize, Denial>); 12] = [
             ("exported", mesh().view(), from_west(), Ok(2)),
+            ("UDP", mesh().view(), TunnelRequest { udp: true, ..from_west() }, Err(Denial::UnknownPort)),
             ("one group", mesh().view(), TunnelRequest { group: group("reviews", "v1"), ..from_west() }, Ok(1)),
             (
                 "another account's group",

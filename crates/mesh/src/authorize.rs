@@ -23,7 +23,7 @@ use crate::request::{Claims, ConnectionFacts, HttpRequest};
 use rule::{Stance, matching_rule};
 use subject::Subject;
 
-pub use inbound::{InboundDecision, InboundPeer, PortScope, authorize_inbound};
+pub use inbound::{InboundDecision, InboundPeer, PortScope, authorize_inbound, authorize_inbound_udp};
 pub use path::normalize_path;
 
 /// What is asked for, as [`authorize`] sees it.

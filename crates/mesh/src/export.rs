@@ -70,7 +70,7 @@ pub struct Merged {
     pub oldest: ClusterName,
     /// As the oldest says.
     pub headless: bool,
-    /// The union: of two ports with one name, or one number, the older export's.
+    /// The union: of two ports with one name, or one number of TCP or of UDP, the older export's.
     pub ports: Vec<ServicePort>,
     /// As the oldest says; `None` for a headless service, whose clients choose for themselves.
     pub session_affinity: Option<u32>,
@@ -127,13 +127,15 @@ pub fn merge_exports(exports: &[Constituent]) -> Option<Merged> {
     let oldest = *by_age.first()?;
     let mut ports: Vec<ServicePort> = Vec::new();
     for port in by_age.iter().flat_map(|export| &export.ports) {
-        let clashes =
-            |known: &ServicePort| known.number == port.number || (!port.name.is_empty() && known.name == port.name);
+        // A TCP and a UDP port of one number are two ports, as with DNS.
+        let same_number =
+            |known: &ServicePort| known.number == port.number && known.protocol.is_udp() == port.protocol.is_udp();
+        let clashes = |known: &ServicePort| same_number(known) || (!port.name.is_empty() && known.name == port.name);
         if !ports.iter().any(clashes) {
             ports.push(port.clone());
         }
     }
-    ports.sort_by_key(|port| port.number);
+    ports.sort_by_key(|port| (port.number, port.protocol.is_udp()));
     let set = |export: &Constituent| {
         export.ports.iter().map(|port| (port.number, port.name.clone(), port.protocol)).collect::<BTreeSet<_>>()
     };
@@ -298,6 +300,25 @@ mod tests {
             assert_eq!((merged.oldest.as_str(), found, reasons), (oldest, ports, conflicts), "{name}");
         }
         assert_eq!(merge_exports(&[]), None);
+    }
+
+    #[test]
+    fn a_number_may_be_a_port_of_tcp_and_of_udp() {
+        let dns = |cluster, created_at, protocols: &[(&str, Protocol)]| Constituent {
+            ports: protocols
+                .iter()
+                .map(|(name, protocol)| ServicePort { name: (*name).into(), number: 53, protocol: *protocol })
+                .collect(),
+            ..export(cluster, created_at, false, &[])
+        };
+        let exports = [
+            dns("a", 1, &[("dns", Protocol::Udp)]),
+            dns("b", 2, &[("dns-tcp", Protocol::Tcp), ("names", Protocol::Udp)]),
+        ];
+        let merged = merge_exports(&exports).unwrap();
+        let found: Vec<(&str, bool)> =
+            merged.ports.iter().map(|port| (port.name.as_str(), port.protocol.is_udp())).collect();
+        assert_eq!((found, merged.reason().as_str()), (vec![("dns-tcp", false), ("dns", true)], "PortConflict"));
     }
 
     #[test]

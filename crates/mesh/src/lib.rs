@@ -50,7 +50,7 @@ pub use admit::{
 };
 pub use authorize::{
     AccessDecision, AccessRequest, InboundDecision, InboundPeer, PortScope, authorize, authorize_inbound,
-    normalize_path,
+    authorize_inbound_udp, normalize_path,
 };
 pub use balance::{Draw, Load, Pick, Tables, hash_ring, pick};
 pub use bounds::{GIVEN_UP_WITHIN, HTTP2_BOUNDS, Http2Bounds, gives_up_too_often};

@@ -122,6 +122,9 @@ pub enum Protocol {
     TcpServerFirst,
     /// Not declared: found out from the first bytes.
     Auto,
+    /// UDP datagrams. A service may have a TCP and a UDP port of one number; nothing that is said of one is about the
+    /// other.
+    Udp,
 }
 
 impl Protocol {
@@ -150,6 +153,11 @@ impl Protocol {
         matches!(self, Self::Http | Self::Http2 | Self::Grpc)
     }
 
+    /// Whether datagrams, not connections, are carried.
+    pub fn is_udp(self) -> bool {
+        self == Self::Udp
+    }
+
     /// The name used on the wire, in CRDs and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -159,12 +167,13 @@ impl Protocol {
             Self::Tcp => "tcp",
             Self::TcpServerFirst => "tcp-server-first",
             Self::Auto => "auto",
+            Self::Udp => "udp",
         }
     }
 
     /// Reads the name written by [`Protocol::as_str`].
     pub fn from_wire(value: &str) -> Option<Self> {
-        [Self::Http, Self::Http2, Self::Grpc, Self::Tcp, Self::TcpServerFirst, Self::Auto]
+        [Self::Http, Self::Http2, Self::Grpc, Self::Tcp, Self::TcpServerFirst, Self::Auto, Self::Udp]
             .into_iter()
             .find(|protocol| protocol.as_str() == value)
     }
@@ -207,10 +216,26 @@ pub struct Service {
 }
 
 impl Service {
-    /// The port with this number.
+    /// The TCP port with this number.
     pub fn port(&self, number: u16) -> Option<&ServicePort> {
-        self.ports.iter().find(|port| port.number == number)
+        self.port_over(number, false)
     }
+
+    /// The port with this number, of UDP or of TCP.
+    pub fn port_over(&self, number: u16, udp: bool) -> Option<&ServicePort> {
+        find_port(&self.ports, number, udp)
+    }
+}
+
+impl Import {
+    /// The port with this number, of UDP or of TCP.
+    pub fn port_over(&self, number: u16, udp: bool) -> Option<&ServicePort> {
+        find_port(&self.ports, number, udp)
+    }
+}
+
+fn find_port(ports: &[ServicePort], number: u16, udp: bool) -> Option<&ServicePort> {
+    ports.iter().find(|port| port.number == number && port.protocol.is_udp() == udp)
 }
 
 /// Who may use an export.
@@ -247,7 +272,7 @@ pub struct Endpoint {
     pub name: String,
     /// Its address.
     pub address: IpAddr,
-    /// Service port → port of the pod.
+    /// Service port → port of the pod. A TCP and a UDP port of one number lead to one number.
     pub ports: BTreeMap<u16, u16>,
     /// The identity that its sidecar proves; `None` when it has no sidecar.
     pub identity: Option<SpiffeId>,
@@ -388,16 +413,25 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// The port that a peer means by `number`: a port of the workload, else a service port that leads to one.
+    /// The TCP port that a peer means by `number`: a port of the workload, else a service port that leads to one.
     pub fn port(&self, number: u16) -> Option<&WorkloadPort> {
-        let own = self.ports.iter().find(|port| port.number == number);
-        own.or_else(|| self.ports.iter().find(|port| port.service_ports.contains(&number)))
+        self.port_over(number, false)
     }
 
-    /// The port that a peer of another cluster means by `number`: it knows service ports only, and may use those that
-    /// are exported to it.
-    pub fn exported_port(&self, number: u16, cluster: &ClusterName) -> Option<&WorkloadPort> {
-        self.ports.iter().find(|port| port.exports.get(&number).is_some_and(|export| export.allows(cluster)))
+    /// The same for UDP or TCP.
+    pub fn port_over(&self, number: u16, udp: bool) -> Option<&WorkloadPort> {
+        let mut own = self.ports_over(udp).filter(|port| port.number == number);
+        own.next().or_else(|| self.ports_over(udp).find(|port| port.service_ports.contains(&number)))
+    }
+
+    /// The port that a peer of another cluster means by `number`, of UDP or of TCP: it knows service ports only, and may
+    /// use those that are exported to it.
+    pub fn exported_port(&self, number: u16, udp: bool, cluster: &ClusterName) -> Option<&WorkloadPort> {
+        self.ports_over(udp).find(|port| port.exports.get(&number).is_some_and(|export| export.allows(cluster)))
+    }
+
+    fn ports_over(&self, udp: bool) -> impl Iterator<Item = &WorkloadPort> {
+        self.ports.iter().filter(move |port| port.protocol.is_udp() == udp)
     }
 }
 

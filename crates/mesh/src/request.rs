@@ -64,6 +64,8 @@ pub struct ConnectionFacts<'a> {
     pub destination_ip: Option<IpAddr>,
     /// The name in the ClientHello.
     pub sni: Option<&'a str>,
+    /// A flow of UDP datagrams.
+    pub udp: bool,
 }
 
 /// What a verified token says.

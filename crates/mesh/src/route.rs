@@ -120,10 +120,12 @@ fn from_workload(context: &Context<'_>, decision: &mut RouteDecision) {
         Found::Place(place) if scope::reaches(context, &place) => {
             decision.service = Some(place.service.name.clone());
             // Who dials a pod means this pod; rules are for those who dial the service. Clients of a headless one dial pods.
-            if place.pod.is_some() && !place.service.headless {
-                destination::by_default(context, &place, decision);
-            } else {
+            // VirtualServices know HTTP, TLS and TCP only.
+            let of_service = place.pod.is_none() || place.service.headless;
+            if of_service && !context.request.connection.udp {
                 rules::decide(context, &place, decision);
+            } else {
+                destination::by_default(context, &place, decision);
             }
         }
         // There is nothing behind the address of a clusterset name but the mesh.

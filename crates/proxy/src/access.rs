@@ -17,6 +17,7 @@ use crate::fault::flag;
 use crate::metrics::Metrics;
 use crate::reply;
 use crate::serve::Unreadable;
+use crate::udp::Counts;
 
 pub use open::OpenRecord;
 pub use party::Party;
@@ -83,7 +84,7 @@ pub struct Record {
     pub time: String,
     /// Which end reports.
     pub reporter: Reporter,
-    /// `http`, `grpc` or `tcp`, as in Istio's `request_protocol`.
+    /// `http`, `grpc` or `tcp`, as in Istio's `request_protocol`; `udp` for flows of datagrams.
     pub protocol: &'static str,
     /// HTTP only.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -353,6 +354,19 @@ impl Recorder {
         record.bytes_received = moved.a_to_b;
         record.bytes_sent = moved.b_to_a;
         self.metrics.tcp_moved(record);
+    }
+
+    /// A flow of datagrams is over; how many there were.
+    pub(crate) fn datagrams(&self, record: &Record, counts: &Counts) {
+        let reporter = record.reporter.as_str();
+        // The local end is the client at the source, the server at the destination.
+        let [sent, received] = match record.reporter {
+            Reporter::Source => ["to_server", "to_client"],
+            Reporter::Destination => ["to_client", "to_server"],
+        };
+        self.metrics.datagrams(reporter, sent, "carried", counts.sent());
+        self.metrics.datagrams(reporter, received, "carried", counts.received());
+        self.metrics.datagrams(reporter, received, "dropped", counts.dropped());
     }
 
     /// A connection is over.

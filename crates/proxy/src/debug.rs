@@ -70,7 +70,8 @@ pub fn authorized(view: &View, described: &Described, scope: PortScope) -> Value
     let (peer, port) = (described.peer.as_ref(), described.question.port);
     let transport = mesh::authorize_inbound(view, peer.map_or(InboundPeer::Plain, InboundPeer::Mutual), port, scope);
     let own_port = transport.outcome.as_ref().map_or(port, |port| port.number);
-    let opaque = |port: &mesh::WorkloadPort| matches!(port.protocol, Protocol::Tcp | Protocol::TcpServerFirst);
+    let opaque =
+        |port: &mesh::WorkloadPort| matches!(port.protocol, Protocol::Tcp | Protocol::TcpServerFirst | Protocol::Udp);
     let http = (!transport.outcome.as_ref().is_ok_and(opaque)).then_some("http");
     let mut answer = admitted(view.revision, workload, described, own_port, http);
     // That no policy forbids the transport says nothing beside what the policies say of the request.

@@ -344,6 +344,7 @@ pub(crate) fn with_access<B, T>(
             remote_ip: facts.remote_ip,
             destination_ip: facts.destination_ip,
             sni: facts.sni.as_deref(),
+            udp: false,
         },
     })
 }

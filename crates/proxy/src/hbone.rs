@@ -18,6 +18,11 @@ pub use client::{Answer, AnswerError, Connecting, HandshakeError, Outer, Request
 pub use io::{H2Io, H2Reader, H2Writer};
 pub use server::{Incoming, Responder, serve};
 
+/// Says that a stream is a sequence of capsules (RFC 9297, section 3.4).
+pub const CAPSULE_PROTOCOL: http::HeaderName = http::HeaderName::from_static("capsule-protocol");
+/// The protocol of an extended CONNECT (RFC 8441) that carries UDP datagrams (RFC 9298).
+const CONNECT_UDP: &str = "connect-udp";
+
 /// How one HTTP/2 connection is run; the default suits meshed peers.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -39,6 +44,8 @@ pub struct Settings {
     pub ping_in_use: Duration,
     /// How long a pong may take before the connection is given up.
     pub ping_timeout: Duration,
+    /// Whether a server takes extended CONNECT, which carries UDP.
+    pub extended_connect: bool,
 }
 
 impl Default for Settings {
@@ -55,6 +62,7 @@ impl Default for Settings {
             ping_idle: Duration::from_secs(10),
             ping_in_use: Duration::from_secs(2),
             ping_timeout: Duration::from_secs(5),
+            extended_connect: false,
         }
     }
 }

@@ -8,6 +8,7 @@ mod flow;
 mod gate;
 mod http;
 mod mtls;
+mod udp;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -194,22 +195,32 @@ fn place_of(endpoint: AppEndpoint, own: IpAddr) -> SocketAddr {
 
 impl Engine {
     /// The decision on a port, and where the port leads when it may be opened.
-    fn admit(&self, view: &View, caller: &Caller, number: u16) -> (InboundDecision, Result<Admitted, Denial>) {
+    fn admit(
+        &self,
+        view: &View,
+        caller: &Caller,
+        number: u16,
+        udp: bool,
+    ) -> (InboundDecision, Result<Admitted, Denial>) {
         let application = self.config.application.as_ref();
         let scope = application.map_or(PortScope::Declared, |_| PortScope::All);
-        let decision = mesh::authorize_inbound(view, caller.peer.as_inbound(), number, scope);
+        let decision = match udp {
+            true => mesh::authorize_inbound_udp(view, caller.peer.as_inbound(), number),
+            false => mesh::authorize_inbound(view, caller.peer.as_inbound(), number, scope),
+        };
         let admitted = decision.outcome.clone().and_then(|port| {
             if application.is_some_and(|application| application.reserved.contains(&port.number)) {
                 return Err(Denial::UnknownPort);
             }
-            let known = self.config.ports.iter().find(|known| known.number == port.number);
+            let known =
+                self.config.ports.iter().find(|known| known.number == port.number && known.protocol.is_udp() == udp);
             let declared = known.map(|known| known.protocol).filter(|protocol| *protocol != Protocol::Auto);
             let own =
                 |application: &Application| SocketAddr::new(caller.dialled.unwrap_or(application.address), port.number);
             let app = known.and_then(|known| known.app).or_else(|| application.map(own)).ok_or(Denial::UnknownPort)?;
             let protocol = declared.unwrap_or(port.protocol);
             let listeners = view.workload.as_ref().map(|workload| &workload.config.inbound.listeners);
-            Ok(match listeners.and_then(|listeners| listeners.get(&port.number)) {
+            Ok(match listeners.and_then(|listeners| listeners.get(&port.number)).filter(|_| !udp) {
                 Some(listener) => Admitted {
                     app: listener.endpoint.map_or(app, |endpoint| place_of(endpoint, app.ip())),
                     protocol: if listener.protocol == Protocol::Auto { protocol } else { listener.protocol },

@@ -62,6 +62,10 @@ pub mod hbone;
 
 pub mod tunnel;
 
+pub mod capsule;
+
+pub mod udp;
+
 pub mod copy;
 
 pub mod access;

@@ -55,6 +55,14 @@ struct ConnectionLabels {
     connection_security_policy: &'static str,
 }
 
+/// The labels of datagrams.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DatagramLabels {
+    reporter: &'static str,
+    direction: &'static str,
+    result: &'static str,
+}
+
 /// The labels of a request: those of its connection and its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -75,6 +83,7 @@ pub struct Metrics {
     received: Family<ConnectionLabels, Counter>,
     opened: Family<ConnectionLabels, Counter>,
     closed: Family<ConnectionLabels, Counter>,
+    datagrams: Family<DatagramLabels, Counter>,
     /// What traffic policies did.
     pub policy: PolicyMetrics,
     seen: Arc<Mutex<HashSet<u64>>>,
@@ -93,6 +102,7 @@ impl Default for Metrics {
             received: Family::default(),
             opened: Family::default(),
             closed: Family::default(),
+            datagrams: Family::default(),
             policy: PolicyMetrics::default(),
             seen: Arc::default(),
             hasher: RandomState::new(),
@@ -115,7 +125,13 @@ impl Metrics {
         );
         registry.register("istio_tcp_connections_opened", "TCP connections opened", self.opened.clone());
         registry.register("istio_tcp_connections_closed", "TCP connections closed", self.closed.clone());
+        registry.register("isthmus_udp_datagrams", "UDP datagrams of flows", self.datagrams.clone());
         self.policy.register(registry);
+    }
+
+    /// Adds to the datagrams of flows: `to_server` or `to_client`, `carried` or `dropped`.
+    pub(crate) fn datagrams(&self, reporter: &'static str, direction: &'static str, result: &'static str, count: u64) {
+        self.datagrams.get_or_create(&DatagramLabels { reporter, direction, result }).inc_by(count);
     }
 
     /// Adds one to what traffic policies did.

@@ -8,6 +8,7 @@ mod abroad;
 mod arrival;
 mod attempt;
 mod connect;
+mod datagrams;
 mod decide;
 mod destinations;
 mod edits;
@@ -157,7 +158,15 @@ impl TargetKey {
 fn remote_key(decision: &RouteDecision, target: &Target) -> Option<RemoteKey> {
     let Target::Remote { cluster, group, pod, .. } = target else { return None };
     let (cluster, group, pod) = (cluster.clone(), group.clone(), pod.clone());
-    Some(RemoteKey { cluster, service: decision.service.clone()?, port: decision.port, group, pod })
+    let udp = decision.protocol.is_udp();
+    Some(RemoteKey { cluster, service: decision.service.clone()?, port: decision.port, udp, group, pod })
+}
+
+impl Outbound {
+    /// Counts a datagram of the workload that no flow took.
+    pub fn dropped_datagram(&self) {
+        self.0.config.recorder.metrics.datagrams("source", "to_server", "dropped", 1);
+    }
 }
 
 /// How often unused connections are looked for.

@@ -36,6 +36,7 @@ fn probe_header(ground: &Ground, target: &Target) -> Result<Header, String> {
     Ok(Header::from(&TunnelRequest {
         service,
         port: 1,
+        udp: false,
         cluster: target.cluster.clone(),
         group: None,
         pod: None,

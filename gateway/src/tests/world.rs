@@ -274,6 +274,7 @@ pub(crate) fn request(name: &str) -> TunnelRequest {
     TunnelRequest {
         service: service(name),
         port: 9080,
+        udp: false,
         cluster: cluster("west"),
         group: None,
         pod: None,

@@ -25,6 +25,7 @@ impl TryFrom<&tunnel::Header> for TunnelRequest {
             cluster: parse("cluster", &header.cluster)?,
             group,
             pod: (!header.pod.is_empty()).then(|| header.pod.clone()),
+            udp: header.udp,
             mode,
             source: parse("source", &header.source)?,
         })
@@ -51,6 +52,7 @@ impl From<&TunnelRequest> for tunnel::Header {
             cluster: request.cluster.to_string(),
             group,
             pod: request.pod.clone().unwrap_or_default(),
+            udp: request.udp,
             mode: mode.into(),
             source: request.source.to_string(),
             traceparent: String::new(),

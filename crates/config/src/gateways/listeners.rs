@@ -45,11 +45,12 @@ pub(super) fn build(context: &Context<'_>, gateways: &[Own<'_>], compiled: &mut 
 
 /// The port that the process binds for a server's port: where the workload's Service leads, or the port itself.
 fn target_port(context: &Context<'_>, own: &Own<'_>, path: &str, port: u16, compiled: &mut Compiled) -> Option<u16> {
-    let ports = &context.workload.ports;
-    if let Some(target) = ports.iter().find(|own| own.service_ports.contains(&port)) {
+    // Servers of a Gateway are TCP servers.
+    let ports = || context.workload.ports.iter().filter(|own| !own.protocol.is_udp());
+    if let Some(target) = ports().find(|own| own.service_ports.contains(&port)) {
         return Some(target.number);
     }
-    if ports.iter().any(|own| !own.service_ports.is_empty()) {
+    if ports().any(|own| !own.service_ports.is_empty()) {
         let path = format!("{path}.port.number");
         let message = format!("no Service of the gateway has the port {port}, so only the pod's address reaches it");
         compiled.findings.push(object::finding(&own.origin, path, codes::GATEWAY_PORT_NOT_ON_SERVICE, message));

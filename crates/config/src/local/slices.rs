@@ -8,7 +8,9 @@ use mesh::{
     Endpoint, Labels, MtlsMode, Namespace, Protocol, ServicePort, SpiffeId, TrustDomain, Workload, WorkloadPort,
 };
 
-use super::{LOCALITY, Local, MESHED, MTLS, POD_LABELS, SERVICE_ACCOUNT, is_tcp, service_name};
+use super::{
+    LOCALITY, Local, MESHED, MTLS, POD_LABELS, SERVICE_ACCOUNT, is_carried, is_udp, protocol_of, service_name,
+};
 
 /// What the annotations of a slice say about its pods.
 struct Pods {
@@ -45,6 +47,12 @@ pub(super) fn add(local: &mut Local, slice: &EndpointSlice, trust_domain: &Trust
     let Some(service) = local.services.get_mut(&name) else { return };
     let slice_ports = slice.ports.clone().unwrap_or_default();
     let ports = ports(&service.ports, &slice_ports);
+    if let Some(number) = torn(&service.ports, &slice_ports) {
+        let text = format!(
+            "EndpointSlice {own_name}: TCP port {number} and UDP port {number} lead to different ports; hint: give both the same targetPort"
+        );
+        local.problems.push(text);
+    }
     for (index, endpoint) in slice.endpoints.iter().flatten().enumerate() {
         let Some(address) = endpoint.addresses.first().and_then(|address| address.parse().ok()) else {
             local.problems.push(format!("EndpointSlice {own_name}: endpoint {index} has no IP address"));
@@ -123,17 +131,33 @@ fn parse_labels(text: &str) -> Result<Labels, String> {
     pairs.map(pair).collect()
 }
 
-/// Service port → port of the pod: ports belong together by name, as in Kubernetes.
+/// Service port → port of the pod: ports belong together by name, as in Kubernetes. Of a TCP and a UDP port with one
+/// number TCP's target counts.
 fn ports(service: &[ServicePort], slice: &[EndpointPort]) -> BTreeMap<u16, u16> {
-    let pair = |port: &ServicePort| {
-        let target = slice.iter().find(|candidate| same_name(candidate, port))?;
-        Some((port.number, number_of(target)?))
-    };
-    service.iter().filter_map(pair).collect()
+    let (udp, tcp): (Vec<_>, Vec<_>) = service.iter().partition(|port| port.protocol.is_udp());
+    udp.into_iter().chain(tcp).filter_map(|port| Some((port.number, target_of(port, slice)?))).collect()
+}
+
+fn target_of(port: &ServicePort, slice: &[EndpointPort]) -> Option<u16> {
+    slice.iter().find(|candidate| same_name(candidate, port)).and_then(number_of)
+}
+
+/// A number that a TCP and a UDP port share without sharing their target.
+fn torn(service: &[ServicePort], slice: &[EndpointPort]) -> Option<u16> {
+    let udp = service.iter().filter(|port| port.protocol.is_udp());
+    let mut torn = udp.filter_map(|port| {
+        let twin = service.iter().find(|other| other.number == port.number && !other.protocol.is_udp())?;
+        let targets = (target_of(port, slice)?, target_of(twin, slice)?);
+        (targets.0 != targets.1).then_some(port.number)
+    });
+    torn.next()
 }
 
 fn same_name(slice: &EndpointPort, service: &ServicePort) -> bool {
-    is_tcp(slice.protocol.as_deref()) && slice.name.as_deref().unwrap_or_default() == service.name
+    let protocol = slice.protocol.as_deref();
+    is_carried(protocol)
+        && is_udp(protocol) == service.protocol.is_udp()
+        && slice.name.as_deref().unwrap_or_default() == service.name
 }
 
 fn number_of(port: &EndpointPort) -> Option<u16> {
@@ -141,13 +165,14 @@ fn number_of(port: &EndpointPort) -> Option<u16> {
 }
 
 fn add_ports(workload: &mut Workload, service: &[ServicePort], slice: &[EndpointPort]) {
-    for port in slice.iter().filter(|port| is_tcp(port.protocol.as_deref())) {
+    for port in slice.iter().filter(|port| is_carried(port.protocol.as_deref())) {
         let Some(number) = number_of(port) else { continue };
         let leading: Vec<&ServicePort> = service.iter().filter(|candidate| same_name(port, candidate)).collect();
         let service_ports: BTreeSet<u16> = leading.iter().map(|port| port.number).collect();
-        let own = Protocol::declared(port.name.as_deref(), port.app_protocol.as_deref());
+        let own = protocol_of(port.protocol.as_deref(), port.name.as_deref(), port.app_protocol.as_deref());
         let protocol = leading.first().map_or(own, |port| port.protocol);
-        match workload.ports.iter_mut().find(|known| known.number == number) {
+        let same = |known: &&mut WorkloadPort| known.number == number && known.protocol.is_udp() == own.is_udp();
+        match workload.ports.iter_mut().find(same) {
             Some(known) => {
                 known.service_ports.extend(service_ports);
                 if known.protocol == Protocol::Auto {
@@ -163,5 +188,5 @@ fn add_ports(workload: &mut Workload, service: &[ServicePort], slice: &[Endpoint
             }),
         }
     }
-    workload.ports.sort_by_key(|port| port.number);
+    workload.ports.sort_by_key(|port| (port.number, port.protocol.is_udp()));
 }

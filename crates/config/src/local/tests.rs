@@ -135,3 +135,47 @@ metadata: {name: nobody}
         local.invalid_exports.iter().map(|(name, why)| format!("{name} {}", why.reason())).collect();
     assert_eq!(invalid, ["default/alias InvalidServiceType", "default/nobody NoService"]);
 }
+
+/// A DNS server has both.
+#[test]
+fn a_number_may_be_a_port_of_tcp_and_of_udp() {
+    let names = |tcp: u16| {
+        format!(
+            r#"
+apiVersion: v1
+kind: Service
+metadata: {{name: names}}
+spec:
+  ports:
+  - {{name: dns, port: 53, protocol: UDP, appProtocol: http}}
+  - {{name: dns-tcp, port: 53, protocol: TCP}}
+  - {{name: other, port: 54, protocol: SCTP}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: names-1
+  labels: {{kubernetes.io/service-name: names}}
+  annotations: {{isthmus.dev/meshed: "true"}}
+addressType: IPv4
+endpoints: [{{addresses: [127.1.1.1], targetRef: {{kind: Pod, name: names-0}}}}]
+ports:
+- {{name: dns, port: 5353, protocol: UDP}}
+- {{name: dns-tcp, port: {tcp}, protocol: TCP}}
+"#
+        )
+    };
+    let same = local(&names(5353));
+    assert_eq!(same.problems, ["Service default/names: port 54 is not carried; only TCP and UDP are"]);
+    let service = &same.services[&"default/names".parse::<ServiceName>().unwrap()];
+    let ports: Vec<_> = service.ports.iter().map(|port| (port.number, port.protocol.is_udp())).collect();
+    assert_eq!(ports, [(53, false), (53, true)]);
+    assert_eq!(service.endpoints[0].ports, BTreeMap::from([(53, 5353)]));
+    let workload = &same.workloads["default/names-0"];
+    let ports: Vec<_> = workload.ports.iter().map(|port| (port.number, port.protocol.is_udp())).collect();
+    assert_eq!(ports, [(5353, false), (5353, true)]);
+    assert_eq!(workload.port_over(53, true).map(|port| port.protocol), Some(Protocol::Udp));
+    assert!(workload.port(53).is_some_and(|port| !port.protocol.is_udp()));
+    let torn = local(&names(53)).problems;
+    assert!(torn.iter().any(|problem| problem.contains("TCP port 53 and UDP port 53")), "{torn:?}");
+}

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use mesh::{Endpoint, Namespace, SpiffeId, TrustDomain};
 
 use super::names::PodNames;
-use super::{Local, is_tcp, service_name};
+use super::{Local, is_carried, service_name};
 
 /// The label by which a workload says whether it speaks the mesh's mTLS, `istio` or `disabled`.
 const TLS_MODE: &str = "security.istio.io/tlsMode";
@@ -87,5 +87,5 @@ fn ports(service: &Service, entry: &WorkloadEntrySpec) -> BTreeMap<u16, u16> {
         };
         Some((number, own.or(target).unwrap_or(number)))
     };
-    ports.filter(|port| is_tcp(port.protocol.as_deref())).filter_map(pair).collect()
+    ports.filter(|port| is_carried(port.protocol.as_deref())).filter_map(pair).collect()
 }

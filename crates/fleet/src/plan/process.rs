@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use wan::WanSpec;
 
+use crate::file::PortProtocol;
 use crate::ground::Ground;
 use crate::network::{self, Namespace, Place};
 
@@ -169,7 +170,9 @@ fn app(cluster: &ClusterPlan, pod: &PodPlan) -> Option<ProcessPlan> {
     if pod.ports.is_empty() && pod.command.is_none() {
         return None;
     }
-    let listeners: Vec<_> = pod.ports.iter().map(|port| at(pod.ip, port.app)).collect();
+    // Whether anybody takes datagrams cannot be seen from outside.
+    let accepting = pod.ports.iter().filter(|port| port.protocol != PortProtocol::Udp);
+    let listeners: Vec<_> = accepting.map(|port| at(pod.ip, port.app)).collect();
     Some(ProcessPlan {
         name: format!("{}/{}/app", cluster.name, pod.name),
         kind: Kind::App,

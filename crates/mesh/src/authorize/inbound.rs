@@ -41,8 +41,24 @@ pub struct InboundDecision {
 /// [`crate::authorize`]'s. `port` is a port of the workload or a service port that leads to one; a peer of another
 /// cluster may name service ports that are exported to its cluster only.
 pub fn authorize_inbound(view: &View, peer: InboundPeer<'_>, port: u16, scope: PortScope) -> InboundDecision {
+    decide_inbound(view, peer, &Asked { port, udp: false, scope })
+}
+
+/// The same for datagrams to a UDP port. Nothing is known of ports that nobody declared, so none of them is opened.
+pub fn authorize_inbound_udp(view: &View, peer: InboundPeer<'_>, port: u16) -> InboundDecision {
+    decide_inbound(view, peer, &Asked { port, udp: true, scope: PortScope::Declared })
+}
+
+/// The port that is to be opened.
+struct Asked {
+    port: u16,
+    udp: bool,
+    scope: PortScope,
+}
+
+fn decide_inbound(view: &View, peer: InboundPeer<'_>, asked: &Asked) -> InboundDecision {
     let mut reasons = Vec::new();
-    let outcome = inbound(view, peer, (port, scope), &mut reasons);
+    let outcome = inbound(view, peer, asked, &mut reasons);
     if let Err(denial) = outcome {
         reasons.push(Reason::Denied { denial });
     }
@@ -52,9 +68,10 @@ pub fn authorize_inbound(view: &View, peer: InboundPeer<'_>, port: u16, scope: P
 fn inbound(
     view: &View,
     peer: InboundPeer<'_>,
-    (port, scope): (u16, PortScope),
+    asked: &Asked,
     reasons: &mut Vec<Reason>,
 ) -> Result<WorkloadPort, Denial> {
+    let Asked { port, udp, scope } = *asked;
     // Before the first view nothing is known, also not which ports must not be opened.
     let workload = view.workload.as_deref().ok_or(Denial::Draining)?;
     let mesh = view.mesh.as_deref().ok_or(Denial::Draining)?;
@@ -65,11 +82,11 @@ fn inbound(
         // and an unexported port look the same. Between clusters there is no other transport than mTLS, so a mode that
         // wants plain text is not about these callers.
         let cluster = view.cluster_of(peer.trust_domain()).ok_or(Denial::NotExported)?;
-        let port = workload.exported_port(port, &cluster.name).ok_or(Denial::NotExported)?;
+        let port = workload.exported_port(port, udp, &cluster.name).ok_or(Denial::NotExported)?;
         reasons.push(Reason::ExportAllows { cluster: cluster.name.clone() });
         return Ok(port.clone());
     }
-    let port = match (workload.port(port), scope, peer) {
+    let port = match (workload.port_over(port, udp), scope, peer) {
         // Who dials the pod itself means its port, and not a service's.
         (Some(known), PortScope::All, InboundPeer::Plain) if known.number != port => undeclared(port, reasons),
         (Some(known), _, _) => known.clone(),

@@ -282,6 +282,7 @@ impl Request {
             remote_ip: self.remote_ip,
             destination_ip: self.destination_ip,
             sni: self.sni.as_deref(),
+            udp: false,
         };
         decide(&AccessRequest {
             peer: self.peer.as_ref(),

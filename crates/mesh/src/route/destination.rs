@@ -64,8 +64,9 @@ pub(super) fn written(destination: &Destination) -> String {
 
 /// The only port that the service has, else the one that the request was for.
 fn port_of(service: &Service, requested: u16) -> u16 {
-    match service.ports.as_slice() {
-        [only] => only.number,
+    let mut tcp = service.ports.iter().filter(|port| !port.protocol.is_udp());
+    match (tcp.next(), tcp.next()) {
+        (Some(only), None) => only.number,
         _ => requested,
     }
 }
@@ -75,7 +76,10 @@ fn reach(context: &Context<'_>, place: &Place<'_>, subset: Option<&str>, port: u
     decision.service = Some(service.name.clone());
     decision.port = port;
     decision.subset = subset.map(str::to_owned);
-    let Some(service_port) = service.port(port) else { return decision.refuse(Reason::UnknownPort { port }) };
+    let udp = context.request.connection.udp;
+    let Some(service_port) = service.port_over(port, udp) else {
+        return decision.refuse(Reason::UnknownPort { port });
+    };
     decision.protocol = service_port.protocol;
     let rules = governing(context, service);
     let chosen = match (rules, subset) {

@@ -171,7 +171,7 @@ fn remote_groups<'a>(
         return candidates;
     }
     for (name, import) in &service.imports {
-        let cluster = match usable(view, clusters::rules(service), (name, import), decision.port) {
+        let cluster = match usable(view, clusters::rules(service), (name, import), decision) {
             Ok(cluster) => cluster,
             Err(why) => {
                 decision.reasons.push(Reason::RemoteUnusable { cluster: name.clone(), why });
@@ -208,7 +208,7 @@ fn remote_pod<'a>(
         decision.reasons.push(Reason::NoGateway);
         return Vec::new();
     }
-    let cluster = match usable(view, clusters::rules(service), (name, import), decision.port) {
+    let cluster = match usable(view, clusters::rules(service), (name, import), decision) {
         Ok(cluster) => cluster,
         Err(why) => {
             decision.reasons.push(Reason::RemoteUnusable { cluster: name.clone(), why });
@@ -234,7 +234,7 @@ fn usable<'a>(
     view: &'a View,
     rules: &ClusterTraffic,
     (name, import): (&ClusterName, &Import),
-    port: u16,
+    decision: &RouteDecision,
 ) -> Result<&'a RemoteCluster, &'static str> {
     if !rules.imports_from(name) {
         return Err("the policy imports from other clusters only");
@@ -244,7 +244,7 @@ fn usable<'a>(
         return Err("it announces no gateway");
     }
     // Traffic to a port goes only to clusters that expose it (KEP-1645, port conflicts).
-    import.ports.iter().find(|offered| offered.number == port).ok_or("it does not offer the port")?;
+    import.port_over(decision.port, decision.protocol.is_udp()).ok_or("it does not offer the port")?;
     Ok(cluster)
 }
 

@@ -144,10 +144,30 @@ impl Outer {
         headers: Vec<(HeaderName, HeaderValue)>,
     ) -> Result<Connecting, RequestError> {
         let target = || RequestError::Target(authority.to_owned());
-        let mut request = Request::connect(authority).body(()).map_err(|_| target())?;
+        let request = Request::connect(authority).body(()).map_err(|_| target())?;
         if request.uri().authority().is_none() {
             return Err(target());
         }
+        self.open(request, headers).await
+    }
+
+    /// Opens a flow of UDP datagrams by CONNECT-UDP (RFC 9298); what it carries are capsules. Whether the peer takes it
+    /// shows in its answer: its settings, which RFC 8441 would have us await, cost a round trip, and both ends are ours.
+    pub async fn connect_udp(&self, host: &str, port: u16) -> Result<Connecting, RequestError> {
+        // The colons of an IPv6 address are escaped (RFC 9298, section 2).
+        let segment = host.trim_matches(['[', ']']).replace(':', "%3A");
+        let target = format!("https://{host}:{port}/.well-known/masque/udp/{segment}/{port}/");
+        let request = Request::builder().method(http::Method::CONNECT).uri(&target).body(());
+        let mut request = request.map_err(|_| RequestError::Target(target))?;
+        request.extensions_mut().insert(h2::ext::Protocol::from_static(super::CONNECT_UDP));
+        self.open(request, vec![(super::CAPSULE_PROTOCOL, HeaderValue::from_static("?1"))]).await
+    }
+
+    async fn open(
+        &self,
+        mut request: Request<()>,
+        headers: Vec<(HeaderName, HeaderValue)>,
+    ) -> Result<Connecting, RequestError> {
         request.headers_mut().extend(headers);
         let (response, stream) = self.send(request, false).await?;
         let (answer_tx, answer) = oneshot::channel();

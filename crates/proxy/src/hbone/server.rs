@@ -40,6 +40,9 @@ where
         .max_local_error_reset_streams(Some(HTTP2_BOUNDS.local_error_resets))
         .max_concurrent_reset_streams(HTTP2_BOUNDS.remembered_resets)
         .max_send_buffer_size(HTTP2_BOUNDS.send_buffer);
+    if settings.extended_connect {
+        builder.enable_connect_protocol();
+    }
     // Streams that were reset end a moment later; more than this many at once come of resetting all the time.
     let most = usize::try_from(settings.max_concurrent_streams).unwrap_or(usize::MAX).saturating_mul(2);
     let handshake = tokio::time::timeout(settings.handshake_timeout, builder.handshake::<_, Bytes>(io)).await;
@@ -96,6 +99,16 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// Whether the stream is to carry UDP datagrams, as capsules.
+    pub fn is_connect_udp(&self) -> bool {
+        self.protocol().is_some_and(|protocol| protocol.as_str() == super::CONNECT_UDP)
+    }
+
+    /// What an extended CONNECT asks for.
+    pub fn protocol(&self) -> Option<&h2::ext::Protocol> {
+        self.request.extensions().get()
+    }
+
     /// Answers 200 and takes the stream as a flow.
     pub fn accept(self, headers: Vec<(HeaderName, HeaderValue)>) -> Result<H2Io, h2::Error> {
         let (_, reader, responder) = self.split();

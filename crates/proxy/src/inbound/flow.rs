@@ -27,11 +27,11 @@ use crate::outbound::{Captured, IDLE, note_copy};
 use crate::serve;
 
 /// What is known of a connection before its bytes are carried.
-struct Connection {
-    caller: Caller,
-    admitted: Admitted,
-    record: Record,
-    view: Arc<View>,
+pub(super) struct Connection {
+    pub(super) caller: Caller,
+    pub(super) admitted: Admitted,
+    pub(super) record: Record,
+    pub(super) view: Arc<View>,
 }
 
 impl Engine {
@@ -43,7 +43,7 @@ impl Engine {
             return incoming.refuse(StatusCode::BAD_REQUEST, Vec::new());
         };
         let view = self.config.directory.view();
-        let (decision, admitted) = self.admit(&view, &caller, port);
+        let (decision, admitted) = self.admit(&view, &caller, port, false);
         let record = self.begin_flow(authority.to_string(), &view, &caller, decision);
         let admitted = match admitted {
             Ok(admitted) => admitted,
@@ -88,7 +88,7 @@ impl Engine {
         let Accepted { stream, permit, peer: source } = accepted;
         let view = self.config.directory.view();
         let caller = Caller { peer: Peer::Plain, source, dialled: local.map(|address| address.ip()) };
-        let (decision, admitted) = self.admit(&view, &caller, number);
+        let (decision, admitted) = self.admit(&view, &caller, number, false);
         let named = local.map(|address| address.to_string()).unwrap_or_default();
         let record = self.begin_flow(named, &view, &caller, decision);
         match admitted {
@@ -227,7 +227,7 @@ impl Engine {
     }
 
     /// Whether policies and the connection pool have room for an opaque connection; the record learns why.
-    async fn guarded(&self, connection: &mut Connection) -> Result<Option<Pass>, (Denial, &'static str)> {
+    pub(super) async fn guarded(&self, connection: &mut Connection) -> Result<Option<Pass>, (Denial, &'static str)> {
         let Some(workload) = &connection.view.workload else { return Err((Denial::Draining, flag::NONE)) };
         let policy = &workload.config.inbound;
         let facts = connection.caller.facts(connection.admitted.port.number);
@@ -272,7 +272,7 @@ impl Engine {
         self.config.recorder.closed(record);
     }
 
-    fn refused(&self, mut record: Record, denial: Denial, flag: &'static str) {
+    pub(super) fn refused(&self, mut record: Record, denial: Denial, flag: &'static str) {
         record.flags = flag;
         record.error = Some(denial.to_string());
         record.closed_by = ClosedBy::Us;
@@ -281,7 +281,7 @@ impl Engine {
         self.config.recorder.closed(record);
     }
 
-    fn unreachable(&self, mut record: Record, error: &std::io::Error) {
+    pub(super) fn unreachable(&self, mut record: Record, error: &std::io::Error) {
         record.flags = flag::UPSTREAM_FAILURE;
         record.error = Some(format!("the application cannot be reached: {error}"));
         record.closed_by = ClosedBy::Us;
@@ -310,7 +310,7 @@ fn evades_authorizer(policy: &InboundPolicy, facts: &Facts) -> bool {
 }
 
 /// Refuses a CONNECT; the peer reads the reason from the header.
-fn refuse(incoming: Incoming, denial: Denial) {
+pub(super) fn refuse(incoming: Incoming, denial: Denial) {
     let status = if denial.is_retriable() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::FORBIDDEN };
     incoming.refuse(status, vec![(DENIAL, HeaderValue::from_static(denial.as_str()))]);
 }

@@ -41,7 +41,7 @@ impl Engine {
         let Some(port) = arrived.or(named).or(authority.port_u16()) else {
             return reply::text(StatusCode::BAD_REQUEST, "the request names no port");
         };
-        let (decision, admitted) = self.admit(&view, &caller, port);
+        let (decision, admitted) = self.admit(&view, &caller, port, false);
         let mut record = self.begin("http", authority.to_string(), &view, &caller);
         record.request(&request);
         Self::note(&mut record, decision);

@@ -45,6 +45,7 @@ impl Engine {
             connection_window: CONNECTION_WINDOW,
             max_header_list: mesh::HTTP2_BOUNDS.header_list,
             listener: limits.listener,
+            extended_connect: true,
             ..Settings::default()
         };
         let own = self.config.credentials.svid();
@@ -74,6 +75,13 @@ impl Engine {
     }
 
     async fn incoming(self: Arc<Self>, incoming: Incoming, caller: Caller) {
+        if incoming.is_connect_udp() {
+            return Box::pin(self.udp_flow(incoming, caller)).await;
+        }
+        if let Some(protocol) = incoming.protocol() {
+            tracing::debug!(protocol = protocol.as_str(), "a peer asked for what is not spoken here");
+            return incoming.refuse(http::StatusCode::NOT_IMPLEMENTED, Vec::new());
+        }
         if incoming.request.method() == Method::CONNECT {
             return Box::pin(self.flow(incoming, caller)).await;
         }

@@ -102,12 +102,14 @@ pub struct Dialled {
     /// The kernel handed the connection over, and the application knows of no proxy: a request goes to the host that it
     /// names, if the mesh knows it, as with Istio's listeners for HTTP.
     pub transparent: bool,
+    /// A flow of UDP datagrams.
+    pub udp: bool,
 }
 
 impl Dialled {
     fn facts<'a>(&self, sni: Option<&'a str>) -> ConnectionFacts<'a> {
         let (source_ip, destination_ip) = (self.source.map(|source| source.ip()), self.host.parse().ok());
-        ConnectionFacts { source_ip, remote_ip: None, destination_ip, sni }
+        ConnectionFacts { source_ip, remote_ip: None, destination_ip, sni, udp: self.udp }
     }
 }
 
@@ -218,6 +220,7 @@ impl Way {
                 remote_ip: arrival.remote_ip.or(Some(arrival.source.ip())),
                 destination_ip: arrival.destination_ip,
                 sni: arrival.sni.as_deref(),
+                udp: false,
             },
         }
     }

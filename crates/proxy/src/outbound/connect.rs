@@ -4,11 +4,10 @@ use std::any::Any;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::Response;
-use mesh::{Outcome, RouteDecision, RouteOutcome, Target};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use mesh::{Outcome, Protocol, RouteDecision, RouteOutcome, Target};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use super::arrival::Way;
 use super::attempt::{Attempts, Chosen, Repeatable, refused};
@@ -28,6 +27,8 @@ use crate::upgrade::{self, Upgrade};
 pub(super) enum Upstream {
     Tunnel(H2Io),
     Origin(OriginIo),
+    /// The datagrams of a server without a sidecar, as capsules.
+    Direct(DuplexStream),
 }
 
 impl Upstream {
@@ -43,6 +44,7 @@ impl Upstream {
         match self {
             Self::Tunnel(io) => upgrade::carry(io, upgrade).await,
             Self::Origin(io) => upgrade::carry(io, upgrade).await,
+            Self::Direct(io) => upgrade::carry(io, upgrade).await,
         }
     }
 }
@@ -52,6 +54,7 @@ impl AsyncRead for Upstream {
         match &mut *self {
             Self::Tunnel(io) => Pin::new(io).poll_read(cx, buf),
             Self::Origin(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Direct(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
 }
@@ -61,6 +64,7 @@ impl AsyncWrite for Upstream {
         match &mut *self {
             Self::Tunnel(io) => Pin::new(io).poll_write(cx, buf),
             Self::Origin(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Direct(io) => Pin::new(io).poll_write(cx, buf),
         }
     }
 
@@ -68,6 +72,7 @@ impl AsyncWrite for Upstream {
         match &mut *self {
             Self::Tunnel(io) => Pin::new(io).poll_flush(cx),
             Self::Origin(io) => Pin::new(io).poll_flush(cx),
+            Self::Direct(io) => Pin::new(io).poll_flush(cx),
         }
     }
 
@@ -75,6 +80,7 @@ impl AsyncWrite for Upstream {
         match &mut *self {
             Self::Tunnel(io) => Pin::new(io).poll_shutdown(cx),
             Self::Origin(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Direct(io) => Pin::new(io).poll_shutdown(cx),
         }
     }
 }
@@ -124,6 +130,9 @@ impl Engine {
         origin: Origin<'_>,
         way: &Way,
     ) -> Result<Connected, Fault> {
+        if way.facts().udp {
+            return self.udp_origin(decision, origin).await;
+        }
         let Origin { host, addresses, party } = origin;
         let view = self.config.directory.view();
         let mut failed = None;
@@ -188,7 +197,7 @@ impl Engine {
             Target::Local { endpoint, address, expected: Some(expected), .. } => {
                 let key = LocalKey::of(*address, expected);
                 let lease = self.opaque.get(&key, || self.dial_opaque(decision, &key)).await?;
-                let io = open_flow(&lease, &address.to_string(), decision.connect_timeout).await?;
+                let io = open_flow(&lease, &address.ip().to_string(), address.port(), decision).await?;
                 let party = self.server(decision, target, endpoint, Some(expected));
                 let server = Server { party, upstream: key.address.to_string(), via: None, mutual_tls: true };
                 Ok(Connected { upstream: Upstream::Tunnel(io), server, hold: Box::new(lease) })
@@ -209,8 +218,9 @@ impl Engine {
                 let outer = Outer::handshake(remote.io, &Settings::default().across_clusters())
                     .await
                     .map_err(|error| Fault::connect(chain(&error)))?;
-                let authority = format!("{}:{}", key.service.clusterset_host(), key.port);
-                let io = open_flow(&outer, &authority, decision.connect_timeout).await?;
+                let host = key.service.clusterset_host();
+                let authority = format!("{host}:{}", key.port);
+                let io = open_flow(&outer, &host, key.port, decision).await?;
                 let expiry = end_with_identity(self, &outer, remote.peer.clone());
                 let party = self.server(decision, target, &remote.endpoint, Some(&remote.peer.id));
                 let server = Server { party, upstream: authority, via: Some(remote.via), mutual_tls: true };
@@ -256,13 +266,19 @@ pub(super) fn note_server(record: &mut Record, server: Server) {
 }
 
 /// Opens a flow and waits until the server's side is connected: only then may bytes of the client be lost to a retry.
-async fn open_flow(outer: &Outer, authority: &str, timeout: Duration) -> Result<H2Io, Fault> {
-    let connecting =
-        outer.connect(authority, Vec::new()).await.map_err(|error| Fault::from_request(&error, authority))?;
-    match tokio::time::timeout(timeout, connecting.answer).await {
+async fn open_flow(outer: &Outer, host: &str, port: u16, decision: &RouteDecision) -> Result<H2Io, Fault> {
+    // An IPv6 address stands in brackets.
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let authority = format!("{host}:{port}");
+    let connecting = match decision.protocol {
+        Protocol::Udp => outer.connect_udp(&host, port).await,
+        _ => outer.connect(&authority, Vec::new()).await,
+    };
+    let connecting = connecting.map_err(|error| Fault::from_request(&error, &authority))?;
+    match tokio::time::timeout(decision.connect_timeout, connecting.answer).await {
         Ok(Ok(_)) => Ok(connecting.io),
-        Ok(Err(error)) => Err(Fault::from_connect(&error, authority)),
-        Err(_) => Err(Fault::connect_timeout(authority)),
+        Ok(Err(error)) => Err(Fault::from_connect(&error, &authority)),
+        Err(_) => Err(Fault::connect_timeout(&authority)),
     }
 }
 

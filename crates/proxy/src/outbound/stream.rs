@@ -294,7 +294,7 @@ fn is_nobodys(decision: &RouteDecision, dialled: &Dialled) -> bool {
 }
 
 /// As in a URL: an IPv6 address stands in brackets.
-fn authority_of(host: &str, port: u16) -> String {
+pub(super) fn authority_of(host: &str, port: u16) -> String {
     host.parse().map_or_else(|_| format!("{host}:{port}"), |ip| SocketAddr::new(ip, port).to_string())
 }
 

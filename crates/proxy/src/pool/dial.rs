@@ -53,6 +53,8 @@ pub struct RemoteKey {
     pub service: ServiceName,
     /// The service port.
     pub port: u16,
+    /// Whether the port is one of UDP.
+    pub udp: bool,
     /// The group.
     pub group: GroupKey,
     /// Only this pod of it.
@@ -260,6 +262,7 @@ fn header(key: &RemoteKey, credentials: &Credentials) -> Header {
         mode: Mode::Mesh.into(),
         source: credentials.svid().map(|svid| svid.id().to_string()).unwrap_or_default(),
         traceparent: String::new(),
+        udp: key.udp,
     }
 }
 

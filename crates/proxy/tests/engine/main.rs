@@ -28,5 +28,7 @@ mod remote;
 mod security;
 #[cfg(test)]
 mod tcp;
+
+mod udp;
 #[cfg(test)]
 mod world;

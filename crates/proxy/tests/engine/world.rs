@@ -265,7 +265,9 @@ impl Server {
             life: life.clone(),
             limits: Limits::default(),
             application: None,
-            ports: vec![AppPort { number: PORT, app: Some(app), protocol: Protocol::Auto }],
+            ports: [Protocol::Auto, Protocol::Udp]
+                .map(|protocol| AppPort { number: PORT, app: Some(app), protocol })
+                .to_vec(),
         };
         let inbound = Inbound::start(config);
         let mtls = TcpListener::bind((ip, MTLS_PORT)).await.unwrap();
@@ -342,8 +344,13 @@ impl Client {
         let outbound = self.outbound.clone();
         tokio::spawn(async move {
             while let Ok((stream, peer)) = listener.accept().await {
-                let dialled =
-                    Dialled { host: host.clone(), port: PORT, source: source.or(Some(peer)), transparent: false };
+                let dialled = Dialled {
+                    host: host.clone(),
+                    port: PORT,
+                    source: source.or(Some(peer)),
+                    transparent: false,
+                    udp: false,
+                };
                 let outbound = outbound.clone();
                 tokio::spawn(async move { outbound.stream(stream, dialled).await });
             }

@@ -192,6 +192,8 @@ async fn request(proxy: SocketAddr, host: &str, number: u16, protocol: PortProto
     match protocol {
         PortProtocol::Http => http(proxy, host, number, Speak::Http1).await,
         PortProtocol::Http2 | PortProtocol::Grpc => http(proxy, host, number, Speak::Http2).await,
+        // No answer is owed to a datagram that the application does not understand.
+        PortProtocol::Udp => Ok("not probed: UDP".to_owned()),
         PortProtocol::Tcp | PortProtocol::TcpServerFirst => bytes(proxy, host, number, protocol).await,
     }
 }

@@ -93,6 +93,7 @@ impl Asked {
             remote_ip: self.source,
             destination_ip: self.dialled,
             sni: self.sni.as_deref(),
+            udp: false,
         };
         use_it(&RouteRequest {
             host: &host,
