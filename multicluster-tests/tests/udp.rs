@@ -61,7 +61,7 @@ impl Association {
         assert_eq!(answer[..4], [5, 0, 0, 1]);
         let ip: [u8; 4] = answer[4..8].try_into().unwrap();
         let bound = SocketAddr::from((Ipv4Addr::from(ip), u16::from_be_bytes([answer[8], answer[9]])));
-        let socket = UdpSocket::bind((proxy.ip(), 0)).await.unwrap();
+        let socket = UdpSocket::bind((control.local_addr().unwrap().ip(), 0)).await.unwrap();
         socket.connect(bound).await.unwrap();
         Self { socket, _control: control }
     }

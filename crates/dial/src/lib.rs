@@ -9,7 +9,7 @@
 //! workload forbids every other way to open one.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket, lookup_host};
@@ -59,6 +59,14 @@ impl Dialer {
     pub async fn bind_udp(&self, local: SocketAddr) -> io::Result<UdpSocket> {
         let socket = UdpSocket::bind(local).await?;
         self.mark(&socket)?;
+        Ok(socket)
+    }
+
+    /// A socket for datagrams to one address and from it.
+    pub async fn connect_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = self.bind_udp(SocketAddr::new(any, 0)).await?;
+        socket.connect(address).await?;
         Ok(socket)
     }
 

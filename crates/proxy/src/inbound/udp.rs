@@ -1,7 +1,5 @@
 //! CONNECT-UDP flows of peers (RFC 9298): datagrams for a UDP port of the application.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-
 use http::{HeaderValue, StatusCode};
 use tokio::net::UdpSocket;
 
@@ -41,7 +39,7 @@ impl Engine {
                 return self.refused(connection.record, denial, flag);
             }
         };
-        let socket = match self.udp_socket(app).await {
+        let socket = match self.config.dialer.connect_udp(app).await {
             Ok(socket) => socket,
             Err(error) => {
                 refuse(incoming, mesh::Denial::EndpointUnreachable);
@@ -74,12 +72,5 @@ impl Engine {
         record.error = error.map(|error| error.to_string());
         self.config.recorder.datagrams(&record, &counts);
         self.config.recorder.closed(record);
-    }
-
-    async fn udp_socket(&self, app: SocketAddr) -> std::io::Result<UdpSocket> {
-        let any: IpAddr = if app.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let socket = self.config.dialer.bind_udp(SocketAddr::new(any, 0)).await?;
-        socket.connect(app).await?;
-        Ok(socket)
     }
 }

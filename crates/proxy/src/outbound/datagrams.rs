@@ -1,7 +1,6 @@
 //! One flow of UDP datagrams of the workload: decided once, then carried to a sidecar as CONNECT-UDP, through an own
 //! gateway if it is in another cluster, or as it is to a server without a sidecar.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,7 +83,12 @@ impl Engine {
     pub(super) async fn udp_origin(&self, decision: &RouteDecision, origin: Origin<'_>) -> Result<Connected, Fault> {
         let Origin { host, addresses, party } = origin;
         let address = addresses.first().ok_or_else(|| Fault::connect(format!("{host} has no address")))?;
-        let socket = self.udp_socket(*address).await.map_err(|error| Fault::connect(format!("{address}: {error}")))?;
+        let socket = self
+            .config
+            .dialer
+            .connect_udp(*address)
+            .await
+            .map_err(|error| Fault::connect(format!("{address}: {error}")))?;
         let (near, far) = tokio::io::duplex(64 * 1024);
         let carrying = tokio::spawn(async move {
             udp::carry(&mut Local::Socket(socket), far, udp::IDLE, &Counts::default(), |_| {}).await;
@@ -93,12 +97,5 @@ impl Engine {
         tracing::debug!(revision = decision.revision, %address, "datagrams go to a server without a sidecar");
         let server = Server { party, upstream: address.to_string(), ..Server::default() };
         Ok(Connected { upstream: Upstream::Direct(near), server, hold: Box::new(hold) })
-    }
-
-    async fn udp_socket(&self, address: SocketAddr) -> std::io::Result<UdpSocket> {
-        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let socket = self.config.dialer.bind_udp(SocketAddr::new(any, 0)).await?;
-        socket.connect(address).await?;
-        Ok(socket)
     }
 }

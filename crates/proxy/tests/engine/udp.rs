@@ -57,6 +57,19 @@ impl Flow {
     }
 }
 
+/// The first record of one end, once it is there.
+async fn first(records: &std::sync::Mutex<Vec<proxy::access::Record>>) -> proxy::access::Record {
+    let written = async {
+        loop {
+            if let Some(record) = records.lock().unwrap().first().cloned() {
+                return record;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), written).await.expect("a record")
+}
+
 async fn carries(client: &Client, host: String) {
     let mut flow = Flow::open(client, host);
     for size in [0, 1, 1200, 9000] {
@@ -74,17 +87,11 @@ async fn datagrams_cross_clusters_under_the_clients_own_identity() {
     let view = ViewOf::cluster("east").import("reviews", Protocol::Udp).gateway("gateway-1", gateway.address);
     let client = Client::start(&world, view);
     carries(&client, service("reviews").clusterset_host()).await;
-    let record = client.records.lock().unwrap()[0].clone();
+    let record = first(&client.records).await;
     assert_eq!((record.protocol, record.bytes_received, record.bytes_sent), ("udp", 10_201, 10_201));
     assert_eq!(record.gateways.unwrap().path, "gateway-1-to-west");
     assert!(record.mutual_tls);
-    let seen = async {
-        while server.records.lock().unwrap().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), seen).await.expect("the server's record");
-    let record = server.records.lock().unwrap()[0].clone();
+    let record = first(&server.records).await;
     assert_eq!((record.protocol, record.source.cluster.as_str()), ("udp", "east"));
     assert_eq!(record.source.identity, "spiffe://east.demo/ns/default/sa/web");
 }
@@ -135,8 +142,8 @@ async fn a_policy_knows_the_client_of_datagrams() {
     let flow = Flow::open(&client, "reviews".into());
     flow.to.send(Bytes::from_static(b"x")).await.unwrap();
     flow.ended.await.unwrap();
-    assert!(client.records.lock().unwrap()[0].error.is_some());
-    let record = closed.records.lock().unwrap()[0].clone();
+    assert!(first(&client.records).await.error.is_some());
+    let record = first(&closed.records).await;
     assert_eq!((record.protocol, record.error.is_some(), record.bytes_received), ("udp", true, 0));
 }
 
@@ -155,7 +162,7 @@ async fn a_number_is_a_port_of_tcp_or_of_udp() {
             let read = stream.read(&mut [0]).await;
             assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
         }
-        let record = client.records.lock().unwrap()[0].clone();
+        let record = first(&client.records).await;
         assert!(record.reasons.contains(&Reason::UnknownPort { port: PORT }), "{offered:?}: {record:?}");
     }
 }
