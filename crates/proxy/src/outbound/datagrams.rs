@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mesh::RouteDecision;
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::arrival::{Dialled, Way};
