@@ -21,6 +21,7 @@ clusters:
     workloads:
       - {name: web, serviceAccount: web, labels: {app: web, version: v1}}
       - {name: other, serviceAccount: other, labels: {app: other, version: v1}}
+      - {name: near, labels: {app: near, version: v1}, ports: [{name: datagrams, port: 7, protocol: udp}]}
   - name: west
     gateways: 1
     workloads:
@@ -113,6 +114,9 @@ async fn datagrams_and_dns_cross_clusters() {
         }
     }
     assert!(seen.len() >= 190, "{} of 200", seen.len());
+
+    step("a server of the own cluster answers");
+    assert_eq!(web.ask("near", 7, &[5; 1200]).await, [5; 1200]);
 
     step("a DNS server answers");
     let question = dns::question(4711, "www.answer.example").unwrap();

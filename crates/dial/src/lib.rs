@@ -62,11 +62,12 @@ impl Dialer {
         Ok(socket)
     }
 
-    /// A socket for datagrams to one address and from it.
+    /// A socket for datagrams to one address and from it. It is ready to send: what is tried at once is not lost.
     pub async fn connect_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
         let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = self.bind_udp(SocketAddr::new(any, 0)).await?;
         socket.connect(address).await?;
+        socket.writable().await?;
         Ok(socket)
     }
 
@@ -93,6 +94,14 @@ mod tests {
         let (one, two) = tokio::join!(dialer.connect(address), dialer.connect_to(&named));
         assert_eq!((one.unwrap().peer_addr().unwrap(), two.unwrap().peer_addr().unwrap()), (address, address));
         assert!(dialer.connect_to("nothing.invalid:1").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_first_datagram_is_sent_at_once() {
+        let server = Dialer::unmarked().bind_udp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let client = Dialer::unmarked().connect_udp(server.local_addr().unwrap()).await.unwrap();
+        assert_eq!(client.try_send(b"first").unwrap(), 5);
+        assert_eq!(server.recv(&mut [0; 9]).await.unwrap(), 5);
     }
 
     /// Whether it may be marked depends on who runs the test; an unmarked socket never stands in for a marked one.

@@ -227,7 +227,8 @@ impl Sink<'_> {
     /// Whether the datagram was taken.
     fn take(&self, payload: &[u8]) -> bool {
         match self {
-            Self::Socket(socket) => socket.try_send(payload).is_ok(),
+            // An error may be news of an earlier datagram that found nobody; then this one has not been sent yet.
+            Self::Socket(socket) => socket.try_send(payload).or_else(|_| socket.try_send(payload)).is_ok(),
             Self::Queue(deliver) => deliver(payload),
         }
     }
