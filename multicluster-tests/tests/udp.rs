@@ -1,6 +1,6 @@
 //! UDP across clusters, through the SOCKS5 proxy of a sidecar (UDP ASSOCIATE): an echo of datagrams and a DNS server.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "whatever fails here is a failed test")]
+#![expect(clippy::unwrap_used, reason = "whatever fails here is a failed test")]
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};

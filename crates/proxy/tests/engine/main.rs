@@ -29,6 +29,7 @@ mod security;
 #[cfg(test)]
 mod tcp;
 
+#[cfg(test)]
 mod udp;
 #[cfg(test)]
 mod world;
