@@ -38,8 +38,14 @@ pub struct RateLimitPolicySpec {
     /// Services and Gateways of the own namespace instead of workloads.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub target_refs: Vec<PolicyTargetReference>,
-    /// The limits. Every one that a request matches counts it; one that is exceeded refuses it.
+    /// The limits. Every one that a request matches counts it; one that is exceeded refuses it. They may be absent where
+    /// `maxBodyBytes` is there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<Limit>,
+    /// The most bytes that the body of a request may have, 1 to 2^53. A larger one is answered with 413, at once if its
+    /// length is declared. Absent = bodies have no limit: they are passed on as they come, in bounded memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_body_bytes: Option<i64>,
 }
 
 /// One limit: a bucket of tokens that fills at a steady rate, for each combination of `by`.

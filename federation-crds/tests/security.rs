@@ -366,6 +366,8 @@ fn rate_limit_policy() {
             ("too short", "{limits: [{requests: 1, per: 1ms}]}", &["spec.limits[0].per: must be 1s"]),
             ("no time", "{limits: [{requests: 1, per: second}]}", &["spec.limits[0].per: "]),
             ("no limit", "{limits: []}", &["spec.limits: 1 to"]),
+            ("bodies alone", "{maxBodyBytes: 1024}", &[]),
+            ("no body at all", "{maxBodyBytes: 0}", &["spec.maxBodyBytes: must be 1"]),
             ("an empty match", &limit("match: [{}]"), &["spec.limits[0].match[0]: must not be empty"]),
             ("two ways", &limit("match: [{uri: {exact: /a, prefix: /b}}]"), &["spec.limits[0].match[0].uri: only one"]),
             ("no regex", &limit("match: [{uri: {regex: '('}}]"), &["spec.limits[0].match[0].uri.regex"]),

@@ -35,7 +35,8 @@ pub fn compile(input: &Input<'_>, mesh_config: &MeshConfig, compiled: &mut Compi
             port_mtls,
             tokens: selected(&tokens, key, workload),
             authorization: selected(&access, key, workload),
-            limits: selected(&limits, key, workload),
+            limits: selected(&limits.rates, key, workload),
+            body_limits: selected(&limits.bodies, key, workload),
             ..InboundPolicy::default()
         };
         if inbound != InboundPolicy::default() {

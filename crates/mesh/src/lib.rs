@@ -63,7 +63,7 @@ pub use head::{
     checked_authority,
 };
 pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};
-pub use limit::{Allowance, Applied, Bucket, Buckets, limits};
+pub use limit::{Allowance, Applied, Bucket, Buckets, body_limit, limits};
 pub use outlier::{Detector, EJECTION_MAX, Outcome, Outliers};
 pub use remote_ip::remote_ip;
 pub use resolve::{

@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::authorize::AccessRequest;
-use crate::policy::{Descriptor, HttpMatch, InboundPolicy, RateLimit, StringMatch};
+use crate::policy::{BodyLimit, Descriptor, HttpMatch, InboundPolicy, RateLimit, StringMatch};
 use crate::request::HttpRequest;
 
 pub use bucket::{Allowance, Bucket, Buckets};
@@ -31,6 +31,11 @@ pub fn limits<'a>(policy: &'a InboundPolicy, request: &AccessRequest<'_>) -> Vec
     };
     let applied = |limit: &'a Arc<RateLimit>| Applied { limit, key: key(&limit.by, http, request) };
     policy.limits.iter().filter(about).map(applied).collect()
+}
+
+/// What a request's body may have: of several limits the smallest, of equal ones the first.
+pub fn body_limit(policy: &InboundPolicy) -> Option<&BodyLimit> {
+    policy.body_limits.iter().map(Arc::as_ref).min_by_key(|limit| limit.max_bytes)
 }
 
 /// Longer keys are replaced by a digest: what a client sends must not fill the memory.

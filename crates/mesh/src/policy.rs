@@ -35,7 +35,7 @@ pub use gateway::*;
 pub use http::*;
 pub use inbound::*;
 pub(crate) use limit::optional_millis;
-pub use limit::{Descriptor, RateLimit};
+pub use limit::{BodyLimit, Descriptor, RateLimit};
 pub use listener::*;
 pub use matching::*;
 pub use opaque::*;

@@ -203,12 +203,14 @@ pub enum Denial {
     TokenInvalid,
     /// A rate limit was reached.
     RateLimited,
+    /// The body is larger than it may be.
+    PayloadTooLarge,
     /// The workload may reach only hosts that the mesh knows (REGISTRY_ONLY), and this is none.
     UnknownHost,
 }
 
 impl Denial {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::BadHeader,
         Self::VersionUnsupported,
         Self::SourceMismatch,
@@ -226,6 +228,7 @@ impl Denial {
         Self::NoRoute,
         Self::TokenInvalid,
         Self::RateLimited,
+        Self::PayloadTooLarge,
         Self::UnknownHost,
     ];
 
@@ -249,6 +252,7 @@ impl Denial {
             Self::NoRoute => "no-route",
             Self::TokenInvalid => "token-invalid",
             Self::RateLimited => "rate-limited",
+            Self::PayloadTooLarge => "payload-too-large",
             Self::UnknownHost => "unknown-host",
         }
     }

@@ -1,8 +1,9 @@
-//! Message bodies: one boxed type for every hop, with the two wrappers that the engine needs.
+//! Message bodies: one boxed type for every hop, with the wrappers that the engine needs.
 //!
 //! [`Replay`] lets a request be sent again while it is small and unanswered; [`Tracked`] tells how a body ended, which
-//! is when a request is over, recorded, and its connection given back.
+//! is when a request is over, recorded, and its connection given back. [`Limited`] holds it to a size.
 
+mod limited;
 mod replay;
 
 use std::future::Future;
@@ -17,6 +18,7 @@ use hyper::body::Incoming;
 
 use crate::headers;
 
+pub use limited::{Limited, Oversize};
 pub use replay::{REPLAY_MAX, Replay};
 
 /// Why a body broke off.
@@ -31,6 +33,9 @@ pub enum BodyError {
     /// The request took longer than it may.
     #[error("the request timed out")]
     Timeout,
+    /// It has more bytes than a policy allows.
+    #[error("the body is larger than it may be")]
+    TooLarge,
     /// The request is being sent again, so this copy of its body is void.
     #[error("the attempt was superseded")]
     Superseded,

@@ -106,7 +106,11 @@ impl Fault {
     pub fn denied(denial: Denial, message: impl Into<String>) -> Self {
         let flag = match denial {
             // Envoy has no flag for what its policies deny.
-            Denial::Policy | Denial::SourceMismatch | Denial::MtlsRequired | Denial::MtlsDisabled => flag::NONE,
+            Denial::PayloadTooLarge
+            | Denial::Policy
+            | Denial::SourceMismatch
+            | Denial::MtlsRequired
+            | Denial::MtlsDisabled => flag::NONE,
             Denial::NoEndpoint | Denial::ClusterUnreachable => flag::NO_UPSTREAM,
             Denial::NotExported | Denial::UnknownPort | Denial::ClusterUnknown | Denial::NoRoute => flag::NO_ROUTE,
             _ => flag::UPSTREAM_FAILURE,
@@ -125,6 +129,12 @@ impl Fault {
     pub fn overflow(what: &str) -> Self {
         let message = format!("upstream overflow: {what}");
         Self { failure: Failure::Timeout, flag: flag::OVERFLOW, message, denial: None }
+    }
+
+    /// The request's body is larger than a policy allows.
+    pub fn too_large() -> Self {
+        let (denial, message) = (Denial::PayloadTooLarge, "the request's body is larger than it may be");
+        Self { failure: Failure::Timeout, flag: flag::NONE, message: message.into(), denial: Some(denial) }
     }
 
     /// The request took longer than it may.
@@ -184,6 +194,7 @@ impl Fault {
                 StatusCode::FORBIDDEN
             }
             Some(Denial::NoRoute) => StatusCode::NOT_FOUND,
+            Some(Denial::PayloadTooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             _ if self.flag == flag::NONE => StatusCode::BAD_GATEWAY,
             _ if self.flag == flag::TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::SERVICE_UNAVAILABLE,

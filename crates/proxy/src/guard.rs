@@ -20,10 +20,11 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Request, Response};
+use http_body::Body as _;
 use identity::PeerIdentity;
 use mesh::{AccessDecision, AccessRequest, Claims, ConnectionFacts, Denial, HttpRequest, InboundPolicy, Reason};
 
-use crate::body::Body;
+use crate::body::{Body, Limited};
 use crate::fault::flag;
 use crate::headers;
 use crate::outbound::Outbound;
@@ -165,7 +166,11 @@ impl Guard {
     ) -> Result<Admission, Box<Refusal>> {
         let mut progress = Progress::default();
         // Most workloads have no policy at all, and pay nothing for what others have.
-        if policy.tokens.is_empty() && policy.authorization.is_empty() && policy.limits.is_empty() {
+        if policy.tokens.is_empty()
+            && policy.authorization.is_empty()
+            && policy.limits.is_empty()
+            && policy.body_limits.is_empty()
+        {
             progress.reasons.push(Reason::AllowedByDefault);
             return Ok(progress.admit(request));
         }
@@ -195,6 +200,7 @@ impl Guard {
         if !policy.authorization.is_empty() {
             self.authorize(policy, facts, request, claims, progress).await?;
         }
+        limit_body(policy, request, progress)?;
         let applied = with_access(facts, Some(&*request), claims, |access| {
             let applied = mesh::limits(policy, access);
             (!applied.is_empty()).then(|| self.0.limiter.take(&applied))
@@ -347,6 +353,20 @@ pub(crate) fn with_access<B, T>(
             udp: false,
         },
     })
+}
+
+/// Holds a request's body to its limit. One that is too large by its own account is refused before it counts anywhere.
+fn limit_body(policy: &InboundPolicy, request: &mut Request<Body>, progress: &mut Progress) -> Result<(), Refused> {
+    let Some(limit) = mesh::body_limit(policy) else { return Ok(()) };
+    if request.body().size_hint().lower() > limit.max_bytes {
+        progress.reasons.push(Reason::Rule { origin: limit.origin.clone() });
+        return Err(Refused::TooLarge);
+    }
+    let body = std::mem::replace(request.body_mut(), crate::body::empty());
+    let (body, oversize) = Limited::wrap(body, limit.max_bytes);
+    *request.body_mut() = body;
+    request.extensions_mut().insert(oversize);
+    Ok(())
 }
 
 /// Policies compare normalised paths, so the application gets the normalised one too: both must mean the same. An

@@ -15,14 +15,24 @@ const LIMITS_MAX: usize = 64;
 /// The shortest and the longest window.
 const WINDOW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
 
+/// The largest whole number that every reader of JSON keeps (RFC 8259 §6).
+const BODY_MAX: i64 = 1 << 53;
+
 /// The most requests of a window, far above what a proxy carries.
 const REQUESTS_MAX: i64 = 1_000_000_000;
 
 pub(super) fn check(object: &RateLimitPolicy, errors: &mut FieldErrors) {
     let spec = &object.spec;
     target::check(spec.selector.as_ref(), None, &spec.target_refs, errors);
-    if spec.limits.is_empty() || spec.limits.len() > LIMITS_MAX {
-        errors.add("spec.limits", format!("1 to {LIMITS_MAX} limits are required"));
+    if (spec.limits.is_empty() && spec.max_body_bytes.is_none()) || spec.limits.len() > LIMITS_MAX {
+        errors.add("spec.limits", format!("1 to {LIMITS_MAX} limits are required, or maxBodyBytes"));
+    }
+    if spec.max_body_bytes.is_some_and(|most| !(1..=BODY_MAX).contains(&most)) {
+        errors.add_with_hint(
+            "spec.maxBodyBytes",
+            format!("must be 1 to {BODY_MAX}"),
+            "leave it out where bodies have no limit",
+        );
     }
     let mut names = BTreeSet::new();
     for (index, limit) in spec.limits.iter().enumerate() {

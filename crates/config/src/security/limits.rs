@@ -7,7 +7,7 @@ use federation_crds::istio::parse_duration;
 use federation_crds::istio::virtual_service::StringMatch as RawMatch;
 use federation_crds::rate_limit_policy::{By, Limit, LimitMatch, RateLimitPolicy};
 use federation_crds::{Kind, Manifest};
-use mesh::{Descriptor, HttpMatch, ObjectRef, Origin, Pattern, RateLimit, StringMatch};
+use mesh::{BodyLimit, Descriptor, HttpMatch, ObjectRef, Origin, Pattern, RateLimit, StringMatch};
 
 use super::Scoped;
 use super::scope::{Scope, Selection};
@@ -17,15 +17,22 @@ use crate::finding::Finding;
 use crate::mesh_config::MeshConfig;
 use crate::object;
 
+/// What they limit.
+#[derive(Default)]
+pub(super) struct Limits {
+    pub(super) rates: Vec<Scoped<RateLimit>>,
+    pub(super) bodies: Vec<Scoped<BodyLimit>>,
+}
+
 /// Reads them all, in an order that does not depend on the manifests'.
-pub(super) fn read(input: &Input<'_>, mesh_config: &MeshConfig, findings: &mut Vec<Finding>) -> Vec<Scoped<RateLimit>> {
+pub(super) fn read(input: &Input<'_>, mesh_config: &MeshConfig, findings: &mut Vec<Finding>) -> Limits {
     let policies = input.manifests.iter().filter_map(|manifest| match manifest {
         Manifest::RateLimitPolicy(policy) => Some(policy.as_ref()),
         _ => None,
     });
     let mut policies: Vec<&RateLimitPolicy> = policies.collect();
     policies.sort_by_key(|policy| object::age(&policy.metadata));
-    let mut scoped = Vec::new();
+    let mut limits = Limits::default();
     for policy in policies {
         let selection = Selection {
             kind: Kind::RateLimitPolicy,
@@ -39,12 +46,16 @@ pub(super) fn read(input: &Input<'_>, mesh_config: &MeshConfig, findings: &mut V
         for (index, limit) in policy.spec.limits.iter().enumerate() {
             let path = format!("spec.limits[{index}]");
             match rate_limit(&origin, &path, limit) {
-                Ok(part) => scoped.push(Scoped { scope: scope.clone(), part: Arc::new(part) }),
+                Ok(part) => limits.rates.push(Scoped { scope: scope.clone(), part: Arc::new(part) }),
                 Err(why) => findings.push(object::finding(&origin, path, codes::NOT_COMPILED, why)),
             }
         }
+        if let Some(max_bytes) = policy.spec.max_body_bytes.and_then(|most| u64::try_from(most).ok()) {
+            let origin = Origin { object: origin, path: "spec.maxBodyBytes".to_owned(), name: None };
+            limits.bodies.push(Scoped { scope, part: Arc::new(BodyLimit { origin, max_bytes }) });
+        }
     }
-    scoped
+    limits
 }
 
 fn rate_limit(origin: &Arc<ObjectRef>, path: &str, limit: &Limit) -> Result<RateLimit, String> {

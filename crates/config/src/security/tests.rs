@@ -350,7 +350,7 @@ fn rate_limits_are_of_the_selected_workloads() {
     let text = "---\napiVersion: isthmus.dev/v1alpha1\nkind: RateLimitPolicy\nmetadata: {name: limits}\nspec:\n  \
                 selector: {matchLabels: {app: backend}}\n  limits:\n  \
                 - {requests: 10, per: 1m, by: [path, {header: X-User}], match: [{uri: {prefix: /api}, headers: {X-A: {}}}]}\n  \
-                - {name: burst, requests: 5, per: 1s, burst: 20}\n";
+                - {name: burst, requests: 5, per: 1s, burst: 20}\n  maxBodyBytes: 1024\n";
     let compiled = compile(text);
     assert_eq!(compiled.workloads.keys().collect::<Vec<_>>(), ["default/backend-0"]);
     let [one, other] = workload(&compiled, "default/backend-0").inbound.limits.as_slice() else { panic!("not two") };
@@ -358,6 +358,8 @@ fn rate_limits_are_of_the_selected_workloads() {
     assert_eq!(one.by, [Descriptor::Path, Descriptor::Header("x-user".to_owned())]);
     assert_eq!(one.matches[0].headers["x-a"], StringMatch::Present);
     assert_eq!((other.burst, other.origin.name.as_deref()), (20, Some("burst")));
+    let body = mesh::body_limit(&workload(&compiled, "default/backend-0").inbound).expect("a limit of bodies");
+    assert_eq!((body.max_bytes, body.origin.path.as_str()), (1024, "spec.maxBodyBytes"));
 }
 
 /// Everything at once, for the property below.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::limit::millis;
-use super::{ConnectionPool, Destination, InboundListener, ObjectRef, Origin, RateLimit, StringMatch};
+use super::{BodyLimit, ConnectionPool, Destination, InboundListener, ObjectRef, Origin, RateLimit, StringMatch};
 use crate::model::MtlsMode;
 
 /// Everything that a workload or gateway asks of its clients.
@@ -30,6 +30,9 @@ pub struct InboundPolicy {
     /// Rate limits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<Arc<RateLimit>>,
+    /// Limits of the bodies of requests; the smallest counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub body_limits: Vec<Arc<BodyLimit>>,
     /// Limits of connections to the application (`Sidecar.inboundConnectionPool`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<ConnectionPool>,

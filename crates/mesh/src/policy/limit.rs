@@ -27,6 +27,16 @@ pub struct RateLimit {
     pub burst: u32,
 }
 
+/// A limit of what a request's body may have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BodyLimit {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The most bytes.
+    pub max_bytes: u64,
+}
+
 /// A property of a request that buckets are told apart by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

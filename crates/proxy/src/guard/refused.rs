@@ -32,6 +32,8 @@ pub(super) enum Refused {
     Unanswered(u16),
     /// The body cannot be put before an authorizer.
     Peek(PeekError),
+    /// The body is larger than a policy allows.
+    TooLarge,
     /// It is too many.
     Limited(Box<Limited>),
 }
@@ -71,6 +73,9 @@ impl Refused {
                 let response = refusal(StatusCode::BAD_REQUEST, "the body broke off", grpc);
                 (response, Denial::Policy, CLIENT)
             }
+            Self::TooLarge => {
+                plain(StatusCode::PAYLOAD_TOO_LARGE, Denial::PayloadTooLarge, "Payload Too Large", flag::NONE)
+            }
             Self::Limited(limited) => (too_many(&limited, grpc), Denial::RateLimited, flag::RATE_LIMITED),
         };
         Refusal { response, denial, flag, details, reasons: progress.reasons, audit: progress.audit }
@@ -85,7 +90,7 @@ impl Refused {
             Self::Authority => "invalid_authority",
             Self::External(_) => "ext_authz_denied",
             Self::Unanswered(_) => "ext_authz_error",
-            Self::Peek(PeekError::TooLarge) => "request_payload_too_large",
+            Self::Peek(PeekError::TooLarge) | Self::TooLarge => "request_payload_too_large",
             Self::Peek(PeekError::Broken(_)) => "downstream_remote_disconnect",
             Self::Limited(_) => "local_rate_limited",
         })

@@ -10,7 +10,7 @@ use mesh::{Denial, Failure, InboundPolicy, Protocol, Reason, View};
 use super::gate::{self, Pass};
 use super::{Admitted, Caller, Engine, Peer};
 use crate::access::{ClosedBy, OpenRecord};
-use crate::body::{self, Body, Tracked};
+use crate::body::{self, Body, Oversize, Tracked};
 use crate::fault::{Fault, flag};
 use crate::guard::{Admission, Facts, Refusal, ResponseHeaders};
 use crate::pool::plain::Speaks;
@@ -86,7 +86,13 @@ impl Engine {
             let upgrade = Upgrade { request, protocol, authority, record, hold: Box::new(pass) };
             return self.upgrade(&admitted, upgrade, grpc).await;
         }
-        match self.plain.send(request, admitted.app, &authority, speaks).await {
+        let extensions = request.extensions().clone();
+        let answered = tokio::select! {
+            biased;
+            () = Oversize::of(&extensions) => Err(Fault::too_large()),
+            answered = self.plain.send(request, admitted.app, &authority, speaks) => answered,
+        };
+        match answered {
             Err(fault) => unanswered(&fault, record, grpc),
             Ok(answer) => {
                 let (mut head, incoming) = answer.response.into_parts();
@@ -202,6 +208,9 @@ fn deny(denial: Denial, mut record: OpenRecord, grpc: bool) -> Response<Body> {
 fn unanswered(fault: &Fault, mut record: OpenRecord, grpc: bool) -> Response<Body> {
     let unreached = matches!(fault.failure, Failure::Connect | Failure::Refused);
     record.note(|record| record.retriable = unreached);
+    if fault.denial == Some(Denial::PayloadTooLarge) {
+        return answer(fault, record, grpc);
+    }
     let denial = unreached.then_some(Denial::EndpointUnreachable);
     let flag = if unreached { flag::UPSTREAM_FAILURE } else { flag::BROKEN };
     answer(&Fault { flag, denial, ..fault.clone() }, record, grpc)

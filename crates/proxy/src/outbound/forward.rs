@@ -14,7 +14,7 @@ use super::attempt::{Attempts, Chosen, Late, Repeatable, refused};
 use super::exchange::{Exchange, Origin, Outgoing, speaks};
 use super::limits::Permit;
 use crate::access::Party;
-use crate::body::{self, BodyOutcome, Ending};
+use crate::body::{self, BodyOutcome, Ending, Oversize};
 use crate::fault::{Fault, flag};
 use crate::metrics::Happening;
 use crate::pool::plain::Speaks;
@@ -70,8 +70,16 @@ pub(super) async fn expiry(timeout: Option<Duration>, over: CancellationToken) {
 }
 
 impl Engine {
-    /// Sends a request where its decision says.
+    /// Sends a request where its decision says, as long as its body is not too large.
     pub(super) async fn dispatch(&self, decision: &RouteDecision, outgoing: &Outgoing<'_>) -> Result<Answered, Failed> {
+        tokio::select! {
+            biased;
+            () = Oversize::of(&outgoing.head.extensions) => Err(Failed::from(Fault::too_large())),
+            answered = self.dispatch_whole(decision, outgoing) => answered,
+        }
+    }
+
+    async fn dispatch_whole(&self, decision: &RouteDecision, outgoing: &Outgoing<'_>) -> Result<Answered, Failed> {
         match &decision.outcome {
             RouteOutcome::Refuse | RouteOutcome::Redirect { .. } | RouteOutcome::Direct => {
                 Err(Failed::from(refused(decision)))

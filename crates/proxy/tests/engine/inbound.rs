@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use mesh::*;
 use proxy::body;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -185,6 +187,29 @@ async fn a_limit_counts_by_identity_and_tells_what_is_left() {
     let other = http1((server.ip, PORT).into(), get("/")).await;
     assert_eq!(other.status(), 200, "somebody else has a bucket of his own");
     assert!(server.records.lock().unwrap().iter().any(|record| record.flags == "RL"));
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused_whether_or_not_it_says_so() {
+    let world = World::new();
+    let limit = |max_bytes| Arc::new(BodyLimit { origin: origin("RateLimitPolicy"), max_bytes });
+    let policy = InboundPolicy { body_limits: vec![limit(1_000_000), limit(70_000)], ..InboundPolicy::default() };
+    for protocol in [Protocol::Http, Protocol::Http2] {
+        let server = server(&world, protocol, policy.clone()).await;
+        let client = client(&world, &server);
+        for (size, expected) in [(10, 200), (70_000, 200), (70_001, 413), (400_000, 413)] {
+            let declared = Request::post("/").body(body::full(vec![b'x'; size])).unwrap();
+            assert_eq!(client.http1("reviews", declared).await.status(), expected, "{protocol:?}: {size} declared");
+            let chunks =
+                vec![b'x'; size].chunks(8192).map(|chunk| Ok(Frame::data(chunk.to_vec().into()))).collect::<Vec<_>>();
+            let chunked = Request::post("/").body(StreamBody::new(tokio_stream::iter(chunks)).boxed_unsync()).unwrap();
+            assert_eq!(client.http1("reviews", chunked).await.status(), expected, "{protocol:?}: {size} in chunks");
+        }
+        let records = server.records.lock().unwrap();
+        let refused: Vec<_> = records.iter().filter(|record| record.status == 413).collect();
+        assert_eq!(refused.len(), 4, "{protocol:?}: none of them was tried again");
+        assert!(refused.iter().all(|record| record.flags == "-" && record.error.as_deref().is_some()));
+    }
 }
 
 /// The service `opa`, asked by HTTP.

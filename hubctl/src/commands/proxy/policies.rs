@@ -37,6 +37,9 @@ pub(super) fn rows(view: &Value) -> Vec<Row> {
             format!("{} requests in {} ms{by}, bursts of {}", limit.requests, limit.per.as_millis(), limit.burst);
         add("limit", limit.origin.to_string(), says);
     }
+    for limit in &inbound.body_limits {
+        add("limit", limit.origin.to_string(), format!("bodies of at most {} bytes", limit.max_bytes));
+    }
     rows.push(reach(&outbound));
     rows
 }
