@@ -124,9 +124,12 @@ impl Addresses {
             }
         }
         for endpoint in &service.endpoints {
-            let entry = self.of(endpoint.address);
-            entry.services.insert(service.name.clone());
-            entry.pod.get_or_insert_with(|| Pod { name: endpoint.name.clone(), identity: endpoint.identity.clone() });
+            for address in endpoint.addresses() {
+                let pod = || Pod { name: endpoint.name.clone(), identity: endpoint.identity.clone() };
+                let entry = self.of(address);
+                entry.services.insert(service.name.clone());
+                entry.pod.get_or_insert_with(pod);
+            }
         }
     }
 

@@ -45,6 +45,7 @@ async fn app() -> SocketAddr {
 fn view(app: SocketAddr, protocol: Protocol) -> View {
     let name: mesh::ServiceName = "default/reviews".parse().unwrap();
     let endpoint = Endpoint {
+        other_addresses: Vec::new(),
         plain_ports: Default::default(),
         weight: 1,
         name: "reviews-1".into(),

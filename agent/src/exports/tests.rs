@@ -10,6 +10,7 @@ fn endpoint(pod: usize, account: &str, version: &str, ready: bool) -> Endpoint {
     let namespace = Namespace::new("default").unwrap();
     let identity = SpiffeId::new(TrustDomain::new("east.demo").unwrap(), namespace, account).unwrap();
     Endpoint {
+        other_addresses: Vec::new(),
         plain_ports: Default::default(),
         weight: 1,
         name: format!("pod-{pod}"),

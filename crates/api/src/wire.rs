@@ -119,6 +119,7 @@ mod tests {
             labels,
             locality: String::new(),
             ready: true,
+            other_addresses: vec!["fd00::1".parse().unwrap()],
             plain_ports: BTreeSet::from([9090]),
             weight: 1,
         };

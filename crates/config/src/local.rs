@@ -129,6 +129,7 @@ pub fn build(manifests: &[Manifest], trust_domain: &TrustDomain) -> Local {
     }
     for service in local.services.values_mut() {
         service.endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+        service.endpoints.iter_mut().for_each(|endpoint| endpoint.other_addresses.sort());
     }
     give_addresses(&mut local.services);
     local

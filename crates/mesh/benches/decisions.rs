@@ -28,6 +28,7 @@ fn view(endpoints: u16, rules: usize, condition: impl Fn(usize) -> serde_json::V
         labels: Labels::from([("version".into(), "v1".into())]),
         locality: String::new(),
         ready: true,
+        other_addresses: Vec::new(),
         plain_ports: BTreeSet::new(),
         weight: 1,
     };

@@ -155,6 +155,7 @@ fn endpoint(name: &str, number: u8) -> Endpoint {
         labels: Labels::from([("version".into(), format!("v{number}"))]),
         locality: String::new(),
         ready: true,
+        other_addresses: Vec::new(),
         plain_ports: Default::default(),
         weight: 1,
     }

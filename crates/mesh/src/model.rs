@@ -80,7 +80,7 @@ impl View {
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.services.values().any(|service| {
             let own = service.cluster_addresses.contains(&address) || service.clusterset_addresses.contains(&address);
-            own || service.endpoints.iter().any(|endpoint| endpoint.address == address)
+            own || service.endpoints.iter().any(|endpoint| endpoint.has_address(address))
         })
     }
 
@@ -270,8 +270,10 @@ impl ExportPolicy {
 pub struct Endpoint {
     /// The pod.
     pub name: String,
-    /// Its address.
+    /// Its address; the first, if it has several.
     pub address: IpAddr,
+    /// The addresses that it has beside: a pod of both IP families has one of each.
+    pub other_addresses: Vec<IpAddr>,
     /// Service port → port of the pod. A TCP and a UDP port of one number lead to one number.
     pub ports: BTreeMap<u16, u16>,
     /// The identity that its sidecar proves; `None` when it has no sidecar.
@@ -286,6 +288,29 @@ pub struct Endpoint {
     pub plain_ports: BTreeSet<u16>,
     /// Share among the endpoints; 1 unless a WorkloadEntry or ServiceEntry says otherwise.
     pub weight: u32,
+}
+
+impl Endpoint {
+    /// All its addresses, the first one first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        std::iter::once(self.address).chain(self.other_addresses.iter().copied())
+    }
+
+    /// Adds an address. Of both families the first one is IPv4, in whatever order they come.
+    pub fn add_address(&mut self, mut address: IpAddr) {
+        if self.has_address(address) {
+            return;
+        }
+        if self.address.is_ipv6() && address.is_ipv4() {
+            std::mem::swap(&mut self.address, &mut address);
+        }
+        self.other_addresses.push(address);
+    }
+
+    /// Whether the pod is reached by this address.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.address == address || self.other_addresses.contains(&address)
+    }
 }
 
 /// What one other cluster exports of a service.

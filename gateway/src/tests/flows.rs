@@ -1,5 +1,6 @@
 //! Flows that are carried.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use api::tunnel::{Reply, reply};
@@ -37,6 +38,38 @@ async fn a_flow_reaches_the_other_cluster_and_each_direction_ends_on_its_own() {
     io.read_to_string(&mut seen).await.unwrap();
     assert_eq!(seen, "early late? yes");
     server.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_speak_to_each_other_in_either_ip_family() {
+    let backend = echo().await;
+    // The server's address, what the client is told, and the client's own.
+    for (listens, told, from) in [("::1", "::1", "::1"), ("::", "127.0.0.1", "::"), ("127.0.0.1", "127.0.0.1", "::")] {
+        let trust = Trust::new();
+        let west = gateway_at(listens, &trust.west_gateway(), "west.demo", west_view(), backend).await;
+        let at = SocketAddr::new(told.parse().unwrap(), west.quic().port());
+        let east = gateway_at(from, &trust.east_gateway(), "east.demo", east_view(&[at]), backend).await;
+        super::health::until_usable(&east, 1).await;
+        let outer = outer(east.hbone(), &trust.web()).await.unwrap();
+        let answer = ask(&outer, b"hello").await.unwrap();
+        assert!(answer.ends_with(b"hello"), "{from} to {told}, served at {listens}");
+    }
+}
+
+/// A gateway whose tunnels end at this address.
+async fn gateway_at(
+    address: &str,
+    credentials: &identity::Credentials,
+    trust_domain: &str,
+    view: mesh::View,
+    backend: SocketAddr,
+) -> Gateway {
+    let tcp = tunnel_port(address.parse().unwrap()).await;
+    gateway_with(trust_domain, credentials.clone(), view, backend, |parts, _| {
+        parts.quic = tcp.local_addr().unwrap();
+        parts.tcp = Some(tcp);
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

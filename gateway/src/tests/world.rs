@@ -2,7 +2,7 @@
 //! `default/reviews` in `west`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -27,7 +27,7 @@ use crate::{Parts, Running, TunnelSettings};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 /// Where the view says that the one endpoint of reviews is; dialling goes to the backend instead.
-const POD: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 21));
+const POD: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 21));
 
 pub(crate) fn id(text: &str) -> SpiffeId {
     text.parse().unwrap()
@@ -156,6 +156,7 @@ pub(crate) fn west_view() -> View {
         let mut service = reviews(name);
         service.export = export;
         service.endpoints.push(Endpoint {
+            other_addresses: Vec::new(),
             plain_ports: Default::default(),
             weight: 1,
             name: format!("{name}-1"),
@@ -190,10 +191,10 @@ impl Gateway {
     }
 }
 
-/// A TCP listener on a port that is free for UDP too.
-async fn tunnel_port() -> TcpListener {
+/// A TCP listener on a port of the address that is free for UDP too.
+pub(crate) async fn tunnel_port(address: IpAddr) -> TcpListener {
     loop {
-        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpListener::bind((address, 0)).await.unwrap();
         if std::net::UdpSocket::bind(tcp.local_addr().unwrap()).is_ok() {
             return tcp;
         }
@@ -213,7 +214,7 @@ pub(crate) async fn gateway_with(
     backend: SocketAddr,
     change: impl FnOnce(&mut Parts, &mut Bounds),
 ) -> Gateway {
-    let tcp = tunnel_port().await;
+    let tcp = tunnel_port(Ipv4Addr::LOCALHOST.into()).await;
     let (view_tx, view) = watch::channel(Arc::new(view));
     let (shutdown, registry) = (Shutdown::manual(), Registry::new("gateway"));
     let mut parts = Parts {

@@ -147,6 +147,7 @@ fn service(name: &str, own: [&str; 2], (number, port): (u16, u16), protocol: Pro
         labels: Labels::new(),
         locality: String::new(),
         ready: true,
+        other_addresses: Vec::new(),
         plain_ports: BTreeSet::new(),
         weight: 1,
     };

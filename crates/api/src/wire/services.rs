@@ -33,6 +33,7 @@ impl TryFrom<&discovery::Endpoint> for Endpoint {
         Ok(Self {
             name: endpoint.name.clone(),
             address: parse("address", &endpoint.address)?,
+            other_addresses: parse_all("other_addresses", &endpoint.other_addresses)?,
             ports: ports.collect::<Result<_, WireError>>()?,
             identity,
             labels: endpoint.labels.clone(),
@@ -49,6 +50,7 @@ impl From<&Endpoint> for discovery::Endpoint {
         Self {
             name: endpoint.name.clone(),
             address: endpoint.address.to_string(),
+            other_addresses: endpoint.other_addresses.iter().map(ToString::to_string).collect(),
             ports: endpoint.ports.iter().map(|(from, to)| ((*from).into(), (*to).into())).collect(),
             identity: endpoint.identity.as_ref().map(ToString::to_string).unwrap_or_default(),
             labels: endpoint.labels.clone(),

@@ -64,11 +64,15 @@ pub(super) fn add(local: &mut Local, slice: &EndpointSlice, trust_domain: &Trust
         service.names.add(&pod, endpoint, &slice_ports);
         let known = service.endpoints.iter_mut().find(|known| known.name == pod);
         match known {
-            // Two slices of one service may list different ports of the same pod.
-            Some(known) => known.ports.extend(ports.clone()),
+            // Two slices of one service may list different ports of the same pod, or its address of the other IP family.
+            Some(known) => {
+                known.ports.extend(ports.clone());
+                known.add_address(address);
+            }
             None => service.endpoints.push(Endpoint {
                 name: pod.clone(),
                 address,
+                other_addresses: Vec::new(),
                 ports: ports.clone(),
                 identity: pods.identity.clone(),
                 labels: pods.labels.clone(),

@@ -68,6 +68,21 @@ fn a_service_has_its_ports_endpoints_and_export() {
 }
 
 #[test]
+fn a_pod_of_both_families_is_one_endpoint_whichever_slice_comes_first() {
+    let slice = MANIFESTS.split("---\n").find(|document| document.contains("EndpointSlice")).unwrap();
+    for name in ["reviews-0", "reviews-2"] {
+        let other = slice.replace("name: reviews-1", &format!("name: {name}")).replace("IPv4", "IPv6");
+        let other = other.replace("127.1.1.1", "fd00::1").replace("127.1.1.2", "fd00::2");
+        let local = local(&format!("{MANIFESTS}---\n{other}"));
+        assert_eq!(local.problems, Vec::<String>::new());
+        let service = &local.services[&"shop/reviews".parse::<ServiceName>().unwrap()];
+        let addresses: Vec<Vec<String>> =
+            service.endpoints.iter().map(|pod| pod.addresses().map(|it| it.to_string()).collect()).collect();
+        assert_eq!(addresses, [["127.1.1.1", "fd00::1"], ["127.1.1.2", "fd00::2"]], "{name}");
+    }
+}
+
+#[test]
 fn a_meshed_pod_is_a_workload() {
     let local = local(MANIFESTS);
     let workload = &local.workloads["shop/reviews-v1-0"];

@@ -41,6 +41,7 @@ pub(super) fn add(local: &mut Local, services: &[&Service], entry: &WorkloadEntr
             labels: entry.spec.labels.clone(),
             locality: entry.spec.locality.clone(),
             ready: true,
+            other_addresses: Vec::new(),
             plain_ports: BTreeSet::new(),
             weight: weight(&entry.spec),
         });

@@ -153,7 +153,7 @@ fn with_names_of(entry: Option<&EntryConfig>, policy: &Arc<TrafficPolicy>) -> Ar
 fn dialled_pod(context: &Context<'_>, place: &Place<'_>) -> Option<std::net::IpAddr> {
     let of_headless = || {
         let address = context.request.connection.destination_ip.filter(|_| place.service.headless)?;
-        let own = place.service.endpoints.iter().any(|endpoint| endpoint.address == address);
+        let own = place.service.endpoints.iter().any(|endpoint| endpoint.has_address(address));
         let pods = || place.service.imports.values().flat_map(|import| &import.pods);
         (own || pods().any(|pod| pod.addresses.contains(&address))).then_some(address)
     };
@@ -173,7 +173,7 @@ fn locate(context: &Context<'_>, place: &Place<'_>, (labels, kept): (&Labels, bo
             place.service.cluster_addresses.contains(&address) || place.service.clusterset_addresses.contains(&address)
         });
         only = dialled.filter(|_| !of_service);
-        if only.is_some_and(|address| !place.service.endpoints.iter().any(|endpoint| endpoint.address == address)) {
+        if only.is_some_and(|address| !place.service.endpoints.iter().any(|endpoint| endpoint.has_address(address))) {
             decision.outcome = RouteOutcome::Passthrough;
             return;
         }

@@ -102,13 +102,13 @@ fn pod_named<'a>(
             pods.find(named).and_then(|pod| pod.addresses.first().copied())
         }
         None => {
-            let named = |own: &&Endpoint| own.name == pod || at(own.address);
+            let named = |own: &&Endpoint| own.name == pod || own.addresses().any(at);
             service.endpoints.iter().find(named).map(|endpoint| endpoint.address)
         }
     };
     let address = address?;
     let port = context.request.port;
-    let endpoint = service.endpoints.iter().find(|endpoint| endpoint.address == address);
+    let endpoint = service.endpoints.iter().find(|endpoint| endpoint.has_address(address));
     let leading = endpoint.and_then(|endpoint| endpoint.ports.iter().find(|(_, own)| **own == port));
     let service_port = leading.map_or(port, |(number, _)| *number);
     let pod = Some(DialledPod { address, service_port });
@@ -174,7 +174,7 @@ fn by_address<'a>(context: &Context<'a>, address: IpAddr) -> Option<Place<'a>> {
 /// pods.
 fn of_pod<'a>(context: &Context<'a>, address: IpAddr) -> Option<Place<'a>> {
     let place = |service: &'a Service| {
-        let dialled = service.endpoints.iter().filter(|endpoint| endpoint.address == address);
+        let dialled = service.endpoints.iter().filter(|endpoint| endpoint.has_address(address));
         let mut ports = dialled.flat_map(|endpoint| &endpoint.ports);
         let service_port = ports.find(|(_, port)| **port == context.request.port).map(|(number, _)| *number)?;
         Some(Place { pod: Some(DialledPod { address, service_port }), ..Place::of(service) })

@@ -87,14 +87,15 @@ fn local<'a>(service: &'a Service, wanted: &Wanted<'_>, decision: &mut RouteDeci
         else {
             continue;
         };
-        if !has(&endpoint.labels, wanted.labels) || wanted.only.is_some_and(|only| only != endpoint.address) {
+        if !has(&endpoint.labels, wanted.labels) || wanted.only.is_some_and(|only| !endpoint.has_address(only)) {
             continue;
         }
         let Ok(expected) = expected_of(endpoint, port, &decision.policy.tls) else {
             without_sidecar += 1;
             continue;
         };
-        let address = SocketAddr::new(endpoint.address, port);
+        // In the family that the client chose.
+        let address = SocketAddr::new(wanted.only.unwrap_or(endpoint.address), port);
         let target = Target::Local { endpoint: endpoint.name.clone(), address, expected, weight: endpoint.weight };
         candidates.push(Candidate { target, locality: &endpoint.locality, labels: &endpoint.labels, cluster: None });
     }

@@ -145,6 +145,7 @@ impl ViewOf {
                 .iter()
                 .enumerate()
                 .map(|(number, address)| Endpoint {
+                    other_addresses: Vec::new(),
                     plain_ports: Default::default(),
                     weight: 1,
                     name: format!("{name}-{number}"),

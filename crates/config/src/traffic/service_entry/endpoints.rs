@@ -64,6 +64,7 @@ impl Candidates<'_> {
                 labels: endpoint.labels.clone(),
                 locality: endpoint.locality.clone(),
                 ready: true,
+                other_addresses: Vec::new(),
                 plain_ports: BTreeSet::new(),
                 weight: weight(endpoint),
             }),

@@ -22,6 +22,8 @@ fn a_pod_that_is_dialled_is_met_itself() {
         CONFIG,
         &[
             ("a pod", "tcp 10.1.0.2:1080", "reviews:80 v1-2"),
+            ("a pod by its IPv6 address", "tcp [fd00::2]:1080", "reviews:80 v1-2"),
+            ("its service's port is not the pod's there either", "tcp [fd00::2]:80", "pass"),
             ("rules are for those who dial the service", "GET 10.1.0.2:1080/", "reviews:80 v1-2"),
             ("a pod that is not ready", "tcp 10.1.0.3:1080", "reviews:80 v2-1"),
             ("a pod without a sidecar", "tcp 10.1.0.4:1080", "reviews:80 v3-1!"),
@@ -39,6 +41,7 @@ fn behind_the_name_of_a_headless_service_is_the_pod_that_was_dialled() {
         &[
             ("by name", "tcp db:3306", "db:3306 v1-1 v1-2"),
             ("by name, at a pod", "tcp db:3306 to=10.1.0.2", "db:3306 v1-2"),
+            ("by name, at a pod's IPv6 address", "tcp db:3306 to=fd00::2", "db:3306 v1-2"),
             ("by name, elsewhere", "tcp db:3306 to=192.0.2.1", "db:3306 v1-1 v1-2"),
         ],
     );

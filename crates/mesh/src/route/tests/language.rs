@@ -376,6 +376,7 @@ fn pods(service: &str, words: &[&str], ports: &[ServicePort]) -> Vec<Endpoint> {
                 labels: Labels::from([("version".into(), pod.version.into())]),
                 locality: pod.locality.into(),
                 ready: !pod.unready,
+                other_addresses: vec![std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last.into()).into()],
                 plain_ports: ports.iter().filter(|_| pod.plain_port).map(|port| port.number + 1000).collect(),
                 weight: 1,
             });
