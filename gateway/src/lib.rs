@@ -23,6 +23,7 @@
 mod config;
 mod run;
 
+mod accept;
 mod context;
 mod flow;
 mod limits;

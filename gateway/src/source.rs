@@ -4,11 +4,11 @@ mod attempt;
 mod events;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use api::tunnel::{Accepted, Reply};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use identity::{Handshakes, PeerIdentity, PeerPolicy, accept_tls};
+use identity::{PeerIdentity, PeerPolicy};
 use mesh::{Denial, SpiffeId, TunnelMode};
 use proxy::copy::{Side, copy_bidirectional};
 use proxy::hbone::{self, H2Io, H2Reader, Incoming, Responder};
@@ -16,10 +16,11 @@ use proxy::tunnel;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::accept::{Door, accept};
 use crate::context::Context;
 use crate::destination::cut;
 use crate::flow::{self, Parsed};
-use crate::limits::{CONNECTIONS_PER_WORKLOAD, HANDSHAKE_TIMEOUT, HANDSHAKES, Limit};
+use crate::limits::{CONNECTIONS_PER_WORKLOAD, Limit};
 use crate::paths::{Connection, Wanted};
 use crate::record::Record;
 use attempt::{Attempt, AttemptError, Opened};
@@ -32,54 +33,10 @@ const PATHS: &str = "/isthmus/paths";
 
 /// Accepts connections until the process drains.
 pub(crate) async fn listen(context: Arc<Context>, listener: TcpListener) {
-    let (handshakes, peers) = (Handshakes::new(HANDSHAKES), Limit::new(CONNECTIONS_PER_WORKLOAD));
-    let draining = context.shutdown.draining();
-    loop {
-        let (stream, source) = tokio::select! {
-            () = draining.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Such as too many open files: it passes, and until then accepting in a loop would spin.
-                    tracing::warn!(%error, "HBONE connection not accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
-        };
-        let pending = match handshakes.begin(source.ip()) {
-            Ok(pending) => pending,
-            Err(reason) => {
-                context.metrics.refuse("hbone", "limit");
-                telemetry::shed("hbone", reason);
-                continue;
-            }
-        };
-        let (context, peers) = (Arc::clone(&context), peers.clone());
-        tokio::spawn(async move {
-            let Some(accepted) = pending.run(handshake(&context, stream)).await else { return };
-            match accepted {
-                Ok((stream, peer)) => serve(context, stream, peer, peers).await,
-                Err(error) => {
-                    context.metrics.refuse("hbone", "handshake");
-                    telemetry::shed("hbone", "handshake");
-                    tracing::info!(error, "HBONE handshake refused");
-                }
-            }
-        });
-    }
-}
-
-type Accepting = (tokio_rustls::server::TlsStream<TcpStream>, PeerIdentity);
-
-async fn handshake(context: &Context, stream: TcpStream) -> Result<Accepting, String> {
-    let peers = PeerPolicy::trust_domain(context.trust_domain.clone());
-    let config = context.credentials.server_config(peers, &[b"h2"]).map_err(|error| error.to_string())?;
-    let _ = stream.set_nodelay(true);
-    accept_tls(config, stream, HANDSHAKE_TIMEOUT).await.map_err(|error| match std::error::Error::source(&error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    })
+    let peers = |context: &Context| PeerPolicy::trust_domain(context.trust_domain.clone());
+    let door = Door { name: "hbone", peers, alpn: b"h2" };
+    let places = Limit::new(CONNECTIONS_PER_WORKLOAD);
+    accept(context, listener, door, move |context, stream, peer| serve(context, stream, peer, places.clone())).await;
 }
 
 async fn serve(
