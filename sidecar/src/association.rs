@@ -4,28 +4,21 @@
 //! The association lives as long as the TCP connection that asked for it. There is one flow per destination; answers carry
 //! the destination as the client named it. Fragments, which hardly any client sends, are dropped, as the RFC allows.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use bytes::Bytes;
 use dial::Dialer;
 use proxy::listen::Lifecycle;
 use proxy::outbound::{Dialled, Outbound};
-use proxy::udp::QUEUE;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
+use crate::flows::{Begin, Flows};
 use crate::socks::{self, Destination};
 
-/// Destinations that one association may have at once; datagrams to more are dropped.
+/// Destinations that one association may have at once; one more ends the one that was silent for longest.
 const FLOWS: usize = 256;
-/// How long flows may take to end after their association.
-const END: Duration = Duration::from_secs(5);
 
 /// One association.
 pub(crate) struct Association {
@@ -50,7 +43,7 @@ impl Association {
         let socket = Dialer::unmarked().bind_udp(SocketAddr::new(own.ip(), 0)).await?;
         socks::associated(&mut stream, socket.local_addr()?).await?;
         let shared = Arc::new(Shared { socket, client: Mutex::default() });
-        let (mut flows, mut tasks): (HashMap<Destination, mpsc::Sender<Bytes>>, _) = (HashMap::new(), JoinSet::new());
+        let mut flows = Flows::new(self.outbound.clone(), FLOWS);
         let (mut datagram, mut ignored) = (vec![0; 65_536], [0; 64]);
         loop {
             tokio::select! {
@@ -58,53 +51,28 @@ impl Association {
                     // Such as that an earlier answer found nobody.
                     let Ok((length, from)) = received else { continue };
                     if shared.is_client(from, peer) {
-                        self.send(&datagram[..length], &shared, &mut flows, &mut tasks);
+                        self.send(&datagram[..length], &shared, &mut flows);
                     }
                 }
                 read = stream.read(&mut ignored) => if matches!(read, Ok(0) | Err(_)) { break },
-                Some(_) = tasks.join_next() => {}
+                Some(()) = flows.ended() => {}
                 () = self.life.ended.cancelled() => break,
             }
         }
-        drop(flows);
-        // Each writes its record.
-        let _ = tokio::time::timeout(END, async { while tasks.join_next().await.is_some() {} }).await;
+        flows.end().await;
         Ok(())
     }
 
-    fn send(
-        &self,
-        datagram: &[u8],
-        shared: &Arc<Shared>,
-        flows: &mut HashMap<Destination, mpsc::Sender<Bytes>>,
-        tasks: &mut JoinSet<()>,
-    ) {
-        let Some((destination, payload)) = socks::read_datagram(datagram) else {
-            return self.outbound.dropped_datagram();
-        };
-        let payload = Bytes::copy_from_slice(payload);
-        let payload = match flows.get(&destination).map(|flow| flow.try_send(payload.clone())) {
-            Some(Ok(())) => return,
-            Some(Err(mpsc::error::TrySendError::Full(_))) => return self.outbound.dropped_datagram(),
-            // It ended.
-            Some(Err(mpsc::error::TrySendError::Closed(payload))) => payload,
-            None => payload,
-        };
-        if flows.len() >= FLOWS {
-            flows.retain(|_, flow| !flow.is_closed());
-        }
-        if flows.len() >= FLOWS {
-            return self.outbound.dropped_datagram();
-        }
-        let (queue, from) = mpsc::channel(QUEUE);
-        let _ = queue.try_send(payload);
-        let (back, answered) = (Arc::clone(shared), destination.clone());
-        let deliver = Box::new(move |payload: &[u8]| back.deliver(&answered, payload));
-        let Destination { host, port } = destination.clone();
-        let dialled = Dialled { host, port, source: Some(self.source), transparent: false, udp: true };
-        let outbound = self.outbound.clone();
-        tasks.spawn(async move { outbound.datagrams(from, deliver, dialled).await });
-        flows.insert(destination, queue);
+    fn send(&self, datagram: &[u8], shared: &Arc<Shared>, flows: &mut Flows<Destination>) {
+        let Some((destination, payload)) = socks::read_datagram(datagram) else { return flows.dropped() };
+        flows.send(&destination, payload, || {
+            let (back, answered) = (Arc::clone(shared), destination.clone());
+            let Destination { host, port } = destination.clone();
+            Some(Begin {
+                dialled: Dialled { host, port, source: Some(self.source), transparent: false, udp: true },
+                deliver: Box::new(move |payload: &[u8]| back.deliver(&answered, payload)),
+            })
+        });
     }
 }
 

@@ -9,7 +9,7 @@ use mesh::Protocol;
 use proxy::inbound::AppPort;
 use serde::Deserialize;
 
-use crate::capture::Options;
+use crate::capture::{Options, UDP_MARK};
 
 /// The sidecar's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct CaptureConfig {
     pub inbound_port: u16,
     /// `SO_MARK` of the sidecar's own sockets; `None` when it runs as a user or group of its own.
     pub mark: Option<u32>,
+    /// Whether datagrams of the application are captured too, to `outbound_port`.
+    pub udp: bool,
 }
 
 /// Why a configuration is refused.
@@ -104,6 +106,8 @@ struct RawCapture {
     /// 0: the sidecar's sockets are not marked.
     #[serde(default = "default_mark")]
     mark: u32,
+    #[serde(default)]
+    udp: bool,
 }
 
 #[derive(Deserialize)]
@@ -206,7 +210,13 @@ impl Config {
     pub fn capture_options(&self) -> Option<Options> {
         let capture = self.capture?;
         let options = Options::new(capture.outbound_port, capture.inbound_port);
-        Some(Options { mark: capture.mark, own_ports: self.own_ports(), ..options })
+        Some(Options {
+            mark: capture.mark,
+            own_ports: self.own_ports(),
+            udp: capture.udp,
+            resolver: self.dns.map(|shim| shim.ip()),
+            ..options
+        })
     }
 
     /// Listeners that capture binds on all addresses leave their ports to nobody else.
@@ -249,8 +259,12 @@ fn check_capture(raw: &RawCapture) -> Result<CaptureConfig, ConfigError> {
         let hint = "captured connections of both directions arrive at listeners of their own";
         return Err(wrong("capture.inbound_port", "it is capture.outbound_port too".into(), hint));
     }
+    if raw.udp && raw.mark == UDP_MARK {
+        let hint = "leave it out, or write another number: datagrams on their way to the sidecar carry this one";
+        return Err(wrong("capture.mark", format!("{UDP_MARK} is the mark of captured datagrams"), hint));
+    }
     let (outbound_port, inbound_port) = (raw.outbound_port, raw.inbound_port);
-    Ok(CaptureConfig { outbound_port, inbound_port, mark: (raw.mark != 0).then_some(raw.mark) })
+    Ok(CaptureConfig { outbound_port, inbound_port, mark: (raw.mark != 0).then_some(raw.mark), udp: raw.udp })
 }
 
 fn check_port(index: usize, raw: &RawPort) -> Result<AppPort, ConfigError> {
@@ -311,6 +325,7 @@ mod tests {
             ("[]", "capture: {}", "listen.outbound: its port is one of capture's"),
             ("[{number: 15008}]", "capture: {outbound_port: 16001}", "ports[0].number: it is a port of the sidecar"),
             ("[]", "capture: {ports: 1}", "ports"),
+            ("[]", "capture: {outbound_port: 16001, udp: true, mark: 1338}", "capture.mark: 1338 is the mark of"),
         ];
         for (ports, rest, expected) in cases {
             let error = parse(ports, rest).unwrap_err().to_string();
@@ -323,7 +338,7 @@ mod tests {
         let text = "credential: /c\ncache_dir: /d\nlisten: {mtls: '[::]:15008', admin: '[::]:15020'}\nbind: 10.0.0.9\n\
                     ports: [{number: 9080}]\ncapture: {}\n";
         let config = Config::parse(text, Path::new("sidecar.yaml")).unwrap();
-        let capture = CaptureConfig { outbound_port: 15001, inbound_port: 15006, mark: Some(1337) };
+        let capture = CaptureConfig { outbound_port: 15001, inbound_port: 15006, mark: Some(1337), udp: false };
         assert_eq!((config.capture, config.listen_outbound, config.ports[0].app), (Some(capture), None, None));
         let options = config.capture_options().unwrap();
         assert_eq!(options.own_ports, [15001, 15006, 15008, 15020, 15021].into());

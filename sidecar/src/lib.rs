@@ -15,15 +15,18 @@
 mod association;
 pub mod capture;
 mod config;
+mod datagrams;
 mod debug;
 mod directory;
 mod explicit;
+mod flows;
 mod resolver;
 mod run;
 mod socks;
 mod transparent;
 
 pub use config::{CaptureConfig, Config, ConfigError};
+pub use datagrams::{CapturedDatagrams, listen_for_datagrams};
 pub use explicit::Explicit;
 pub use resolver::ShimResolver;
 pub use run::{RunError, run};

@@ -17,9 +17,10 @@ use proxy::metrics::Metrics;
 use proxy::outbound::{Directory, Outbound, OutboundConfig};
 use proxy::resolve::{Resolve, SystemResolver};
 use telemetry::{AccessLog, Admin, Readiness, Registry, Shutdown};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 
 use crate::config::Config;
+use crate::datagrams::{CapturedDatagrams, listen_for_datagrams};
 use crate::debug::admin_api;
 use crate::directory::Discovered;
 use crate::explicit::Explicit;
@@ -71,6 +72,7 @@ struct Listeners {
     outbound: Option<TcpListener>,
     captured_outbound: Vec<TcpListener>,
     captured_inbound: Vec<TcpListener>,
+    captured_datagrams: Vec<UdpSocket>,
     mtls: TcpListener,
     admin: TcpListener,
     plain: Vec<(u16, TcpListener)>,
@@ -118,8 +120,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let scope = config.capture.map_or(PortScope::Declared, |_| PortScope::All);
     let admin = admin_api(&client, &outbound, scope, registry, readiness);
     let transparent = Transparent::new(outbound.clone(), inbound.clone(), life.clone());
+    let datagrams = CapturedDatagrams::new(outbound.clone(), life.clone(), dialer);
     let explicit = Explicit::new(outbound, life.clone(), config.bind);
-    serve(listeners, Handlers { inbound, explicit, transparent }, admin, &shutdown);
+    serve(listeners, Handlers { inbound, explicit, transparent, datagrams }, admin, &shutdown);
     tracing::info!(workload = %workload, mtls = %config.listen_mtls, "serving");
     tokio::spawn(async move {
         client.ready().await;
@@ -171,16 +174,25 @@ async fn bind(config: &Config) -> Result<Listeners, RunError> {
         let address = SocketAddr::new(config.bind, port.number);
         plain.push((port.number, listen("a port of the workload", address).await?));
     }
-    let everywhere = |what, port: Option<u16>| {
-        let bound = port.map_or(Ok(Vec::new()), listen_everywhere);
-        let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.unwrap_or_default());
-        bound.map_err(|source| RunError::Bind { what, address, source })
+    let on_all = |what, port: u16| {
+        let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+        move |source| RunError::Bind { what, address, source }
+    };
+    let everywhere = |what, port: Option<u16>| match port {
+        Some(port) => listen_everywhere(port).map_err(on_all(what, port)),
+        None => Ok(Vec::new()),
+    };
+    let captured_datagrams = match config.capture.filter(|capture| capture.udp) {
+        Some(capture) => listen_for_datagrams(capture.outbound_port)
+            .map_err(on_all("the capture of datagrams (CAP_NET_ADMIN or CAP_NET_RAW)", capture.outbound_port))?,
+        None => Vec::new(),
     };
     let (outbound_port, inbound_port) =
         config.capture.map(|capture| (capture.outbound_port, capture.inbound_port)).unzip();
     Ok(Listeners {
         captured_outbound: everywhere("the capture of outbound connections", outbound_port)?,
         captured_inbound: everywhere("the capture of inbound connections", inbound_port)?,
+        captured_datagrams,
         outbound,
         mtls: listen("mTLS", config.listen_mtls).await?,
         admin: listen("admin", config.listen_admin).await?,
@@ -193,10 +205,11 @@ struct Handlers {
     inbound: Inbound,
     explicit: Explicit,
     transparent: Transparent,
+    datagrams: CapturedDatagrams,
 }
 
 fn serve(listeners: Listeners, handlers: Handlers, admin: Admin, shutdown: &Shutdown) {
-    let Handlers { inbound, explicit, transparent } = handlers;
+    let Handlers { inbound, explicit, transparent, datagrams } = handlers;
     let ended = shutdown.clone();
     tokio::spawn(async move {
         if let Err(error) = admin.serve(listeners.admin, ended).await {
@@ -213,6 +226,10 @@ fn serve(listeners: Listeners, handlers: Handlers, admin: Admin, shutdown: &Shut
     for listener in listeners.captured_inbound {
         let transparent = transparent.clone();
         tokio::spawn(async move { transparent.serve_inbound(listener).await });
+    }
+    for listener in listeners.captured_datagrams {
+        let datagrams = datagrams.clone();
+        tokio::spawn(async move { datagrams.serve(listener).await });
     }
     let mtls = inbound.clone();
     tokio::spawn(async move { mtls.serve_mtls(listeners.mtls).await });

@@ -11,7 +11,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket, lookup_host};
 
 /// Opens sockets, marked or not.
@@ -69,6 +69,19 @@ impl Dialer {
         socket.connect(address).await?;
         socket.writable().await?;
         Ok(socket)
+    }
+
+    /// A socket that sends datagrams in the name of somebody else's address, from which an application expects its answers
+    /// (`IP_TRANSPARENT`, of either family; wants `CAP_NET_ADMIN` or `CAP_NET_RAW`). Several sockets may have one address.
+    /// Nothing is received by it, and sending never waits, so the runtime need not know it.
+    pub fn impersonate_udp(&self, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        self.mark(&socket)?;
+        socket.set_reuse_address(true)?;
+        socket.set_ip_transparent_v4(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket.into())
     }
 
     fn mark(&self, socket: &impl std::os::fd::AsFd) -> io::Result<()> {

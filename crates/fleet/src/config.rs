@@ -177,7 +177,7 @@ fn write_sidecar(layout: &Layout, plan: &Plan, cluster: &ClusterPlan, pod: &PodP
         "dns": cluster.resolver().to_string(),
     });
     if plan.ground == Ground::Netns {
-        config["capture"] = json!({});
+        config["capture"] = json!({"udp": true});
         // Peers dial either of the pod's addresses.
         config["listen"]["mtls"] = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port::HBONE)).to_string().into();
     }

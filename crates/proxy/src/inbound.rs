@@ -205,7 +205,7 @@ impl Engine {
         let application = self.config.application.as_ref();
         let scope = application.map_or(PortScope::Declared, |_| PortScope::All);
         let decision = match udp {
-            true => mesh::authorize_inbound_udp(view, caller.peer.as_inbound(), number),
+            true => mesh::authorize_inbound_udp(view, caller.peer.as_inbound(), number, scope),
             false => mesh::authorize_inbound(view, caller.peer.as_inbound(), number, scope),
         };
         let admitted = decision.outcome.clone().and_then(|port| {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -64,6 +65,10 @@ pub struct Options {
     pub exclude_interfaces: BTreeSet<Interface>,
     /// Interfaces of virtual machines: what comes in there is on its way out.
     pub virtual_interfaces: BTreeSet<Interface>,
+    /// Whether the application's datagrams are captured too.
+    pub udp: bool,
+    /// The cluster's DNS shim: datagrams to its port 53 are never captured.
+    pub resolver: Option<IpAddr>,
 }
 
 impl Options {
@@ -84,6 +89,8 @@ impl Options {
             exclude_inbound_ports: BTreeSet::new(),
             exclude_interfaces: BTreeSet::new(),
             virtual_interfaces: BTreeSet::new(),
+            udp: false,
+            resolver: None,
         }
     }
 

@@ -1,7 +1,8 @@
 //! Options as an nftables ruleset, in the order of istio-iptables' chains.
 //!
-//! Only TCP is captured. Other protocols would get chains of their own in the same table (TPROXY for UDP needs a mangle
-//! hook), so that nothing here changes for them.
+//! Connections of TCP are redirected, and the kernel remembers where they were going. It remembers that of no datagram, so
+//! datagrams are left as they are: they are marked, led to the loopback interface by a rule of routing (see `apply`), and
+//! handed to the sidecar there (TPROXY).
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
@@ -16,10 +17,18 @@ pub const TABLE: &str = "inet isthmus";
 /// The transaction that puts the ruleset in the place of the one before, if there is one.
 pub fn ruleset(options: &Options) -> String {
     let mut text = removal();
-    let outbound = chain("outbound", "output", &outbound(options));
-    let inbound = chain("inbound", "prerouting", &inbound(options));
+    let nat = |hook: &str| format!("type nat hook {hook} priority {PRIORITY}");
+    let mut chains = vec![
+        chain("outbound", &nat("output"), &outbound(options)),
+        chain("inbound", &nat("prerouting"), &inbound(options)),
+    ];
+    if options.udp {
+        let mangle = |kind: &str, hook: &str| format!("type {kind} hook {hook} priority {UDP_PRIORITY}");
+        chains.push(chain("outbound_udp", &mangle("route", "output"), &outbound_udp(options)));
+        chains.push(chain("captured_udp", &mangle("filter", "prerouting"), &captured_udp(options)));
+    }
     // Writing into a String cannot fail.
-    let _ = write!(text, "table {TABLE} {{\n{outbound}\n{inbound}}}\n");
+    let _ = write!(text, "table {TABLE} {{\n{}}}\n", chains.join("\n"));
     text
 }
 
@@ -30,9 +39,13 @@ pub fn removal() -> String {
 
 /// Where destination addresses are rewritten (`NF_IP_PRI_NAT_DST`; by number, for older nft knows no name at `output`).
 const PRIORITY: i32 = -100;
+/// Where packets are marked (`NF_IP_PRI_MANGLE`): the kernel knows their connections already.
+const UDP_PRIORITY: i32 = -150;
+/// The mark of datagrams on their way to the sidecar, and the number of their routing table.
+pub const UDP_MARK: u32 = 1338;
 
 fn chain(name: &str, hook: &str, rules: &[String]) -> String {
-    let mut text = format!("\tchain {name} {{\n\t\ttype nat hook {hook} priority {PRIORITY}; policy accept;\n");
+    let mut text = format!("\tchain {name} {{\n\t\t{hook}; policy accept;\n");
     for rule in rules {
         let _ = writeln!(text, "\t\t{rule}");
     }
@@ -61,6 +74,40 @@ fn outbound(options: &Options) -> Vec<String> {
     rules.extend(set("tcp dport", &options.include_outbound_ports, &redirect));
     rules.extend(included(options, &redirect));
     rules
+}
+
+/// Datagrams that the application sends, but not its answers to others.
+fn outbound_udp(options: &Options) -> Vec<String> {
+    let mut rules = vec!["meta l4proto != udp return".to_owned(), "ct direction reply return".to_owned()];
+    rules.extend(set("oifname", options.exclude_interfaces.iter().map(quoted), "return"));
+    rules.extend(set("udp dport", &options.exclude_outbound_ports, "return"));
+    rules.extend(options.mark.map(|mark| format!("meta mark {mark:#x} return")));
+    rules.extend(set("meta skuid", &options.proxy_uids, "return"));
+    rules.extend(set("meta skgid", &options.proxy_gids, "return"));
+    rules.extend(["oifname \"lo\" return", "fib daddr type { broadcast, multicast } return"].map(str::to_owned));
+    // Names must be answered before a sidecar is there, and by nobody else.
+    rules.extend(options.resolver.map(|shim| {
+        let family = if shim.is_ipv4() { "ip" } else { "ip6" };
+        format!("{family} daddr {shim} udp dport 53 return")
+    }));
+    rules.extend(networks(&options.exclude_outbound_ranges, "return"));
+    let captured = format!("meta mark set {UDP_MARK:#x}");
+    rules.extend(set("udp dport", &options.include_outbound_ports, &captured));
+    match &options.include_outbound_ranges {
+        Captured::All => rules.push(captured),
+        Captured::Only(ranges) => rules.extend(networks(ranges, &captured)),
+    }
+    rules
+}
+
+/// Marked datagrams when they come in by the loopback interface. Whoever sends to the listener itself is not heard: the
+/// sidecar would send it on to itself.
+fn captured_udp(options: &Options) -> Vec<String> {
+    let port = options.outbound_port;
+    vec![
+        format!("iifname \"lo\" meta mark {UDP_MARK:#x} meta l4proto udp tproxy to :{port} accept"),
+        format!("fib daddr type local udp dport {port} drop"),
+    ]
 }
 
 /// What is sent to the application, and by virtual machines in the pod.
@@ -179,6 +226,44 @@ table inet isthmus {
 }
 ";
         assert_eq!(ruleset(&options(&[])), expected);
+    }
+
+    #[test]
+    fn datagrams_are_marked_and_handed_over_where_that_is_wanted() {
+        let wanted = Options { udp: true, resolver: "10.1.0.53".parse().ok(), ..options(&[]) };
+        let text = ruleset(&wanted);
+        let expected = [
+            "meta l4proto != udp return",
+            "ct direction reply return",
+            "meta mark 0x539 return",
+            "oifname \"lo\" return",
+            "fib daddr type { broadcast, multicast } return",
+            "ip daddr 10.1.0.53 udp dport 53 return",
+            "meta mark set 0x53a",
+        ];
+        assert_eq!(rules(&text, "outbound_udp"), expected);
+        let handed_over = [
+            "iifname \"lo\" meta mark 0x53a meta l4proto udp tproxy to :15001 accept",
+            "fib daddr type local udp dport 15001 drop",
+        ];
+        assert_eq!(rules(&text, "captured_udp"), handed_over);
+        let settings = [
+            (Setting::ExcludeOutboundPorts, "123"),
+            (Setting::ExcludeOutboundIpRanges, "10.0.0.0/8,fd00::/8"),
+            (Setting::IncludeOutboundIpRanges, "10.96.0.0/16"),
+            (Setting::IncludeOutboundPorts, "53"),
+        ];
+        let chosen = Options { udp: true, ..options(&settings) };
+        let expected = [
+            "udp dport { 123 } return",
+            "ip daddr { 10.0.0.0/8 } return",
+            "ip6 daddr { fd00::/8 } return",
+            "udp dport { 53 } meta mark set 0x53a",
+            "ip daddr { 10.96.0.0/16 } meta mark set 0x53a",
+        ];
+        let found = rules(&ruleset(&chosen), "outbound_udp");
+        assert!(expected.iter().all(|rule| found.iter().any(|one| one == rule)), "{found:#?}");
+        assert!(!found.contains(&"meta mark set 0x53a".to_owned()), "{found:#?}");
     }
 
     #[test]

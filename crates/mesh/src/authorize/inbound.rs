@@ -44,9 +44,9 @@ pub fn authorize_inbound(view: &View, peer: InboundPeer<'_>, port: u16, scope: P
     decide_inbound(view, peer, &Asked { port, udp: false, scope })
 }
 
-/// The same for datagrams to a UDP port. Nothing is known of ports that nobody declared, so none of them is opened.
-pub fn authorize_inbound_udp(view: &View, peer: InboundPeer<'_>, port: u16) -> InboundDecision {
-    decide_inbound(view, peer, &Asked { port, udp: true, scope: PortScope::Declared })
+/// The same for datagrams to a UDP port.
+pub fn authorize_inbound_udp(view: &View, peer: InboundPeer<'_>, port: u16, scope: PortScope) -> InboundDecision {
+    decide_inbound(view, peer, &Asked { port, udp: true, scope })
 }
 
 /// The port that is to be opened.
@@ -88,9 +88,9 @@ fn inbound(
     }
     let port = match (workload.port_over(port, udp), scope, peer) {
         // Who dials the pod itself means its port, and not a service's.
-        (Some(known), PortScope::All, InboundPeer::Plain) if known.number != port => undeclared(port, reasons),
+        (Some(known), PortScope::All, InboundPeer::Plain) if known.number != port => undeclared(asked, reasons),
         (Some(known), _, _) => known.clone(),
-        (None, PortScope::All, _) => undeclared(port, reasons),
+        (None, PortScope::All, _) => undeclared(asked, reasons),
         (None, PortScope::Declared, _) => return Err(Denial::UnknownPort),
     };
     transport(workload, peer, &port, reasons)?;
@@ -98,10 +98,12 @@ fn inbound(
 }
 
 /// A port that the application has and nobody declared: how it speaks shows in its first bytes.
-fn undeclared(number: u16, reasons: &mut Vec<Reason>) -> WorkloadPort {
+fn undeclared(asked: &Asked, reasons: &mut Vec<Reason>) -> WorkloadPort {
+    let number = asked.port;
     reasons.push(Reason::UndeclaredPort { port: number });
     let (name, service_ports, exports) = Default::default();
-    WorkloadPort { number, name, protocol: Protocol::Auto, service_ports, exports }
+    let protocol = if asked.udp { Protocol::Udp } else { Protocol::Auto };
+    WorkloadPort { number, name, protocol, service_ports, exports }
 }
 
 /// Whether the peer's transport is the one that the port wants.
@@ -222,6 +224,32 @@ mod tests {
             let undeclared = decision.reasons.contains(&Reason::UndeclaredPort { port });
             assert_eq!(decision.outcome.map(|port| port.number), expected, "{name}");
             assert_eq!(undeclared, port != 9080 && expected == Ok(port) || name == "plain, strict", "{name}");
+        }
+    }
+
+    /// The workload offers TCP ports; a number says nothing about the other transport.
+    #[test]
+    fn datagrams_reach_declared_ports_of_udp_and_undeclared_ones_of_an_application_that_has_its_ports() {
+        let (web, foreign) = (identity("east.demo", "web"), identity("west.demo", "web"));
+        let (web, foreign) = (InboundPeer::Mutual(&web), InboundPeer::Mutual(&foreign));
+        let mut view = view(MtlsMode::Strict);
+        let mut workload = view.workload.take().map(Arc::unwrap_or_clone).unwrap();
+        workload.ports[1].protocol = Protocol::Udp;
+        view.workload = Some(Arc::new(workload));
+        let cases = [
+            ("its own", web, 9090, PortScope::Declared, Ok(9090)),
+            ("by the service's", web, 90, PortScope::Declared, Ok(9090)),
+            ("of TCP", web, 9080, PortScope::Declared, Err(Denial::UnknownPort)),
+            ("of TCP, where the application has its ports", web, 9080, PortScope::All, Ok(9080)),
+            ("undeclared", web, 7, PortScope::All, Ok(7)),
+            ("exported as TCP", foreign, 80, PortScope::All, Err(Denial::NotExported)),
+            ("undeclared, for another cluster", foreign, 7, PortScope::All, Err(Denial::NotExported)),
+            ("plain", InboundPeer::Plain, 9090, PortScope::Declared, Err(Denial::MtlsRequired)),
+        ];
+        for (name, peer, port, scope, expected) in cases {
+            let outcome = authorize_inbound_udp(&view, peer, port, scope).outcome;
+            assert!(outcome.as_ref().map_or(true, |port| port.protocol == Protocol::Udp), "{name}");
+            assert_eq!(outcome.map(|port| port.number), expected, "{name}");
         }
     }
 

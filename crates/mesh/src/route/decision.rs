@@ -127,7 +127,7 @@ impl RouteDecision {
             revision: view.revision,
             service: request.host.service().cloned(),
             port: request.port,
-            protocol: Protocol::Auto,
+            protocol: if request.connection.udp { Protocol::Udp } else { Protocol::Auto },
             subset: None,
             outcome: RouteOutcome::Refuse,
             rule: None,

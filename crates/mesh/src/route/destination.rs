@@ -45,7 +45,7 @@ pub(super) fn decide(
 pub(super) fn by_default(context: &Context<'_>, place: &Place<'_>, decision: &mut RouteDecision) {
     let port = place.pod.map_or(context.request.port, |pod| pod.service_port);
     // An entry is for its ports only; at others the host is like any that the mesh does not know.
-    if place.entry().is_some() && place.service.port(port).is_none() {
+    if place.entry().is_some() && place.service.port_over(port, context.request.connection.udp).is_none() {
         decision.reasons.push(Reason::Note { text: format!("{} has no port {port}", place.service.name.name()) });
         return scope::unknown(context, decision);
     }

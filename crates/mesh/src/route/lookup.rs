@@ -176,7 +176,9 @@ fn of_pod<'a>(context: &Context<'a>, address: IpAddr) -> Option<Place<'a>> {
     let place = |service: &'a Service| {
         let dialled = service.endpoints.iter().filter(|endpoint| endpoint.has_address(address));
         let mut ports = dialled.flat_map(|endpoint| &endpoint.ports);
-        let service_port = ports.find(|(_, port)| **port == context.request.port).map(|(number, _)| *number)?;
+        let (asked, udp) = (context.request.port, context.request.connection.udp);
+        let leads = |(number, port): &(&u16, &u16)| **port == asked && service.port_over(**number, udp).is_some();
+        let service_port = ports.find(leads).map(|(number, _)| *number)?;
         Some(Place { pod: Some(DialledPod { address, service_port }), ..Place::of(service) })
     };
     let mut places = context.view.services.values().filter_map(|service| place(service));

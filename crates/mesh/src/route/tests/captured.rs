@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::language::view;
-use super::question::check;
+use super::question::{Asked, check};
 use super::table;
 use crate::fixture::{identity, service};
-use crate::model::{AddressEntry, Pod};
+use crate::model::{AddressEntry, Pod, Protocol};
 
 const CONFIG: &str = "
     service reviews v1*2 v2? v3! ports=80 ip=10.96.0.1 vip=243.0.0.1 export
@@ -32,6 +32,28 @@ fn a_pod_that_is_dialled_is_met_itself() {
             ("nobody's address", "tcp 10.1.0.9:1080", "pass"),
         ],
     );
+}
+
+#[test]
+fn datagrams_go_to_ports_of_udp_only() {
+    let mut known = view(CONFIG);
+    let mut db = (*known.services[&service("db")]).clone();
+    db.ports[0].protocol = Protocol::Udp;
+    known.services.insert(db.name.clone(), Arc::new(db));
+    let cases = [
+        ("by name", "udp db:3306", "db:3306 v1-1 v1-2"),
+        ("by name, TCP", "tcp db:3306", "refuse unknown-port"),
+        ("a pod", "udp 10.1.0.2:4306", "db:3306 v1-2"),
+        ("that number of TCP is nobody's", "tcp 10.1.0.2:4306", "pass"),
+        ("a port of TCP is nobody's for datagrams", "udp 10.1.0.2:1080", "pass"),
+        ("nor by the service's address", "udp 10.96.0.1:80", "refuse unknown-port"),
+        ("outside", "udp 192.0.2.1:53", "pass"),
+    ];
+    for (name, request, expected) in cases {
+        assert_eq!(check(&known, request), expected, "{name}");
+    }
+    let passed = Asked::parse("udp 192.0.2.1:53").decide(&known).0;
+    assert_eq!(passed.protocol, Protocol::Udp, "it is carried as datagrams");
 }
 
 #[test]

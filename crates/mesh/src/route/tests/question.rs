@@ -14,7 +14,7 @@ use crate::request::{Claims, ConnectionFacts, HttpRequest};
 use crate::retry::RetryPolicy;
 use crate::route::{Entry, RequestEdits, RouteDecision, RouteOutcome, RouteRequest, Target, rewrite, route};
 
-/// A request: `GET http://reviews/path user=jason sni=a.example ip=10.0.0.1 @80 #7`, or `tcp reviews:80 ip=…`, with
+/// A request: `GET http://reviews/path user=jason sni=a.example ip=10.0.0.1 @80 #7`, or `tcp reviews:80 ip=…`, `udp …`, with
 /// `@<port>` for a gateway's port, `claims=<JSON>` and `#<entropy>`. Words that are not known are headers.
 pub(crate) struct Asked {
     method: String,
@@ -93,12 +93,12 @@ impl Asked {
             remote_ip: self.source,
             destination_ip: self.dialled,
             sni: self.sni.as_deref(),
-            udp: false,
+            udp: self.method == "udp",
         };
         use_it(&RouteRequest {
             host: &host,
             port: self.port,
-            http: (self.method != "tcp").then_some(&http),
+            http: (self.method != "tcp" && self.method != "udp").then_some(&http),
             connection,
             claims: self.claims.as_ref(),
             entry: self.gateway.map_or(Entry::Workload, Entry::Gateway),
