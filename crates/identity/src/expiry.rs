@@ -36,6 +36,18 @@ impl Credentials {
             wait(until, &mut bundles).await;
         }
     }
+
+    /// Resolves when nothing new should be put on a connection to `peer` that was made just now: three quarters of what is left of
+    /// the shorter certificate, the peer's or the own one, are over. Both are replaced at half of their lives, so that a new
+    /// connection lives longer, and what is under way has the last quarter to end by itself.
+    pub async fn aging(&self, peer: &PeerIdentity) {
+        let own = self.svid().map_or(peer.not_after, |svid| svid.not_after());
+        tokio::time::sleep(aging(peer.not_after.min(own), SystemTime::now())).await;
+    }
+}
+
+fn aging(not_after: SystemTime, now: SystemTime) -> Duration {
+    not_after.duration_since(now).unwrap_or_default().mul_f64(0.75)
 }
 
 /// Until when the peer stays proven, or why it is not any more.
@@ -66,5 +78,19 @@ async fn wait(until: SystemTime, bundles: &mut watch::Receiver<std::sync::Arc<Tr
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_ages_in_three_quarters_of_what_is_left() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for (left, expected) in [(3600, 2700), (12, 9), (0, 0)] {
+            assert_eq!(aging(now + Duration::from_secs(left), now), Duration::from_secs(expected));
+        }
+        assert_eq!(aging(now, now + Duration::from_secs(1)), Duration::ZERO, "it is over already");
     }
 }

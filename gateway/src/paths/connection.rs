@@ -1,7 +1,7 @@
 //! One live connection to a gateway of another cluster.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,8 @@ pub(crate) struct Connection {
     flows: Flows,
     /// Round trip of probes in microseconds, smoothed; for transports that do not say it themselves.
     probe_rtt: AtomicU64,
+    /// Whether a younger one should take its place before a certificate ends it.
+    aging: AtomicBool,
 }
 
 impl Connection {
@@ -69,6 +71,7 @@ impl Connection {
             streams: AtomicUsize::new(0),
             flows: Flows::new(),
             probe_rtt: AtomicU64::new(0),
+            aging: AtomicBool::new(false),
         }
     }
 
@@ -97,6 +100,14 @@ impl Connection {
             Wire::Quic(connection) => connection.remote_address(),
             Wire::Tcp(tunnel) => tunnel.remote,
         }
+    }
+
+    pub(super) fn is_aging(&self) -> bool {
+        self.aging.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn age(&self) {
+        self.aging.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn usability(&self) -> Usability {

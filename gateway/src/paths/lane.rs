@@ -203,7 +203,13 @@ impl Keeper {
         let (credentials, guarded, mut view) =
             (ground.credentials.clone(), Arc::clone(connection), ground.view.clone());
         tokio::spawn(async move {
+            let age = async {
+                credentials.aging(&peer).await;
+                guarded.age();
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
+                () = age => {}
                 reason = credentials.expiry(&peer) => {
                     tracing::info!(peer = %peer.id, %reason, "connection closed");
                     guarded.close(2, &reason.to_string());
@@ -224,6 +230,7 @@ impl Keeper {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unusable_since: Option<Instant> = None;
         let mut looked_at = Instant::now();
+        let mut renew_at = looked_at;
         loop {
             tokio::select! {
                 error = current.closed() => {
@@ -247,25 +254,31 @@ impl Keeper {
             let unusable = current.usability() != Usability::Usable || !current.is_usable();
             unusable_since = unusable.then(|| unusable_since.unwrap_or(now));
             if wanted && unusable_since.is_some_and(|since| now.duration_since(since) >= REPLACE_AFTER) {
-                if let Some(replacement) = self.replace(&current).await {
+                if let Some(replacement) = self.replace(&current, Connection::is_usable).await {
                     let old = std::mem::replace(&mut current, self.install(replacement));
                     // Its flows go on as soon as it answers again, and end with it if it never does.
                     tokio::spawn(async move { finish(&old).await });
                 }
                 unusable_since = None;
+            } else if wanted && current.is_aging() && now >= renew_at {
+                if let Some(younger) = self.replace(&current, |_| false).await {
+                    let old = std::mem::replace(&mut current, self.install(younger));
+                    tokio::spawn(async move { finish(&old).await });
+                }
+                renew_at = Instant::now() + REPLACE_AFTER;
             }
         }
     }
 
-    /// Another connection to the same gateway while the old one is silent; `None` when the old one came back or there
-    /// is none to be had.
-    async fn replace(&self, connection: &Arc<Connection>) -> Option<Arc<Connection>> {
+    /// Another connection to the same gateway while the old one is silent, or about to end; `None` when the old one is
+    /// good enough again, has ended, or there is none to be had.
+    async fn replace(&self, connection: &Arc<Connection>, is_good: fn(&Connection) -> bool) -> Option<Arc<Connection>> {
         let recovered = async {
             let mut ticks = interval(TICK);
             loop {
                 ticks.tick().await;
                 self.observe(connection, Instant::now());
-                if connection.is_usable() || connection.is_closed() {
+                if is_good(connection) || connection.is_closed() {
                     return;
                 }
             }

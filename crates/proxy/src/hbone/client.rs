@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -67,6 +68,8 @@ struct Shared {
     ended: CancellationToken,
     /// Ends the connection at once.
     abort: CancellationToken,
+    /// Whether flows that are open may go on, but none may begin.
+    retired: AtomicBool,
 }
 
 impl fmt::Debug for Outer {
@@ -90,7 +93,11 @@ impl Outer {
         let handshake = tokio::time::timeout(settings.handshake_timeout, builder.handshake(io)).await;
         let (requests, mut connection) =
             handshake.map_err(|_| HandshakeError::Timeout)?.map_err(HandshakeError::Http2)?;
-        let shared = Arc::new(Shared { ended: CancellationToken::new(), abort: CancellationToken::new() });
+        let shared = Arc::new(Shared {
+            ended: CancellationToken::new(),
+            abort: CancellationToken::new(),
+            retired: AtomicBool::new(false),
+        });
         let streams = Streams::default();
         let (settings, ended, counted) = (settings.clone(), Arc::clone(&shared), streams.clone());
         let ping = connection.ping_pong();
@@ -109,12 +116,18 @@ impl Outer {
         Ok(Self { requests, streams, shared })
     }
 
-    /// Whether new streams can be opened: the connection lives and no GOAWAY was received.
+    /// Lets no new flow begin where [`Outer::is_usable`] is asked; those that are open go on.
+    pub fn retire(&self) {
+        self.shared.retired.store(true, Ordering::Release);
+    }
+
+    /// Whether new streams can be opened: the connection lives, is not retired, and no GOAWAY was received.
     pub fn is_usable(&self) -> bool {
         // A clone has no stream of its own that is pending, so this never waits.
         let mut requests = self.requests.clone();
         let ready = requests.poll_ready(&mut Context::from_waker(Waker::noop()));
-        !self.shared.ended.is_cancelled() && !matches!(ready, Poll::Ready(Err(_)))
+        let over = self.shared.ended.is_cancelled() || self.shared.retired.load(Ordering::Acquire);
+        !over && !matches!(ready, Poll::Ready(Err(_)))
     }
 
     /// Flows that are open, [`Outer::get`] requests apart.

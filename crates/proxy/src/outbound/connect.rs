@@ -244,7 +244,13 @@ impl Engine {
                     tokio::time::sleep(super::SWEEP).await;
                 }
             };
+            let retire = async {
+                credentials.aging(&peer).await;
+                watched.retire();
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
+                () = retire => {}
                 () = gone => {}
                 () = ended.cancelled() => {}
                 _ = credentials.expiry(&peer) => {

@@ -133,7 +133,13 @@ impl Gateways {
         let (credentials, watched) = (self.credentials.clone(), outer.clone());
         let (name, on_path_down) = (gateway.name.clone(), self.on_path_down.clone());
         tokio::spawn(async move {
+            let retire = async {
+                credentials.aging(&peer).await;
+                watched.retire();
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
+                () = retire => {}
                 () = watch_paths(&watched, &name, &on_path_down) => {}
                 reason = credentials.expiry(&peer) => {
                     tracing::info!(gateway = name, ?reason, "the connection to a gateway must end");

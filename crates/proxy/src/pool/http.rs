@@ -160,7 +160,16 @@ where
             None => std::future::pending().await,
         }
     };
+    let retire = async {
+        match &peer {
+            Some(peer) => credentials.aging(peer).await,
+            None => std::future::pending().await,
+        }
+        shared.retired.store(true, Ordering::Release);
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
+        () = retire => {}
         result = connection.as_mut() => {
             if let Err(error) = result {
                 tracing::debug!(error = chain(&error), "connection to a peer failed");
