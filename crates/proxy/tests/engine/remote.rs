@@ -79,6 +79,30 @@ async fn opaque_flows_cross_clusters_and_each_side_closes_for_itself() {
 }
 
 #[tokio::test]
+async fn opaque_flows_outlive_a_hole_between_clusters() {
+    let world = World::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let app = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut reading, mut writing) = stream.split();
+        let _ = tokio::io::copy(&mut reading, &mut writing).await;
+    });
+    let (server, gateway, view) = west(&world, Protocol::Tcp, app).await;
+    // Longer than a sidecar of the own cluster may be silent for.
+    let (from, lasts) = (Duration::from_secs(1), Duration::from_secs(9));
+    gateway.behaviour.send_replace(Behaviour::Hole(from, lasts, (server.ip, MTLS_PORT).into()));
+    let client = Client::start(&world, view);
+    let mut stream = TcpStream::connect(client.capture("reviews").await).await.unwrap();
+    let (begun, mut echoed) = (std::time::Instant::now(), [0]);
+    while begun.elapsed() < from + lasts + Duration::from_secs(1) {
+        stream.write_all(b"x").await.unwrap();
+        stream.read_exact(&mut echoed).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
 async fn traffic_fails_over_to_the_other_cluster_and_comes_back_without_losing_a_request() {
     let world = World::new();
     let (_west, _gateway, view) = west(&world, Protocol::Http, http_app("west").await).await;
@@ -116,6 +140,21 @@ async fn another_gateway_is_used_when_one_is_gone_or_has_no_way() {
     for _ in 0..5 {
         assert_eq!(client.http1("reviews", post("/", "x")).await.status(), 200);
     }
+}
+
+#[tokio::test]
+async fn a_long_way_is_not_the_fault_of_the_gateway_that_is_asked_first() {
+    let world = World::new();
+    let (server, first, view) = west(&world, Protocol::Http, http_app("west").await).await;
+    // A round trip between clusters that is longer than the patience with one gateway while there is another.
+    let late = Behaviour::Late(Duration::from_secs(3), (server.ip, MTLS_PORT).into());
+    first.behaviour.send_replace(late.clone());
+    let second = Gateway::start(&world, "gateway-2", late).await;
+    let client = Client::start(&world, view.gateway("gateway-2", second.address));
+    let begun = std::time::Instant::now();
+    assert_eq!(client.http1("reviews", get("/")).await.status(), 200);
+    // Giving the first one up would have cost its two seconds and the three of the second.
+    assert!(begun.elapsed() < Duration::from_millis(4_700), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -460,6 +460,10 @@ pub(crate) fn json(response: &Response<Bytes>) -> serde_json::Value {
 pub(crate) enum Behaviour {
     /// Pipes to this sidecar.
     Pipe(SocketAddr),
+    /// Pipes to this sidecar, but so much later.
+    Late(Duration, SocketAddr),
+    /// Pipes to this sidecar; after the first duration nothing moves for the second one.
+    Hole(Duration, Duration, SocketAddr),
     /// Denies for this reason.
     Deny(Denial),
 }
@@ -545,7 +549,10 @@ async fn carry(
             let headers = reply_header(reply::Reply::Denied(denied));
             incoming.refuse(http::StatusCode::SERVICE_UNAVAILABLE, headers);
         }
-        Behaviour::Pipe(to) => {
+        Behaviour::Pipe(to) | Behaviour::Late(_, to) | Behaviour::Hole(_, _, to) => {
+            if let Behaviour::Late(delay, _) = behaviour {
+                tokio::time::sleep(delay).await;
+            }
             let Ok(mut server) = TcpStream::connect(to).await else {
                 let denied = Denied { reason: "endpoint-unreachable".into(), ..Denied::default() };
                 return incoming
@@ -559,10 +566,23 @@ async fn carry(
             };
             flows.fetch_add(1, Ordering::Relaxed);
             let mut io = incoming.accept(reply_header(reply::Reply::Accepted(accepted))).unwrap();
-            let outcome = proxy::copy::copy_bidirectional(&mut io, &mut server, None).await;
+            let outcome = pipe(&mut io, &mut server, &behaviour).await;
             if outcome.error.is_some() {
                 proxy::copy::abort_tcp(&server);
             }
         }
     }
+}
+
+/// Copies in both directions; in a hole nothing moves.
+async fn pipe(io: &mut hbone::H2Io, server: &mut TcpStream, behaviour: &Behaviour) -> proxy::copy::CopyOutcome {
+    let copy = proxy::copy::copy_bidirectional(io, server, None);
+    tokio::pin!(copy);
+    if let Behaviour::Hole(from, lasts, _) = behaviour {
+        tokio::select! {
+            outcome = copy.as_mut() => return outcome,
+            () = tokio::time::sleep(*from) => tokio::time::sleep(*lasts).await,
+        }
+    }
+    copy.await
 }
