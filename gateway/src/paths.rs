@@ -6,6 +6,7 @@
 
 mod connection;
 mod dial;
+mod finish;
 mod lane;
 mod link;
 mod probe;

@@ -4,6 +4,7 @@ mod drain;
 mod floods;
 mod flows;
 mod health;
+mod holes;
 mod readers;
 mod refusals;
 mod relay;

@@ -1,5 +1,7 @@
 //! The QUIC endpoints: transport parameters for a WAN, large socket buffers, and resets that survive a restart.
 
+mod knocking;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use identity::{Credentials, PeerPolicy, TlsConfigError};
+use knocking::Knocking;
 use mesh::TrustDomain;
 use proxy::hbone;
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
@@ -226,7 +229,7 @@ fn transport(tunnel: &TunnelSettings) -> Arc<TransportConfig> {
         .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok())
         .initial_mtu(1200)
         .mtu_discovery_config(Some(MtuDiscoveryConfig::default()))
-        .congestion_controller_factory(congestion)
+        .congestion_controller_factory(Arc::new(Knocking(congestion)))
         .enable_segmentation_offload(tunnel.segmentation_offload);
     if tunnel.ack_every > 2 {
         let mut acks = AckFrequencyConfig::default();

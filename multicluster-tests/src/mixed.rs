@@ -10,6 +10,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use futures_util::{SinkExt, StreamExt};
+use tokio_tungstenite::tungstenite::Message;
+
 use crate::Scenario;
 
 /// Requests per second.
@@ -28,8 +31,17 @@ pub enum FlowKind {
     Grpc,
     /// Two MiB there and back over TCP.
     Bulk,
-    /// One TCP connection with a ping every 50 ms, for as long as the load lasts: what a WebSocket looks like to a proxy.
+    /// One TCP connection with a ping every 50 ms, for as long as the load lasts.
     Long,
+    /// The same as messages of a WebSocket over HTTP/1.1.
+    WebSocket,
+}
+
+impl FlowKind {
+    /// It lasts as long as the load does.
+    pub fn is_long(self) -> bool {
+        matches!(self, Self::Long | Self::WebSocket)
+    }
 }
 
 /// One flow; times since the start of the load.
@@ -82,16 +94,18 @@ impl Mixed {
             let (port, path) = match kind {
                 FlowKind::Grpc => (9090, "/isthmus.echo.v1.Echo/ServerStream"),
                 FlowKind::Bulk | FlowKind::Long => (9000, "/"),
+                FlowKind::WebSocket => (9080, "/"),
             };
             let mut call = Call::get(proxy, &format!("http://{host}:{port}{path}")).expect("a URL");
             call.within = LONGEST;
             (call.speak, call.body) = match kind {
                 FlowKind::Grpc => (Speak::Grpc, Bytes::from_static(b"mixed")),
-                FlowKind::Bulk | FlowKind::Long => (Speak::Tcp, Bytes::from(vec![b'b'; BULK])),
+                _ => (Speak::Tcp, Bytes::from(vec![b'b'; BULK])),
             };
             tokio::spawn(flows(kind, Client { call, started, stop: stop.clone() }))
         };
-        let flows = [FlowKind::Grpc, FlowKind::Grpc, FlowKind::Bulk, FlowKind::Long, FlowKind::Long].map(flow).into();
+        let flows =
+            [FlowKind::Grpc, FlowKind::Grpc, FlowKind::Bulk, FlowKind::Long, FlowKind::WebSocket].map(flow).into();
         Self { http, flows, stop }
     }
 
@@ -124,10 +138,11 @@ async fn flows(kind: FlowKind, client: Client) -> Vec<Flow> {
         let ended = match kind {
             FlowKind::Grpc | FlowKind::Bulk => once(kind, &client.call).await.map(|()| Duration::ZERO),
             FlowKind::Long => pings(&client).await,
+            FlowKind::WebSocket => messages(&client).await,
         };
         let over = client.started.elapsed();
         let waited = ended.as_ref().copied().unwrap_or_default().max(match kind {
-            FlowKind::Long => Duration::ZERO,
+            FlowKind::Long | FlowKind::WebSocket => Duration::ZERO,
             FlowKind::Grpc | FlowKind::Bulk => over - began,
         });
         flows.push(Flow { kind, began, ended: over, waited, error: ended.err() });
@@ -162,6 +177,35 @@ async fn pings(client: &Client) -> Result<Duration, String> {
         longest = longest.max(sent.elapsed());
         tokio::time::sleep(PAUSE).await;
     }
+    Ok(longest)
+}
+
+/// Messages of a WebSocket until the end of the load; the longest wait for one to come back.
+async fn messages(client: &Client) -> Result<Duration, String> {
+    let (host, port) = client.call.authority().map_err(|error| error.to_string())?;
+    let opening = async {
+        let tunnel = connect(client.call.proxy, &host, port).await.map_err(|error| error.to_string())?;
+        let url = format!("ws://{host}:{port}/");
+        tokio_tungstenite::client_async(url, tunnel).await.map_err(|error| format!("no WebSocket: {error}"))
+    };
+    let (mut socket, _) = timeout(LONGEST, opening).await.map_err(|_| "no WebSocket in time")??;
+    let mut longest = Duration::ZERO;
+    let mut number = 0_u64;
+    while !client.stop.is_cancelled() {
+        let (sent, message) = (Instant::now(), Message::text(format!("message {number}")));
+        number += 1;
+        let exchange = async {
+            socket.send(message.clone()).await.map_err(|error| error.to_string())?;
+            match socket.next().await {
+                Some(Ok(echoed)) if echoed == message => Ok(()),
+                other => Err(format!("{other:?} came back")),
+            }
+        };
+        timeout(LONGEST, exchange).await.map_err(|_| "no answer to a message")??;
+        longest = longest.max(sent.elapsed());
+        tokio::time::sleep(PAUSE).await;
+    }
+    let _ = socket.close(None).await;
     Ok(longest)
 }
 

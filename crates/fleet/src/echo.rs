@@ -10,6 +10,7 @@ mod grpc;
 mod http;
 mod tcp;
 mod udp;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::str::FromStr;

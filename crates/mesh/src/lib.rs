@@ -38,6 +38,7 @@ mod head;
 mod health;
 mod limit;
 mod outlier;
+mod patience;
 mod remote_ip;
 mod resolve;
 mod retry;
@@ -65,6 +66,7 @@ pub use head::{
 pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};
 pub use limit::{Allowance, Applied, Bucket, Buckets, body_limit, limits};
 pub use outlier::{Detector, EJECTION_MAX, Outcome, Outliers};
+pub use patience::{Unreached, wait_for_a_way};
 pub use remote_ip::remote_ip;
 pub use resolve::{
     DNS_TTL, DnsData, DnsDecision, DnsOutcome, DnsReason, DnsRecord, Question, QuestionKind, Zone, Zones, resolve,
@@ -79,9 +81,9 @@ pub use sources::{OfSource, Sources};
 pub use spread::{LocalHealth, LocalShare, Spread, spread};
 
 pub use tunnel::{
-    BULK_BYTES, Carried, ClassHints, ConnectionLoad, FlowClass, RETURN_AFTER, RETURN_AFTER_MAX, SETTLE, STALL_MIN,
-    STALL_URGENT, StalledFlow, TCP_DELAY, Transport, TransportChoice, TransportSeen, pick_connection, stalled_to_reset,
-    window_share,
+    BULK_BYTES, Carried, ClassHints, ConnectionLoad, FlowClass, KNOCK_EVERY, Knocks, RETURN_AFTER, RETURN_AFTER_MAX,
+    SETTLE, STALL_MIN, STALL_URGENT, StalledFlow, TCP_DELAY, Transport, TransportChoice, TransportSeen,
+    pick_connection, stalled_to_reset, window_share,
 };
 
 #[cfg(test)]

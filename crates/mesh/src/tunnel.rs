@@ -3,10 +3,12 @@
 
 mod connection;
 mod flow;
+mod knock;
 mod stalled;
 mod transport;
 
 pub use connection::{ConnectionLoad, pick_connection, window_share};
 pub use flow::{BULK_BYTES, Carried, ClassHints, FlowClass};
+pub use knock::{KNOCK_EVERY, Knocks};
 pub use stalled::{STALL_MIN, STALL_URGENT, StalledFlow, stalled_to_reset};
 pub use transport::{RETURN_AFTER, RETURN_AFTER_MAX, SETTLE, TCP_DELAY, Transport, TransportChoice, TransportSeen};

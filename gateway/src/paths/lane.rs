@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::connection::{Dialled, Usability};
 use super::dial::dial;
+use super::finish::{PROBE_TIMEOUT, finish};
 use super::link::Link;
 use super::probe::probe;
 use super::{Connection, PathState, Paths, TICK};
@@ -17,8 +18,6 @@ use crate::metrics::WireLabels;
 
 /// How long connecting may take, its first probe included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a probe stream is kept; a later answer is as good as none.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first and the longest pause between attempts to connect; each is drawn from the upper half of its step. With
 /// [`CONNECT_TIMEOUT`], UDP that is back is found out within 10 s.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -255,15 +254,13 @@ impl Keeper {
             unusable_since = unusable.then(|| unusable_since.unwrap_or(now));
             if wanted && unusable_since.is_some_and(|since| now.duration_since(since) >= REPLACE_AFTER) {
                 if let Some(replacement) = self.replace(&current, Connection::is_usable).await {
-                    let old = std::mem::replace(&mut current, self.install(replacement));
                     // Its flows go on as soon as it answers again, and end with it if it never does.
-                    tokio::spawn(async move { finish(&old).await });
+                    self.finish(std::mem::replace(&mut current, self.install(replacement)));
                 }
                 unusable_since = None;
             } else if wanted && current.is_aging() && now >= renew_at {
                 if let Some(younger) = self.replace(&current, |_| false).await {
-                    let old = std::mem::replace(&mut current, self.install(younger));
-                    tokio::spawn(async move { finish(&old).await });
+                    self.finish(std::mem::replace(&mut current, self.install(younger)));
                 }
                 renew_at = Instant::now() + REPLACE_AFTER;
             }
@@ -293,6 +290,12 @@ impl Keeper {
                 }
             },
         }
+    }
+
+    /// Lets the flows of a connection that another one has replaced end.
+    fn finish(&self, old: Arc<Connection>) {
+        let (paths, target) = (Arc::clone(&self.paths), self.link.target.clone());
+        tokio::spawn(async move { finish(&paths, &target, &old).await });
     }
 
     fn install(&self, connection: Arc<Connection>) -> Arc<Connection> {
@@ -344,20 +347,6 @@ impl Keeper {
             self.paths.ground().metrics.slow_readers.get_or_create(&labels).inc_by(cut as u64);
         }
     }
-}
-
-/// Lets the flows of a connection end, then closes it. A connection that is dead ends by itself.
-pub(super) async fn finish(connection: &Connection) {
-    let idle = async {
-        while connection.streams() > 0 {
-            sleep(TICK).await;
-        }
-    };
-    tokio::select! {
-        () = idle => {}
-        _ = connection.closed() => {}
-    }
-    connection.close(0, "no longer needed");
 }
 
 /// Growing pauses with jitter.

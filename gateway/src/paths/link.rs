@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::lane::{Keeper, Lane, finish};
+use super::finish::finish;
+use super::lane::{Keeper, Lane};
 use super::{Connection, PathRow, Paths, TICK, Target};
 use crate::metrics::PathLabels;
 
@@ -186,12 +187,13 @@ pub(super) async fn run(paths: Arc<Paths>, link: Arc<Link>, stop: CancellationTo
     let connections: Vec<_> = link.lanes().filter_map(|lane| lane.current()).collect();
     for connection in connections {
         let imported = paths.imports_from(&link.target);
+        let (paths, target) = (Arc::clone(&paths), link.target.clone());
         tokio::spawn(async move {
             if imported {
                 // Another gateway, or another address of this one, has taken over: the flows here take their time.
-                finish(&connection).await;
+                finish(&paths, &target, &connection).await;
             } else {
-                let _ = timeout(LINGER, finish(&connection)).await;
+                let _ = timeout(LINGER, finish(&paths, &target, &connection)).await;
                 connection.close(0, "nothing is imported any more");
             }
         });

@@ -14,14 +14,14 @@ use super::relay::Relay;
 use super::world::*;
 
 /// East behind whose only path lies a relay.
-struct Between {
-    relay: Relay,
-    east: Gateway,
-    west: Gateway,
-    outer: Outer,
+pub(super) struct Between {
+    pub(super) relay: Relay,
+    pub(super) east: Gateway,
+    pub(super) west: Gateway,
+    pub(super) outer: Outer,
 }
 
-async fn between(change: impl FnOnce(&Relay)) -> Between {
+pub(super) async fn between(change: impl FnOnce(&Relay)) -> Between {
     let (backend, trust) = (echo().await, Trust::new());
     let west = gateway("west.demo", trust.west_gateway(), west_view(), backend).await;
     let relay = Relay::new(west.quic()).await;
@@ -32,7 +32,7 @@ async fn between(change: impl FnOnce(&Relay)) -> Between {
 }
 
 /// Opens a flow and tells the connection that it took.
-async fn flow(outer: &Outer) -> (H2Io, String) {
+pub(super) async fn flow(outer: &Outer) -> (H2Io, String) {
     let Connecting { io, answer } = open(outer, &request("reviews")).await;
     let parts = answer.await.unwrap();
     match tunnel::reply_of(&parts.headers) {
@@ -42,7 +42,7 @@ async fn flow(outer: &Outer) -> (H2Io, String) {
 }
 
 /// The flow still carries bytes both ways.
-async fn lives(io: &mut H2Io, word: &[u8]) {
+pub(super) async fn lives(io: &mut H2Io, word: &[u8]) {
     io.write_all(word).await.unwrap();
     let mut seen = vec![0; word.len()];
     tokio::time::timeout(Duration::from_secs(20), io.read_exact(&mut seen)).await.expect("an answer").unwrap();

@@ -20,6 +20,7 @@ use super::answer::Answer;
 use super::control::{State, Wish, parse_status};
 use super::grpc::EchoService;
 use super::pb::echo_server::EchoServer;
+use super::websocket;
 
 /// One piece of a streamed answer.
 const CHUNK: usize = 64 * 1024;
@@ -34,7 +35,7 @@ pub(super) async fn serve(stream: TcpStream, state: Arc<State>, shutdown: Cancel
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1000).adaptive_window(true);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     // A client that breaks off is no event worth a log line of the application.
     tokio::select! {
@@ -53,6 +54,9 @@ async fn answer(request: Request<Incoming>, state: &Arc<State>) -> Response<Body
             Ok(response) => response,
             Err(never) => match never {},
         };
+    }
+    if let Some(key) = websocket::key(request.headers()) {
+        return websocket::accept(request, &key);
     }
     let (head, mut body) = request.into_parts();
     let path: Vec<&str> = head.uri.path().trim_matches('/').split('/').collect();
