@@ -3,6 +3,7 @@
 //! [`Replay`] lets a request be sent again while it is small and unanswered; [`Tracked`] tells how a body ended, which
 //! is when a request is over, recorded, and its connection given back. [`Limited`] holds it to a size.
 
+mod coalesced;
 mod limited;
 mod replay;
 
@@ -18,6 +19,7 @@ use hyper::body::Incoming;
 
 use crate::headers;
 
+pub(crate) use coalesced::Coalesced;
 pub use limited::{Limited, Oversize};
 pub use replay::{REPLAY_MAX, Replay};
 
@@ -56,7 +58,10 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 
 /// What a hyper peer sends; of trailers what may be one ([`headers::clean_trailers`]).
 pub fn incoming(body: Incoming) -> Body {
-    if body.is_end_stream() { empty() } else { body.map_err(BodyError::Hyper).map_frame(clean).boxed_unsync() }
+    if body.is_end_stream() {
+        return empty();
+    }
+    Coalesced::wrap(body.map_err(BodyError::Hyper).map_frame(clean).boxed_unsync())
 }
 
 fn clean(mut frame: Frame<Bytes>) -> Frame<Bytes> {

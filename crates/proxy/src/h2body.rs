@@ -12,7 +12,7 @@ use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use crate::body::{Body, BodyError, chain};
+use crate::body::{Body, BodyError, Coalesced, chain};
 
 /// A request body as it comes from the peer; flow control is released as it is read.
 pub(crate) struct H2Body {
@@ -28,7 +28,7 @@ impl H2Body {
             return crate::body::empty();
         }
         let declared = headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        Self { stream, data_ended: false, declared }.boxed_unsync()
+        Coalesced::wrap(Self { stream, data_ended: false, declared }.boxed_unsync())
     }
 }
 
