@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use mesh::{Attempt, Denial, Draw, Failure, Load, Outcome, RetryDecision, RouteDecision, RouteOutcome, Target, Tier};
+use mesh::{
+    Attempt, Denial, Draw, Failure, Load, Outcome, RetryDecision, RouteDecision, RouteOutcome, Target, Tier, Unreached,
+};
+use tokio::time::Instant;
 
 use super::abroad::{Eyes, Passport};
 use super::destinations::{Destination, Observed};
@@ -29,6 +32,8 @@ pub(super) struct Attempts<'a> {
     stay: Option<usize>,
     /// The right to the retry that is under way.
     permit: Option<Permit>,
+    /// When the first one began.
+    began: Instant,
     /// All attempts.
     pub(super) made: u32,
     /// Those that count against the retry policy.
@@ -90,7 +95,8 @@ impl<'a> Attempts<'a> {
             destination.abroad.behind(decision, &Eyes { works: &works, deserves_a_trial: &deserves_a_trial })
         };
         let (tried, stay, permit) = (Vec::new(), None, None);
-        Self { engine, decision, destination, tried, behind, capped: false, stay, permit, made: 0, counted: 0 }
+        let began = Instant::now();
+        Self { engine, decision, destination, tried, behind, capped: false, stay, permit, began, made: 0, counted: 0 }
     }
 
     /// The next target.
@@ -178,7 +184,8 @@ impl<'a> Attempts<'a> {
     }
 
     /// Whether to try again after a failure. A target that could not even be connected to is set aside, and does not
-    /// count against the policy as long as another one is left: nothing was sent, so nothing was tried.
+    /// count against the policy as long as another one is left: nothing was sent, so nothing was tried. Nor does a path
+    /// between gateways that goes down.
     pub(super) async fn again(&mut self, chosen: Chosen, fault: &Fault, repeatable: Repeatable) -> Result<(), GiveUp> {
         let Chosen { key, load, tier, .. } = chosen;
         drop(load);
@@ -193,7 +200,23 @@ impl<'a> Attempts<'a> {
         self.stay = (!unreachable && !policy.remote_localities).then_some(tier);
         let untried = targets(self.decision)
             .any(|target| TargetKey::of(self.decision, target).is_some_and(|key| !self.tried.contains(&key)));
-        if !(unreachable && untried && self.made < ATTEMPTS_MAX) {
+        let unreached = Unreached {
+            denial: fault.denial,
+            untried,
+            since: self.began.elapsed(),
+            connect_timeout: self.decision.connect_timeout,
+        };
+        if let Some(pause) = mesh::wait_for_a_way(&unreached).filter(|_| repeatable.replayable) {
+            // To ask for a way again is no further attempt: nothing has been sent anywhere.
+            self.made -= 1;
+            self.tried.clear();
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+            return Ok(());
+        }
+        // A path that went down says nothing of the target, and the next one may be dead already without being known to be: a
+        // hole kills all of them within moments.
+        let moves_on = unreachable && untried || fault.failure == Failure::PathDown;
+        if !(moves_on && self.made < ATTEMPTS_MAX) {
             self.counted += 1;
         }
         let attempt = Attempt {

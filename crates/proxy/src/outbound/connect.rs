@@ -215,12 +215,22 @@ impl Engine {
             Target::Remote { expected, .. } => {
                 let key = remote_key(decision, target).ok_or_else(|| Fault::connect("no service"))?;
                 let remote = self.open_remote(decision, &key, expected).await?;
-                let outer = Outer::handshake(remote.io, &Settings::default().across_clusters())
-                    .await
-                    .map_err(|error| Fault::connect(chain(&error)))?;
                 let host = key.service.clusterset_host();
                 let authority = format!("{host}:{}", key.port);
-                let io = open_flow(&outer, &host, key.port, decision).await?;
+                let opening = async {
+                    let outer = Outer::handshake(remote.io, &Settings::default().across_clusters())
+                        .await
+                        .map_err(|error| Fault::connect(chain(&error)))?;
+                    let io = open_flow(&outer, &host, key.port, decision).await?;
+                    Ok((outer, io))
+                };
+                let (outer, io) = tokio::select! {
+                    opened = opening => opened?,
+                    // Nothing of the client has left yet.
+                    () = remote.lost.cancelled() => {
+                        return Err(Fault::connect(format!("{authority}: the path went down")));
+                    }
+                };
                 let expiry = end_with_identity(self, &outer, remote.peer.clone());
                 let party = self.server(decision, target, &remote.endpoint, Some(&remote.peer.id));
                 let server = Server { party, upstream: authority, via: Some(remote.via), mutual_tls: true };

@@ -198,7 +198,7 @@ impl Engine {
     ) -> Result<HttpConnection, Fault> {
         let remote = self.open_remote(decision, key, expected).await?;
         let parts = Parts {
-            lost: self.paths.ride(&remote.via.source_gateway, &remote.via.path),
+            lost: remote.lost,
             io: remote.io,
             peer: Some(remote.peer),
             via: Some(remote.via),
@@ -215,7 +215,8 @@ impl Engine {
         key: &RemoteKey,
         expected: &BTreeSet<SpiffeId>,
     ) -> Result<dial::Remote, Fault> {
-        let request = RemoteRequest { key, expected, timeout: decision.connect_timeout };
+        let ride = |gateway: &str, path: &str| self.paths.ride(gateway, path);
+        let request = RemoteRequest { key, expected, timeout: decision.connect_timeout, ride: &ride };
         let view = self.config.directory.view();
         dial::remote(&self.config.credentials, &self.gateways, &view, &request).await
     }

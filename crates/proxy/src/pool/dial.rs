@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use api::tunnel::{GroupSelector, Header, Mode, Reply, reply};
+use api::tunnel::{Accepted, GroupSelector, Header, Mode, Reply, reply};
 use dial::Dialer;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use identity::{Credentials, PeerIdentity, PeerPolicy};
 use mesh::{
     ClusterName, Denial, Failure, GroupKey, LocalGateway, MTLS_PORT, ServiceName, SpiffeId, TcpKeepAlive, View,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use super::gateways::{Gateways, Hold};
 use super::origin::keep;
@@ -106,6 +107,8 @@ pub struct Remote {
     pub endpoint: String,
     /// To be kept as long as the stream.
     pub hold: Hold,
+    /// Cancelled when the path between the gateways is dead.
+    pub lost: Arc<CancellationToken>,
 }
 
 /// What is asked of the gateways.
@@ -116,6 +119,8 @@ pub struct RemoteRequest<'a> {
     pub expected: &'a BTreeSet<SpiffeId>,
     /// How long it may take altogether.
     pub timeout: Duration,
+    /// Gives the token of a path, by the own gateway's name and the path's.
+    pub ride: &'a (dyn Fn(&str, &str) -> Arc<CancellationToken> + Sync),
 }
 
 /// Opens inner mTLS to a server of another cluster. The next gateway is tried when one cannot be reached or has no way, and
@@ -130,7 +135,7 @@ pub async fn remote(
     identified(credentials).await?;
     let order = gateways.order(view);
     let mut asked: Vec<Asked<'_, Result<Remote, Fault>>> = Vec::new();
-    let mut last = Fault::denied(Denial::ClusterUnreachable, "no gateway of the own cluster is known");
+    let mut last: Option<Fault> = None;
     let mut left = order.iter();
     let over = tokio::time::sleep(request.timeout);
     tokio::pin!(over);
@@ -141,7 +146,10 @@ pub async fn remote(
                 let attempt = through(credentials, gateways, gateway, request, request.timeout);
                 asked.push(Asked { gateway, answer: Box::pin(attempt) });
             }
-            None if asked.is_empty() => return Err(last),
+            None if asked.is_empty() => {
+                let none = || Fault::denied(Denial::ClusterUnreachable, "no gateway of the own cluster is known");
+                return Err(last.unwrap_or_else(none));
+            }
             None => {}
         }
         let (gateway, outcome) = tokio::select! {
@@ -164,7 +172,10 @@ pub async fn remote(
         if !fault.denial.is_none_or(Denial::is_retriable) {
             return Err(fault);
         }
-        last = fault;
+        // What a gateway says of the way tells more than that another one is gone.
+        if fault.denial.is_some() || last.as_ref().is_none_or(|last| last.denial.is_none()) {
+            last = Some(fault);
+        }
     }
 }
 
@@ -223,10 +234,17 @@ async fn through(
     let handshake = identity::connect_tls(config, tunnel.connecting.io, timeout);
     let answer = tunnel.connecting.answer;
     tokio::pin!(handshake, answer);
+    let mut lost = None;
     let (shaken, parts) = tokio::select! {
         parts = answer.as_mut() => {
             let parts = parts.map_err(|error| refusal(&error, &whom))?;
-            (handshake.await, parts)
+            let lost = lost.insert((request.ride)(&gateway.name, &accepted(&parts.headers).path));
+            let shaken = tokio::select! {
+                shaken = handshake => shaken,
+                // The server hello will not come, or so late that another way is better.
+                () = lost.cancelled() => return Err(Fault::connect(format!("{whom}: the path went down"))),
+            };
+            (shaken, parts)
         }
         shaken = handshake.as_mut() => match shaken {
             Ok(shaken) => (Ok(shaken), answer.await.map_err(|error| refusal(&error, &whom))?),
@@ -238,12 +256,18 @@ async fn through(
         },
     };
     let (io, peer) = shaken.map_err(|error| Fault::connect(format!("{whom}: {}", chain(&error))))?;
-    let accepted = match reply_of(&parts.headers).and_then(|reply| reply.reply) {
-        Some(reply::Reply::Accepted(accepted)) => accepted,
-        _ => api::tunnel::Accepted::default(),
-    };
+    let accepted = accepted(&parts.headers);
+    let lost = lost.unwrap_or_else(|| (request.ride)(&gateway.name, &accepted.path));
     let via = Via { source_gateway: gateway.name.clone(), gateway: accepted.gateway, path: accepted.path };
-    Ok(Remote { io, peer, via, endpoint: accepted.endpoint, hold: tunnel.hold })
+    Ok(Remote { io, peer, via, endpoint: accepted.endpoint, hold: tunnel.hold, lost })
+}
+
+/// What a gateway says of a flow that it carries.
+fn accepted(headers: &HeaderMap) -> Accepted {
+    match reply_of(headers).and_then(|reply| reply.reply) {
+        Some(reply::Reply::Accepted(accepted)) => accepted,
+        _ => Accepted::default(),
+    }
 }
 
 fn header(key: &RemoteKey, credentials: &Credentials) -> Header {

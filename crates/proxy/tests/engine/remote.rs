@@ -158,6 +158,24 @@ async fn a_long_way_is_not_the_fault_of_the_gateway_that_is_asked_first() {
 }
 
 #[tokio::test]
+async fn a_request_waits_for_a_way_when_no_gateway_has_one() {
+    let world = World::new();
+    let (server, first, view) = west(&world, Protocol::Http, http_app("west").await).await;
+    let lost = Behaviour::Deny(Denial::ClusterUnreachable);
+    first.behaviour.send_replace(lost.clone());
+    let second = Gateway::start(&world, "gateway-2", lost).await;
+    let client = Client::start(&world, view.gateway("gateway-2", second.address));
+    let (begun, hole) = (std::time::Instant::now(), Duration::from_secs(2));
+    let healing = async {
+        tokio::time::sleep(hole).await;
+        second.behaviour.send_replace(Behaviour::Pipe((server.ip, MTLS_PORT).into()));
+    };
+    let (answer, ()) = tokio::join!(client.http1("reviews", post("/", "x")), healing);
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    assert!(begun.elapsed() >= hole);
+}
+
+#[tokio::test]
 async fn requests_move_to_another_gateway_when_one_drains() {
     let world = World::new();
     let (server, draining, view) = west(&world, Protocol::Http, http_app("west").await).await;
@@ -211,4 +229,35 @@ async fn a_request_that_waits_on_a_path_which_goes_down_is_sent_again_elsewhere(
     let response = tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("sent again").unwrap();
     assert_eq!(json(&response)["app"], "good");
     client.view.send_replace(Arc::new(view.0));
+}
+
+/// A black hole kills all connections between gateways within moments of each other: the next one that a request is put on may be
+/// dead already and not known to be.
+#[tokio::test]
+async fn a_request_outlives_paths_that_go_down_one_after_the_other() {
+    let world = World::new();
+    let stuck = app_with(|_| std::future::pending::<Response<body::Body>>()).await;
+    let (_stuck, first, view) = west(&world, Protocol::Http, stuck).await;
+    let good = Server::of(&world, "west", "reviews", Protocol::Http, http_app("good").await).await;
+    let client = Client::start(&world, view);
+    let at = client.capture("reviews").await;
+    let waiting = tokio::spawn(async move { collect(http1(at, get("/")).await).await });
+    let flows = || first.flows.load(Ordering::Relaxed);
+    while flows() == 0 || first.events.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    for round in 1..=6 {
+        if round == 6 {
+            first.behaviour.send_replace(Behaviour::Pipe((good.ip, MTLS_PORT).into()));
+        }
+        let before = flows();
+        // Until the request has got so far as to be put on another connection.
+        while flows() == before {
+            let event = PathEvent { path: "gateway-1-to-west".into(), cluster: "west".into(), usable: false };
+            first.events.send(event).unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let response = tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("sent again").unwrap();
+    assert_eq!(json(&response)["app"], "good");
 }
