@@ -20,9 +20,10 @@ use crate::leaf;
 use crate::signed::{SIGNED_CONTEXT, SignatureError, SignedParts, signed_text};
 use crate::svid::{Svid, SvidError};
 
-/// How far before "now" a certificate begins, so that a peer whose clock is behind believes it: clocks may differ by 10 minutes.
+/// How far before "now" a certificate begins, so that a peer whose clock is behind believes it: clocks may be 10 minutes ahead or
+/// behind, the issuer's and the peer's 20 minutes apart.
 /// What is ahead of its issuer by more than the rest of a certificate's life finds it expired.
-pub const NOT_BEFORE_ALLOWANCE: Duration = Duration::from_secs(15 * 60);
+pub const NOT_BEFORE_ALLOWANCE: Duration = Duration::from_secs(25 * 60);
 
 /// How long a root made here lives: ten years.
 pub const ROOT_LIFETIME: Duration = Duration::from_secs(3652 * 24 * 3600);
