@@ -22,6 +22,8 @@ struct Door {
     name: &'static str,
     address: SocketAddr,
     fakes: Fakes,
+    /// What HTTP/2 is called there.
+    alpn: &'static [u8],
 }
 
 fn workload(trust_domain: &str, account: &str) -> SpiffeId {
@@ -40,18 +42,23 @@ fn doors(scenario: &Scenario) -> Vec<Door> {
         name,
         address: SocketAddr::from((ip, port)),
         fakes: scenario.fakes(id),
+        alpn: b"h2",
     };
     vec![
         door("hub api", plan.hub[0].ip, 7443, system("hub.demo", "operator")),
         door("agent discovery", west.agent, 15010, workload("west.demo", "reviews")),
         door("gateway hbone", west.gateways[0].ip, 15008, workload("west.demo", "reviews")),
         door("sidecar mtls", reviews.ip, 15008, workload("east.demo", "web")),
+        Door {
+            alpn: api::TUNNEL_TCP_ALPN,
+            ..door("gateway tunnel over TCP", west.gateways[0].ip, 15443, system("east.demo", "gateway"))
+        },
     ]
 }
 
 /// Whether the listener speaks to this credential: its HTTP/2 SETTINGS come only after the client was verified.
-async fn gets_in(address: SocketAddr, credentials: &Credentials) -> bool {
-    let config = credentials.client_config(PeerPolicy::AnyKnown, &[b"h2"]).expect("a configuration");
+async fn gets_in(address: SocketAddr, alpn: &[u8], credentials: &Credentials) -> bool {
+    let config = credentials.client_config(PeerPolicy::AnyKnown, &[alpn]).expect("a configuration");
     let tcp = TcpStream::connect(address).await.expect("the port is open");
     let Ok((mut stream, _)) = connect_tls(config, tcp, PATIENCE).await else { return false };
     if stream.write_all(PREFACE).await.is_err() {
@@ -107,9 +114,13 @@ async fn probe(connection: &quinn::Connection) -> Result<(), Box<dyn std::error:
 async fn no_listener_lets_a_bad_credential_in() {
     let scenario = Scenario::up(SMALL).await;
     for door in doors(&scenario) {
-        assert!(gets_in(door.address, &door.fakes.good()).await, "{}: a good credential was refused", door.name);
+        assert!(
+            gets_in(door.address, door.alpn, &door.fakes.good()).await,
+            "{}: a good credential was refused",
+            door.name
+        );
         for bad in BadCredential::ALL {
-            assert!(!gets_in(door.address, &door.fakes.bad(bad)).await, "{}: {bad:?} got in", door.name);
+            assert!(!gets_in(door.address, door.alpn, &door.fakes.bad(bad)).await, "{}: {bad:?} got in", door.name);
         }
     }
     let quic = SocketAddr::from((scenario.fleet.plan().cluster("west").unwrap().gateways[0].ip, 15443));
@@ -120,7 +131,10 @@ async fn no_listener_lets_a_bad_credential_in() {
     }
     let hbone = SocketAddr::from((scenario.fleet.plan().cluster("west").unwrap().gateways[0].ip, 15008));
     let stranger = scenario.fakes(workload("east.demo", "web"));
-    assert!(!gets_in(hbone, &stranger.good()).await, "a workload of another cluster got into the gateway's HBONE port");
+    assert!(
+        !gets_in(hbone, b"h2", &stranger.good()).await,
+        "a workload of another cluster got into the gateway's HBONE port"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,7 +145,7 @@ async fn connections_end_within_five_seconds_of_the_certificate() {
         checks.spawn(async move {
             let credentials = door.fakes.good_for(4);
             let expires = Instant::now() + Duration::from_secs(4);
-            let config = credentials.client_config(PeerPolicy::AnyKnown, &[b"h2"]).unwrap();
+            let config = credentials.client_config(PeerPolicy::AnyKnown, &[door.alpn]).unwrap();
             let tcp = TcpStream::connect(door.address).await.unwrap();
             let (mut stream, _) = connect_tls(config, tcp, PATIENCE).await.unwrap();
             stream.write_all(PREFACE).await.unwrap();

@@ -7,6 +7,7 @@ use fleet::http::{get, get_json};
 use fleet::plan::port;
 use multicluster_tests::{Scenario, eventually};
 use serde_json::Value;
+use tokio::time::Instant;
 
 const WITHIN: Duration = Duration::from_secs(5);
 
@@ -51,4 +52,16 @@ pub(crate) async fn until_transport(scenario: &Scenario, transport: &str, within
         if all { Ok(()) } else { Err(serde_json::json!(rows).to_string()) }
     })
     .await;
+}
+
+/// Waits until no path of east to a gateway of west is used any more, and tells how long that took.
+pub(crate) async fn until_unusable(scenario: &Scenario, gateway: &str) -> Duration {
+    let begun = Instant::now();
+    eventually(&format!("no path to {gateway} is usable"), Duration::from_secs(10), async || {
+        let rows = paths(scenario).await;
+        let left = rows.iter().any(|row| row["remote_gateway"] == gateway && row["usable"] == true);
+        if left { Err(serde_json::json!(rows).to_string()) } else { Ok(()) }
+    })
+    .await;
+    begun.elapsed()
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fleet::load::{Record, summarize};
-use multicluster_tests::step;
+use multicluster_tests::{Scenario, step};
 use tokio::time::{Instant, sleep};
 
 use crate::traffic::Traffic;
@@ -18,7 +18,7 @@ const GIVE_UP: Duration = Duration::from_secs(90);
 /// What a fault may cost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
-    /// Requests that may fail of those due from the fault until recovery is over, in percent.
+    /// Requests that may fail of those that were under way when the fault began or due until recovery is over, in percent.
     pub(crate) failed_during: f64,
     /// From the fault on, until requests notice nothing any more although it lasts; `None` if they may all the time.
     pub(crate) avoided: Option<Duration>,
@@ -65,11 +65,24 @@ pub(crate) async fn fault(
     let flows = flows.max().unwrap_or_default();
     sleep(CALM).await;
     traffic.assert_alive();
+    let scenario = traffic.scenario;
     let (begun, healed) = (traffic.due(begun), traffic.due(healed));
     let records = traffic.finish().await;
     let cost = cost(&records, begun, healed, flows, budget);
     println!("{name}: {}", cost.errors);
+    let refused = records.iter().filter(|it| it.is_failed()).take(5);
+    refused.for_each(|it| println!("{name}: failed: {it:?}, {:?} after the beginning", it.due.saturating_sub(begun)));
+    if cost.failed_during > 0 {
+        println!("{}", denied(scenario));
+    }
     cost.hold(name, budget);
+}
+
+/// What the client's sidecar wrote down of requests that it failed itself.
+fn denied(scenario: &Scenario) -> String {
+    let log = std::fs::read_to_string(scenario.fleet.layout.log("east/web-1/sidecar")).unwrap_or_default();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("\"status\":503")).take(5).collect();
+    lines.join("\n")
 }
 
 /// What is done to the WAN.
@@ -80,7 +93,9 @@ pub(crate) enum Phase {
 }
 
 fn cost(records: &[Record], begun: Duration, healed: Duration, flows: Duration, budget: Budget) -> Cost {
-    let during: Vec<_> = records.iter().filter(|it| it.due >= begun && it.due < healed + budget.requests).collect();
+    // One that was under way when the fault began counts with those due in it.
+    let met = |it: &&Record| it.due + it.latency >= begun && it.due < healed + budget.requests;
+    let during: Vec<_> = records.iter().filter(met).collect();
     let failed = |it: &&Record| it.is_failed();
     let disturbed = records.iter().filter(|it| it.due >= begun && (it.is_failed() || it.latency > SLOW));
     let disturbed: Vec<_> = disturbed.collect();
@@ -90,7 +105,6 @@ fn cost(records: &[Record], begun: Duration, healed: Duration, flows: Duration, 
         failed_during: during.iter().copied().filter(failed).count(),
         during: during.len(),
         failed_later: records.iter().filter(|it| it.due >= healed + budget.requests).filter(failed).count(),
-        // One that was under way when the fault began counts with it.
         failed_before: records.iter().filter(|it| it.due + it.latency < begun).filter(failed).count(),
         avoided: last.saturating_sub(begun),
         requests: over.saturating_sub(healed),

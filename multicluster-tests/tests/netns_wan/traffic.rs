@@ -30,7 +30,9 @@ pub(crate) struct Traffic<'a> {
     pub(crate) scenario: &'a Scenario,
     pub(crate) flows: Vec<LongFlow>,
     /// Where all of it runs.
-    _inside: Inside,
+    inside: Inside,
+    /// The service, for HTTP.
+    address: SocketAddr,
     requests: Running,
     started: Instant,
 }
@@ -57,9 +59,14 @@ impl<'a> Traffic<'a> {
             let _on = on.enter();
             load.start()
         };
-        let traffic = Self { scenario, flows, _inside: inside, requests, started: Instant::now() };
+        let traffic = Self { scenario, flows, inside, address, requests, started: Instant::now() };
         traffic.level("every flow carries something", PATIENCE * 4, |flow| flow.arrivals() >= 2).await;
         traffic
+    }
+
+    /// Begins one more endless download.
+    pub(crate) fn download(&mut self) {
+        self.flows.push(LongFlow::bulk(self.inside.handle(), self.address, REVIEWS));
     }
 
     /// Waits until something holds for every flow; a flow that ended fails the test.
