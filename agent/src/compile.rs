@@ -10,13 +10,14 @@ use discovery::Kind;
 use discovery::server::Snapshot;
 use mesh::{
     AddressEntry, ClusterName, Constituent, ExportPolicy, Group, Import, LocalGateway, MeshInfo, MtlsMode, Namespace,
-    Pod, RemoteCluster, RemoteGateway, SYSTEM_NAMESPACE, Service, ServiceName, ServicePort, SpiffeId, Visibility,
-    Workload, WorkloadPort, merge_exports,
+    Pod, Protocol, RemoteCluster, RemoteGateway, SYSTEM_NAMESPACE, Service, ServiceName, ServicePort, SpiffeId,
+    StandIn, Visibility, Workload, WorkloadPort, merge_exports,
 };
 
 use crate::config::GatewayConfig;
 use crate::exports::is_exported;
 use crate::imports::{Accepted, Member};
+use crate::listeners::ServicePortKey;
 use config::{Compiled, Local, LocalService};
 
 /// A workload that may get an SVID, from its bootstrap registration.
@@ -51,6 +52,8 @@ pub struct Inputs<'a> {
     pub stale: &'a BTreeMap<ClusterName, u64>,
     /// What is left of the share of clusters that drain, in percent.
     pub shares: &'a BTreeMap<ClusterName, u32>,
+    /// Ports of the gateways for unmeshed clients.
+    pub listeners: &'a BTreeMap<ServicePortKey, u16>,
     /// Registered workloads by `<namespace>/<name>`.
     pub registrations: &'a BTreeMap<String, Registration>,
     /// What users configured, compiled from the manifests and [`with_registered`] workloads.
@@ -61,6 +64,11 @@ pub struct Inputs<'a> {
 pub fn with_registered(local: &Local, registrations: &BTreeMap<String, Registration>) -> Local {
     let mut local = local.clone();
     add_registered(&mut local.workloads, registrations);
+    // Gateways serve them as their sidecars would, so they are configured like all others. A pod that registered has one.
+    local.stand_ins.retain(|key, _| !local.workloads.contains_key(key));
+    for (key, stand_in) in &local.stand_ins {
+        local.workloads.insert(key.clone(), stand_in.workload.clone());
+    }
     add_exported_ports(&mut local.workloads, &local.services);
     local
 }
@@ -75,6 +83,19 @@ pub fn imported_ports(accepted: &Accepted, own: &ClusterName) -> BTreeMap<Servic
         }
     }
     imported
+}
+
+/// What unmeshed clients may dial at the gateways: the ports of imported services whose ClusterTrafficPolicy says so.
+pub fn unmeshed_ports(configured: &Compiled, accepted: &Accepted, own: &ClusterName) -> BTreeSet<ServicePortKey> {
+    let rules = |name: &ServiceName| configured.services.get(name)?.clusters.as_ref();
+    let imported = accepted.members.values().flat_map(|member| member.offered_to(own));
+    let allowed = imported.filter(|(name, _)| rules(name).is_some_and(|rules| rules.unmeshed_clients));
+    let tcp = |port: &&api::trust::Port| port.protocol != Protocol::Udp.as_str();
+    let keys = allowed.flat_map(|(name, export)| {
+        let ports = export.ports.iter().filter(tcp).filter_map(|port| u16::try_from(port.number).ok());
+        ports.map(|port| (name.clone(), port)).collect::<Vec<_>>()
+    });
+    keys.collect()
 }
 
 /// Compiles a snapshot. The same inputs give the same bytes.
@@ -194,6 +215,11 @@ fn add_workloads(snapshot: &mut Snapshot, inputs: &Inputs<'_>) {
     for (key, workload) in &inputs.local.workloads {
         let config = inputs.configured.workloads.get(key).cloned().map(Arc::new);
         let workload = Workload { config: config.unwrap_or_default(), ..workload.clone() };
+        if let Some(stand_in) = inputs.local.stand_ins.get(key) {
+            let stand_in = StandIn { address: stand_in.address, workload };
+            snapshot.insert(Kind::StandIn, key.clone(), &api::discovery::StandIn::from(&stand_in));
+            continue;
+        }
         let account = workload.service_account.as_str();
         let owner = SpiffeId::new(inputs.mesh.trust_domain.clone(), workload.namespace.clone(), account);
         let Ok(owner) = owner else { continue };
@@ -228,6 +254,10 @@ fn add_exported_ports(workloads: &mut BTreeMap<String, Workload>, services: &BTr
         let Some(policy) = export_policy(service) else { continue };
         for endpoint in &service.endpoints {
             let key = format!("{}/{}", name.namespace(), endpoint.name);
+            // A gateway must not serve an export that does not let it speak for the pod.
+            if endpoint.identity.is_none() && endpoint.stand_in.is_none() {
+                continue;
+            }
             let Some(workload) = workloads.get_mut(&key) else { continue };
             for offered in &service.ports {
                 let Some(number) = endpoint.ports.get(&offered.number) else { continue };
@@ -308,8 +338,10 @@ fn service(inputs: &Inputs<'_>, name: &ServiceName, imports: &BTreeMap<ClusterNa
         None => merged.as_ref().and_then(|merged| merged.session_affinity),
     }
     .filter(|_| !headless);
+    let listeners = if imports.is_empty() { BTreeMap::new() } else { listeners(inputs, name) };
     Service {
         name: name.clone(),
+        listeners,
         global: local.is_some_and(|local| local.global),
         headless,
         clusterset_addresses: inputs.addresses.get(name).filter(|_| shared).cloned().unwrap_or_default(),
@@ -320,6 +352,11 @@ fn service(inputs: &Inputs<'_>, name: &ServiceName, imports: &BTreeMap<ClusterNa
         imports: imports.iter().map(|(cluster, imported)| (cluster.clone(), imported.import.clone())).collect(),
         config: Arc::new(config),
     }
+}
+
+fn listeners(inputs: &Inputs<'_>, name: &ServiceName) -> BTreeMap<u16, u16> {
+    let range = (name.clone(), 0)..=(name.clone(), u16::MAX);
+    inputs.listeners.range(range).map(|((_, port), own)| (*port, *own)).collect()
 }
 
 fn export_policy(local: &LocalService) -> Option<ExportPolicy> {

@@ -80,7 +80,9 @@ pub fn plan_exports(
 fn groups(endpoints: &[Endpoint], labels: &BTreeSet<String>) -> Vec<Group> {
     let mut counts: BTreeMap<(String, BTreeMap<String, String>, String, bool), u32> = BTreeMap::new();
     for endpoint in endpoints {
-        let account = endpoint.identity.as_ref().map(|identity| identity.account().to_owned()).unwrap_or_default();
+        // Where nobody proves an identity there is no account to expect.
+        let proven = endpoint.identity.as_ref().or(endpoint.stand_in.as_ref());
+        let account = proven.map(|identity| identity.account().to_owned()).unwrap_or_default();
         let labels = labels.iter().filter_map(|key| endpoint.labels.get_key_value(key));
         let labels = labels.map(|(key, value)| (key.clone(), value.clone()));
         let key = (account, labels.collect(), endpoint.locality.clone(), endpoint.identity.is_some());

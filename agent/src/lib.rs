@@ -18,6 +18,7 @@ pub mod compile;
 pub mod config;
 pub mod exports;
 pub mod imports;
+pub mod listeners;
 pub mod source;
 
 mod admin;

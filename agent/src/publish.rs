@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use config::Finding;
 use discovery::server::Snapshot;
@@ -12,9 +12,10 @@ use mesh::MeshInfo;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::compile::{Inputs, Registration, compile, imported_ports, with_registered};
+use crate::compile::{Inputs, Registration, compile, imported_ports, unmeshed_ports, with_registered};
 use crate::config::GatewayConfig;
 use crate::facts::Facts;
+use crate::listeners::Ledger;
 use crate::metrics::Metrics;
 use crate::source::Content;
 use crate::state::{self, StateError};
@@ -68,6 +69,7 @@ pub(crate) struct Publisher {
     /// The files that the newest snapshot was compiled from, with hashes.
     pub(crate) in_force: watch::Sender<Arc<BTreeMap<String, String>>>,
     pub(crate) revisions: Revisions,
+    pub(crate) listeners: Ledger,
     pub(crate) metrics: Metrics,
     /// What the newest snapshot was compiled from.
     pub(crate) last: Option<Last>,
@@ -123,6 +125,8 @@ impl Publisher {
             config::Input { manifests: &content.manifests, local: &local, mesh: &self.mesh, imported: &imported };
         let mut configured = config::compile(&input);
         self.report(std::mem::take(&mut configured.findings));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let listeners = self.listeners.settle(&unmeshed_ports(&configured, &facts.accepted, &self.mesh.cluster), now);
         let inputs = Inputs {
             mesh: &self.mesh,
             gateways: &self.gateways,
@@ -132,6 +136,7 @@ impl Publisher {
             pods: &facts.side.pods,
             stale: &facts.side.stale,
             shares: &facts.side.draining.iter().map(|(name, drain)| (name.clone(), drain.share_percent)).collect(),
+            listeners: &listeners,
             registrations,
             configured: &configured,
         };

@@ -20,6 +20,7 @@ use crate::exports::book::Book;
 use crate::exports::reconcile::Exporter;
 use crate::facts::{self, Importer};
 use crate::hub::HubLink;
+use crate::listeners::Ledger;
 use crate::metrics::Metrics;
 use crate::own;
 use crate::publish::{Publisher, Revisions, read_registrations};
@@ -135,6 +136,7 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
         findings: findings_tx,
         in_force: in_force_tx,
         revisions: known.revisions,
+        listeners: known.listeners,
         metrics: metrics.clone(),
         last: None,
     };
@@ -144,10 +146,11 @@ pub async fn serve(config: Config, listeners: Listeners, shutdown: Shutdown) -> 
     tokio::spawn(publisher.run(stop.clone()));
     tokio::spawn(source::follow(config.directory.clone(), manifests_path(&config), files_tx, stop.clone()));
     tokio::spawn(follow_files(files, content_tx, local_tx, ca.trust_domain().clone()));
+    let named = local.clone();
     let outside = Outside { svid, local, facts: facts_tx, book: book_tx, metrics };
     outside.start(&config, &ca, &stop);
 
-    let authority = Authority::new(ca, &config.data_dir, config.svid_ttl);
+    let authority = Authority::new(ca, &config.data_dir, config.svid_ttl, named);
     let admin = admin(registry, Readiness::new(), shown);
     Box::pin(serve_all(listeners, credentials, authority, server, admin, shutdown)).await
 }
@@ -208,6 +211,7 @@ struct Known {
     facts: facts::Facts,
     book: Book,
     revisions: Revisions,
+    listeners: Ledger,
 }
 
 impl Known {
@@ -221,6 +225,7 @@ impl Known {
             facts: facts::load(&config.data_dir)?,
             book: Book::load(&config.state_dir().join("exports.json"), config.cluster.clone())?,
             revisions: Revisions::load(&config.state_dir().join("revision.json"))?,
+            listeners: Ledger::load(&config.state_dir().join("listeners.json"))?,
         })
     }
 }

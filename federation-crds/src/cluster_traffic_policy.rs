@@ -43,6 +43,10 @@ pub struct ClusterTrafficPolicySpec {
     /// How many may leave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap: Option<Cap>,
+    /// `allow`: gateways of this cluster take connections of clients without a sidecar for the services, and send them as
+    /// their own. `deny` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmeshed_clients: Option<String>,
 }
 
 /// Clusters of equal preference.

@@ -28,7 +28,10 @@ mod validate;
 pub use error::{ManifestError, ManifestErrors};
 pub use fields::fields;
 pub use manifest::{Kind, Manifest, ManifestKey};
-pub use mcs::{EXPORT_TO_ANNOTATION, ServiceExport, ServiceImport, export_to};
+pub use mcs::{
+    EXPORT_TO_ANNOTATION, ServiceExport, ServiceImport, UNMESHED_ACCOUNT_ANNOTATION, UNMESHED_ANNOTATION, Unmeshed,
+    export_to, unmeshed,
+};
 pub use parse::parse_manifests;
 pub use validate::{validate, validate_manifest_set};
 

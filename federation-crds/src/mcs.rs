@@ -12,10 +12,36 @@ use serde::{Deserialize, Serialize};
 /// The annotation of a ServiceExport with the clusters that may see it, separated by commas; absent = every member.
 pub const EXPORT_TO_ANNOTATION: &str = "isthmus.dev/export-to";
 
+/// The annotation of a ServiceExport that says whether gateways speak for its pods without a sidecar: `allow` or `deny` (the
+/// default).
+pub const UNMESHED_ANNOTATION: &str = "isthmus.dev/unmeshed";
+
+/// The annotation of a ServiceExport with the service account as which gateways speak for its pods without a sidecar; absent =
+/// the pods' own.
+pub const UNMESHED_ACCOUNT_ANNOTATION: &str = "isthmus.dev/unmeshed-service-account";
+
 /// The clusters that an export names in [`EXPORT_TO_ANNOTATION`]; `None` = every member.
 pub fn export_to(export: &ServiceExport) -> Option<Vec<String>> {
     let value = export.metadata.annotations.as_ref()?.get(EXPORT_TO_ANNOTATION)?;
     Some(value.split(',').map(|cluster| cluster.trim().to_owned()).collect())
+}
+
+/// What an export says about its pods without a sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unmeshed<'a> {
+    /// Other clusters do not reach them.
+    Deny,
+    /// Gateways speak for them, as this service account or (`None`) as the pods' own.
+    Allow(Option<&'a str>),
+}
+
+/// What an export says in [`UNMESHED_ANNOTATION`] and [`UNMESHED_ACCOUNT_ANNOTATION`].
+pub fn unmeshed(export: &ServiceExport) -> Unmeshed<'_> {
+    let said = |name: &str| export.metadata.annotations.as_ref()?.get(name).map(String::as_str);
+    match said(UNMESHED_ANNOTATION) {
+        Some("allow") => Unmeshed::Allow(said(UNMESHED_ACCOUNT_ANNOTATION)),
+        _ => Unmeshed::Deny,
+    }
 }
 
 /// What stands beside the metadata of a ServiceExport. `spec` is optional in the standard, and most exports have none.

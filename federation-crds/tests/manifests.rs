@@ -125,6 +125,16 @@ fn every_mistake_is_named_with_its_field() {
                 "status: must be an object, not the number 3",
             ],
         ),
+        (
+            export("metadata: {name: web, annotations: {isthmus.dev/unmeshed: maybe}}"),
+            &["metadata.annotations[\"isthmus.dev/unmeshed\"]: \"maybe\" must be one of allow, deny"],
+        ),
+        (
+            export("metadata: {name: web, annotations: {isthmus.dev/unmeshed-service-account: old}}"),
+            &[
+                "metadata.annotations[\"isthmus.dev/unmeshed-service-account\"]: has no effect: gateways may not speak for pods without a sidecar (add isthmus.dev/unmeshed: allow, or leave the account out)",
+            ],
+        ),
         (service("spec: {ports: [{name: a}]}"), &["spec.ports[0].port: is required"]),
         (
             service("spec: {ports: [{port: 5000000000}]}"),

@@ -40,6 +40,7 @@ fn world() -> &'static World {
                 global: service.global,
                 headless: service.headless,
                 clusterset_addresses: Vec::new(),
+                listeners: Default::default(),
                 cluster_addresses: service.addresses.clone(),
                 ports: service.ports.clone(),
                 endpoints: service.endpoints.clone(),

@@ -16,6 +16,7 @@ use crate::endpoints::Endpoints;
 use crate::limits::Limit;
 use crate::metrics::Metrics;
 use crate::paths::Paths;
+use crate::stand_in::StandIns;
 
 /// A connection attempt to an endpoint.
 pub(crate) type Dialled = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
@@ -44,6 +45,10 @@ pub(crate) struct Context {
     pub(crate) endpoints: Endpoints,
     /// How endpoints are reached.
     pub(crate) dial: Dial,
+    /// Who serves pods without a sidecar.
+    pub(crate) stand_ins: Arc<StandIns>,
+    /// Where HBONE listens: who dials pods in the place of workloads of other clusters.
+    pub(crate) address: SocketAddr,
     /// Connections that the gateways of other clusters have, over either transport.
     pub(crate) peers: Limit<SpiffeId>,
     /// Streams that other clusters have open.

@@ -2,6 +2,7 @@
 //!
 //! [`quic`] and [`tcp`] accept the connections; what their streams carry is the same.
 
+mod plain;
 pub(crate) mod quic;
 pub(crate) mod tcp;
 
@@ -118,6 +119,7 @@ async fn serve_stream(context: Arc<Context>, peer: Arc<PeerIdentity>, mut io: Tu
             return answer(&mut io, &flow::accepted(accepted)).await;
         }
         Ok(Admitted::Flow(flow)) => carry(&context, io, *flow, &mut record).await,
+        Ok(Admitted::StandIn(served)) => plain::carry(&context, io, *served, &mut record).await,
         Err((denial, message)) => {
             record.denied(denial);
             record.error.clone_from(&message);
@@ -131,13 +133,15 @@ async fn serve_stream(context: Arc<Context>, peer: Arc<PeerIdentity>, mut io: Tu
 enum Admitted {
     Probe,
     Flow(Box<Dialled>),
+    /// For a pod without a sidecar.
+    StandIn(Box<plain::Served>),
 }
 
 /// An endpoint that answered.
 struct Dialled {
     candidate: Candidate,
     stream: TcpStream,
-    _busy: Busy,
+    busy: Busy,
 }
 
 async fn admit(
@@ -166,6 +170,10 @@ async fn admit(
     if parsed.request.mode == TunnelMode::Probe {
         return Ok(Admitted::Probe);
     }
+    if parsed.request.mode == TunnelMode::Plain {
+        let served = plain::serve(context, &view, &parsed.request, candidates).await?;
+        return Ok(Admitted::StandIn(Box::new(served)));
+    }
     dial(context, candidates).await.map(|dialled| Admitted::Flow(Box::new(dialled)))
 }
 
@@ -179,7 +187,7 @@ async fn dial(context: &Context, candidates: Vec<Candidate>) -> Result<Dialled, 
     for candidate in context.endpoints.order(candidates, Instant::now()).into_iter().take(DIAL_ATTEMPTS) {
         let busy = context.endpoints.enter(candidate.address);
         let why = match timeout(DIAL_TIMEOUT, (context.dial)(candidate.address)).await {
-            Ok(Ok(stream)) => return Ok(Dialled { candidate, stream, _busy: busy }),
+            Ok(Ok(stream)) => return Ok(Dialled { candidate, stream, busy }),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it took too long".to_owned(),
         };

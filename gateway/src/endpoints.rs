@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn the_least_busy_endpoint_that_did_not_fail_comes_first() {
-        let candidate = |n: u8| Candidate { endpoint: format!("pod-{n}"), address: ([127, 0, 0, n], 15008).into() };
+        let candidate =
+            |n: u8| Candidate { endpoint: format!("pod-{n}"), address: ([127, 0, 0, n], 15008).into(), stand_in: None };
         let endpoints = Endpoints::default();
         let start = Instant::now();
         let _busy = endpoints.enter(candidate(1).address);

@@ -34,6 +34,8 @@ mod source;
 
 mod destination;
 mod endpoints;
+mod stand_in;
+mod unmeshed;
 
 mod edge;
 
@@ -44,6 +46,7 @@ mod transport;
 
 pub use config::{Config, ConfigError, Role};
 pub use run::{Parts, RunError, Running, run, start};
+pub use stand_in::Identities;
 pub use transport::{Congestion, TunnelSettings};
 
 #[cfg(test)]

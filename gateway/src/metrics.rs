@@ -22,6 +22,8 @@ pub(crate) struct StreamLabels {
     pub(crate) result: &'static str,
     /// `quic` or `tcp` between the gateways; `none` if the flow did not come that far.
     pub(crate) transport: &'static str,
+    /// `mesh`, or `plain` where a gateway speaks for a server without a sidecar.
+    pub(crate) mode: &'static str,
 }
 
 /// Labels of bytes.

@@ -1,8 +1,9 @@
 //! One line of the access log per flow.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use mesh::{Denial, Reason, TunnelRequest, View};
+use mesh::{Denial, Reason, TunnelMode, TunnelRequest, View};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -26,6 +27,11 @@ pub(crate) struct Record {
     source: String,
     /// The pod.
     pub(crate) endpoint: String,
+    /// Set where this gateway speaks for a pod without a sidecar: the last hop is plain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) server: Option<Arc<str>>,
+    /// As the header says: `mesh`, or `plain` where a gateway speaks for the server.
+    mode: &'static str,
     /// The connection between the gateways, at the source gateway.
     pub(crate) path: String,
     /// `quic` or `tcp` between the gateways; `none` if the flow did not come that far.
@@ -65,6 +71,8 @@ impl Record {
             port: 0,
             source: String::new(),
             endpoint: String::new(),
+            server: None,
+            mode: TunnelMode::Mesh.as_str(),
             path: String::new(),
             transport: "none",
             revision: 0,
@@ -86,6 +94,7 @@ impl Record {
         self.service = request.service.to_string();
         self.port = request.port;
         self.source = request.source.to_string();
+        self.mode = request.mode.as_str();
         if view.services.contains_key(&request.service) {
             self.label.clone_from(&self.service);
         }
@@ -124,6 +133,7 @@ impl Record {
                 service: self.label.clone(),
                 result: self.result,
                 transport: self.transport,
+                mode: self.mode,
             })
             .inc();
         for (kind, bytes) in [("request", self.request_bytes), ("response", self.response_bytes)] {

@@ -1,7 +1,7 @@
 //! Putting a gateway together, and taking it down.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,11 @@ use std::time::Duration;
 use discovery::{Client, ClientConfig, Role};
 use identity::Credentials;
 use identity::bootstrap::Credential;
-use mesh::{TrustDomain, View};
+use mesh::{Namespace, SYSTEM_NAMESPACE, TrustDomain, View};
+use proxy::access::Recorder;
+use proxy::listen::Lifecycle;
+use proxy::outbound::{Outbound, OutboundConfig};
+use proxy::resolve::SystemResolver;
 use quinn::{Endpoint, VarInt};
 use serde_json::json;
 use telemetry::{AccessLog, Admin, Readiness, Registry, Shutdown};
@@ -22,8 +26,10 @@ use crate::endpoints::Endpoints;
 use crate::limits::{Bounds, Limit};
 use crate::metrics::{Metrics, SocketLabels};
 use crate::paths::{Ground, Paths};
+use crate::stand_in::{Identities, StandIns};
 use crate::transport::{TransportError, TransportOptions, TunnelSettings};
-use crate::{clusters, destination, edge, source, transport};
+use crate::unmeshed::Listeners;
+use crate::{clusters, destination, edge, source, stand_in, transport, unmeshed};
 
 /// How long the last packets of a gateway that ends may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -88,6 +94,10 @@ pub struct Parts {
     pub access: AccessLog,
     /// How it stops.
     pub shutdown: Shutdown,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Who has certificates for pods without a sidecar.
+    pub identities: Arc<dyn Identities>,
 }
 
 /// A gateway that runs. Dropping it stops nothing: its shutdown does.
@@ -95,6 +105,7 @@ pub struct Running {
     pub(crate) context: Arc<Context>,
     endpoint: Endpoint,
     hbone: SocketAddr,
+    pub(crate) listeners: Arc<Listeners>,
 }
 
 /// Starts the listeners and the tunnels; must be called inside a runtime.
@@ -105,7 +116,7 @@ pub fn start(parts: Parts) -> Result<Running, RunError> {
 /// As [`start`], with another way to reach endpoints and other bounds.
 pub(crate) fn start_with(parts: Parts, dial: Dial, bounds: Bounds) -> Result<Running, RunError> {
     let metrics = Metrics::register(&parts.registry);
-    let options = TransportOptions { listen: parts.quic, tunnel: parts.tunnel, state_dir: parts.state_dir };
+    let options = TransportOptions { listen: parts.quic, tunnel: parts.tunnel, state_dir: parts.state_dir.clone() };
     let (endpoint, buffers) = transport::endpoint(&options, &parts.credentials)?;
     let mut endpoints = vec![endpoint.clone()];
     for _ in 1..parts.tunnel.connections {
@@ -127,7 +138,10 @@ pub(crate) fn start_with(parts: Parts, dial: Dial, bounds: Bounds) -> Result<Run
     let ended = parts.shutdown.ended();
     let states = clusters::follow(parts.registry.clone(), parts.view.clone(), Arc::clone(&paths), ended.clone());
     tokio::spawn(states);
+    let (stand_ins, listeners) = unmeshed_ends(&parts, hbone.ip());
     let context = Arc::new(Context {
+        stand_ins: Arc::clone(&stand_ins),
+        address: hbone,
         name: parts.name,
         trust_domain: parts.trust_domain,
         view: parts.view,
@@ -142,13 +156,45 @@ pub(crate) fn start_with(parts: Parts, dial: Dial, bounds: Bounds) -> Result<Run
         streams: Limit::new(bounds.streams_per_cluster),
         hints: Mutex::default(),
     });
-    tokio::spawn(paths.follow(ended));
+    tokio::spawn(paths.follow(ended.clone()));
+    tokio::spawn(stand_ins.follow(ended));
+    tokio::spawn(Arc::clone(&listeners).follow());
     tokio::spawn(source::listen(Arc::clone(&context), parts.hbone));
     tokio::spawn(destination::quic::listen(Arc::clone(&context), endpoint.clone()));
     if let Some(tcp) = parts.tcp {
         tokio::spawn(destination::tcp::listen(Arc::clone(&context), tcp));
     }
-    Ok(Running { context, endpoint, hbone })
+    Ok(Running { context, endpoint, hbone, listeners })
+}
+
+/// What serves ends without a sidecar, with the engines that sidecars have.
+fn unmeshed_ends(parts: &Parts, bind: IpAddr) -> (Arc<StandIns>, Arc<Listeners>) {
+    let metrics = proxy::metrics::Metrics::default();
+    metrics.register(&parts.registry);
+    let access = parts.access.clone();
+    let recorder = Recorder::new(metrics, move |record| access.record(record));
+    let life = Lifecycle::new(parts.shutdown.draining(), parts.shutdown.ended());
+    let outbound = Outbound::start(OutboundConfig {
+        directory: Arc::new(parts.view.clone()),
+        credentials: parts.credentials.clone(),
+        resolver: Arc::new(SystemResolver),
+        recorder: recorder.clone(),
+        life: life.clone(),
+        namespace: parts.namespace.clone(),
+        dialer: dial::Dialer::unmarked(),
+    });
+    let (views, name) = (parts.view.clone(), parts.name.clone());
+    let (of, engine) = (life.clone(), outbound.clone());
+    let identities = Arc::clone(&parts.identities);
+    let ground = stand_in::Ground { identities, views, recorder, life: of, outbound: engine, name };
+    let (views, name, drained) = (parts.view.clone(), parts.name.clone(), life.clone());
+    // Connections of unmeshed clients are what the gateway carries, like flows.
+    parts.shutdown.spawn(async move {
+        drained.draining.cancelled().await;
+        drained.finished().await;
+    });
+    let listeners = Listeners::new(unmeshed::Ground { views, outbound, life, bind, name });
+    (Arc::new(StandIns::new(ground)), Arc::new(listeners))
 }
 
 impl Running {
@@ -180,10 +226,15 @@ impl Running {
 
     /// Adds the gateway's debug pages.
     fn admin(&self, admin: Admin) -> Admin {
+        let listeners = Arc::clone(&self.listeners);
         let (paths, view, seen) = (Arc::clone(&self.context), Arc::clone(&self.context), Arc::clone(&self.context));
         admin
             .route("/debug/paths", move |_| {
                 let rows = paths.paths.rows();
+                async move { serde_json::to_value(rows).unwrap_or_else(|error| json!({"error": error.to_string()})) }
+            })
+            .route("/debug/listeners", move |_| {
+                let rows = listeners.rows();
                 async move { serde_json::to_value(rows).unwrap_or_else(|error| json!({"error": error.to_string()})) }
             })
             .route("/debug/clusters", move |_| {
@@ -244,6 +295,8 @@ async fn run_east_west(config: Config, ground: EastWest, shutdown: Shutdown) -> 
         registry: registry.clone(),
         access: AccessLog::stdout(&registry).map_err(RunError::AccessLog)?,
         shutdown: shutdown.clone(),
+        namespace: Namespace::new(SYSTEM_NAMESPACE)?,
+        identities: Arc::new(client.stand_ins()),
     })?;
     let admin = running.admin(Admin::new(registry, readiness));
     let serving = tokio::spawn(admin.serve(admin_listener, shutdown.clone()));

@@ -10,4 +10,5 @@ mod refusals;
 mod relay;
 mod replays;
 mod transports;
+mod unmeshed;
 pub(crate) mod world;

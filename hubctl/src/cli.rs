@@ -50,7 +50,11 @@ pub(crate) enum Command {
     /// Exports, cluster by cluster
     Exports,
     /// East-west gateways, cluster by cluster
-    Gateways,
+    Gateways {
+        /// Ports of the gateways at which clients without a sidecar reach services of other clusters; of a fleet
+        #[arg(long)]
+        listeners: bool,
+    },
     /// Send real probes over every hop, from both ends, and name the one that fails
     Check,
     /// Find what is wrong with configuration as a whole: in files, or in the clusters of a fleet with files on top

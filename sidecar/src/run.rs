@@ -107,6 +107,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         dialer,
     });
     let inbound = Inbound::start(InboundConfig {
+        server: None,
         directory,
         credentials: client.credentials(),
         recorder,

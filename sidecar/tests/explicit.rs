@@ -47,6 +47,7 @@ fn view(app: SocketAddr, protocol: Protocol) -> View {
     let endpoint = Endpoint {
         other_addresses: Vec::new(),
         plain_ports: Default::default(),
+        stand_in: None,
         weight: 1,
         name: "reviews-1".into(),
         address: app.ip(),
@@ -62,6 +63,7 @@ fn view(app: SocketAddr, protocol: Protocol) -> View {
         global: false,
         headless: false,
         clusterset_addresses: Vec::new(),
+        listeners: Default::default(),
         cluster_addresses: Vec::new(),
         ports: vec![ServicePort { name: "main".into(), number: 9080, protocol }],
         endpoints: vec![endpoint],

@@ -8,7 +8,8 @@ use prost::Message;
 
 use super::*;
 use crate::imports::Fact;
-use config::local;
+use crate::listeners::ServicePortKey;
+use config::{Compiled, local};
 
 const MANIFESTS: &str = r#"
 apiVersion: v1
@@ -104,6 +105,12 @@ impl World {
         self.accepted.members.insert(cluster.parse().unwrap(), Arc::new(member));
     }
 
+    fn listeners(&self, configured: &Compiled) -> BTreeMap<ServicePortKey, u16> {
+        let mut ports = crate::listeners::Ports::default();
+        ports.settle(&unmeshed_ports(configured, &self.accepted, &self.mesh.cluster), 0);
+        ports.in_use()
+    }
+
     fn compile(&self) -> Snapshot {
         let local = with_registered(&self.local, &self.registrations);
         let imported = imported_ports(&self.accepted, &self.mesh.cluster);
@@ -119,6 +126,7 @@ impl World {
             pods: &self.pods,
             stale: &self.stale,
             shares: &self.shares,
+            listeners: &self.listeners(&configured),
             registrations: &self.registrations,
         };
         let snapshot = compile(&inputs, 1);
@@ -182,6 +190,60 @@ fn gateways_see_shared_services_only() {
     let peer = Peer::admit(identity, "gateway~isthmus-system/gateway-1".parse().unwrap()).unwrap();
     assert!(peer.may_see(&snapshot, Kind::Service, "default/web"));
     assert!(!peer.may_see(&snapshot, Kind::Service, "default/db"));
+}
+
+/// The world with other manifests.
+fn world_of(text: &str) -> World {
+    let manifests = federation_crds::parse_manifests(text, "test.yaml").unwrap_or_else(|errors| panic!("{errors}"));
+    let local = local::build(&manifests, &TrustDomain::new("east.demo").unwrap());
+    World { local, manifests, ..World::new() }
+}
+
+#[test]
+fn gateways_and_nobody_else_see_the_pods_that_they_speak_for() {
+    let unmeshed = MANIFESTS.replace("isthmus.dev/meshed: \"true\"", "isthmus.dev/meshed: \"false\"");
+    assert_eq!(world_of(&unmeshed).compile().of_kind(Kind::StandIn).count(), 0, "not without the export's leave");
+    let allowed = unmeshed.replace(
+        "ServiceExport\nmetadata: {name: web}",
+        "ServiceExport\nmetadata: {name: web, annotations: {isthmus.dev/unmeshed: allow}}",
+    );
+    let snapshot = world_of(&allowed).compile();
+    let entry = snapshot.get(Kind::StandIn, "default/web-1").unwrap();
+    let stand_in = api::discovery::StandIn::decode(entry.bytes.as_slice()).unwrap();
+    let stand_in = StandIn::try_from(&stand_in).unwrap();
+    assert_eq!(stand_in.workload.exported_port(80, &"west".parse().unwrap()).unwrap().number, 8080);
+    let web = service(&snapshot, "default/web").unwrap();
+    let named = web.endpoints[0].stand_in.as_ref().map(ToString::to_string);
+    assert_eq!(named.as_deref(), Some("spiffe://east.demo/ns/default/sa/web"));
+    assert!(snapshot.get(Kind::Workload, "default/web-1").is_none() && snapshot.owners.is_empty(), "it has no sidecar");
+    let identity = |text: &str| format!("spiffe://east.demo/ns/{text}").parse::<SpiffeId>().unwrap();
+    for (node, account, seen) in [
+        ("gateway~isthmus-system/gateway-1", "isthmus-system/sa/gateway", true),
+        ("dns~isthmus-system/dns", "isthmus-system/sa/dns", false),
+        ("sidecar~default/web-1", "default/sa/web", false),
+    ] {
+        let peer = Peer::admit(identity(account), node.parse().unwrap()).unwrap();
+        assert_eq!(peer.may_see(&snapshot, Kind::StandIn, "default/web-1"), seen, "{node}");
+    }
+}
+
+#[test]
+fn imported_services_have_listeners_only_where_a_policy_allows_unmeshed_clients() {
+    let policy = |allow: &str| {
+        let kind = "---\napiVersion: isthmus.dev/v1alpha1\nkind: ClusterTrafficPolicy\n";
+        format!("{MANIFESTS}{kind}metadata: {{name: x}}\nspec: {{services: [reviews], unmeshedClients: {allow}}}\n")
+    };
+    let listeners = |text: &str| {
+        let mut world = world_of(text);
+        world.import("west", vec![export("reviews", 9080, 5, &[]), export("other", 9090, 5, &[])]);
+        let snapshot = world.compile();
+        let of = |name: &str| service(&snapshot, name).unwrap().listeners;
+        assert!(of("default/other").is_empty() && of("default/web").is_empty());
+        of("default/reviews")
+    };
+    assert!(listeners(MANIFESTS).is_empty());
+    assert!(listeners(&policy("deny")).is_empty());
+    assert_eq!(listeners(&policy("allow")), BTreeMap::from([(9080, 20_000)]));
 }
 
 #[test]

@@ -12,6 +12,7 @@ fn endpoint(pod: usize, account: &str, version: &str, ready: bool) -> Endpoint {
     Endpoint {
         other_addresses: Vec::new(),
         plain_ports: Default::default(),
+        stand_in: None,
         weight: 1,
         name: format!("pod-{pod}"),
         address: [127, 0, 0, 1].into(),
@@ -40,6 +41,7 @@ fn local(endpoints: Vec<Endpoint>, exported: bool) -> Local {
             created_at: None,
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
+            unmeshed: Default::default(),
         }),
         names: Default::default(),
     };

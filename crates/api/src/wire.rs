@@ -121,6 +121,7 @@ mod tests {
             ready: true,
             other_addresses: vec!["fd00::1".parse().unwrap()],
             plain_ports: BTreeSet::from([9090]),
+            stand_in: None,
             weight: 1,
         };
         Service {
@@ -128,6 +129,7 @@ mod tests {
             global: true,
             headless: false,
             clusterset_addresses: vec!["243.0.0.1".parse().unwrap()],
+            listeners: Default::default(),
             cluster_addresses: Vec::new(),
             ports: vec![ServicePort { name: "http".into(), number: 80, protocol: Protocol::Grpc }],
             endpoints: vec![endpoint],

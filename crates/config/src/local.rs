@@ -5,6 +5,7 @@
 
 pub mod names;
 mod slices;
+mod stand_ins;
 pub(crate) mod workload_entries;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use std::net::IpAddr;
 use crate::automatic::{Range, allocate};
 use federation_crds::{GLOBAL_LABEL, Manifest, Service, ServiceExport};
 use k8s_openapi::api::core::v1::ServiceSpec;
-use mesh::{ClusterName, Endpoint, Namespace, Protocol, ServiceName, ServicePort, TrustDomain, Workload};
+use mesh::{ClusterName, Endpoint, Namespace, Protocol, ServiceName, ServicePort, StandIn, TrustDomain, Workload};
 
 /// Annotation of an EndpointSlice: the service account of its pods.
 pub const SERVICE_ACCOUNT: &str = federation_crds::SERVICE_ACCOUNT_ANNOTATION;
@@ -36,6 +37,8 @@ pub struct Local {
     pub workloads: BTreeMap<String, Workload>,
     /// ServiceExports that export nothing, with the reason of the condition `Valid` (MCS API).
     pub invalid_exports: BTreeMap<ServiceName, InvalidExport>,
+    /// Pods of exported services without a sidecar, for which gateways speak to other clusters, by `<namespace>/<pod>`.
+    pub stand_ins: BTreeMap<String, StandIn>,
     /// What was left out and why; shown in `/debug/source`.
     pub problems: Vec<String>,
 }
@@ -72,6 +75,18 @@ pub struct LocalExport {
     pub labels: BTreeMap<String, String>,
     /// `spec.exportedAnnotations`.
     pub annotations: BTreeMap<String, String>,
+    /// Whether gateways speak for its endpoints without a sidecar.
+    pub unmeshed: Unmeshed,
+}
+
+/// Whether gateways speak for the endpoints of an export that have no sidecar.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Unmeshed {
+    /// Other clusters do not reach them.
+    #[default]
+    Deny,
+    /// As this service account or (`None`) as the endpoints' own.
+    Allow(Option<String>),
 }
 
 /// Why a ServiceExport is not valid.
@@ -127,6 +142,7 @@ pub fn build(manifests: &[Manifest], trust_domain: &TrustDomain) -> Local {
             _ => {}
         }
     }
+    stand_ins::settle(&mut local, trust_domain);
     for service in local.services.values_mut() {
         service.endpoints.sort_by(|a, b| a.name.cmp(&b.name));
         service.endpoints.iter_mut().for_each(|endpoint| endpoint.other_addresses.sort());
@@ -212,7 +228,11 @@ fn add_export(local: &mut Local, export: &ServiceExport) {
             let created_at = created_at.and_then(|time| u64::try_from(time.0.as_second()).ok());
             let spec = export.spec.spec.clone().unwrap_or_default();
             let (labels, annotations) = (spec.exported_labels, spec.exported_annotations);
-            service.export = Some(LocalExport { to_clusters, created_at, labels, annotations });
+            let unmeshed = match federation_crds::unmeshed(export) {
+                federation_crds::Unmeshed::Deny => Unmeshed::Deny,
+                federation_crds::Unmeshed::Allow(account) => Unmeshed::Allow(account.map(str::to_owned)),
+            };
+            service.export = Some(LocalExport { to_clusters, created_at, labels, annotations, unmeshed });
         }
         // Exporting to everyone instead would show the service to clusters that were not named.
         Err(error) => {

@@ -8,6 +8,7 @@ mod demand;
 mod issue;
 mod metrics;
 pub(crate) mod session;
+mod stand_ins;
 mod stream;
 pub(crate) mod wanted;
 
@@ -25,6 +26,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::types::{NodeId, NodeIdError, Role};
+pub use stand_ins::StandIns;
+
 use demand::{Demands, Use};
 use session::{Known, Session};
 use wanted::Wanted;
@@ -90,6 +93,7 @@ pub struct Client {
     known: watch::Receiver<Known>,
     commands: mpsc::Sender<Command>,
     credentials: Credentials,
+    stand_ins: StandIns,
     shared: Arc<Shared>,
 }
 
@@ -132,6 +136,13 @@ impl Client {
             cache_age: Mutex::new(cache_age),
         });
 
+        let stand_ins = StandIns::new(
+            config.credential.clone(),
+            bundles_rx.clone(),
+            metrics.clone(),
+            config.dialer,
+            shutdown.clone(),
+        );
         let issuer = issue::Issuer::new(config.credential.clone(), bundles_rx, svid_tx, metrics.clone(), config.dialer);
         tokio::spawn(issuer.run(shutdown.clone()));
         tokio::spawn(cache.run(saved_rx, shutdown.clone()));
@@ -149,7 +160,7 @@ impl Client {
             shutdown,
         };
         tokio::spawn(follower.run());
-        Ok(Self { role: config.role, view, known, commands, credentials, shared })
+        Ok(Self { role: config.role, view, known, commands, credentials, stand_ins, shared })
     }
 
     /// The last good view, and every later one.
@@ -160,6 +171,11 @@ impl Client {
     /// The proxy's identity and the trust bundles, both kept current.
     pub fn credentials(&self) -> Credentials {
         self.credentials.clone()
+    }
+
+    /// SVIDs of identities under which the proxy speaks for others; only gateways get any.
+    pub fn stand_ins(&self) -> StandIns {
+        self.stand_ins.clone()
     }
 
     /// Waits until there is an SVID and a view, be it a cached one.

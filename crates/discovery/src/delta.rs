@@ -7,7 +7,7 @@ use api::wire::WireError;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 use mesh::{
     AddressEntry, ClusterName, HostEntry, LocalGateway, MeshInfo, NameError, RemoteCluster, Secret, Service,
-    ServiceName, View, Workload,
+    ServiceName, StandIn, View, Workload,
 };
 use prost::Message;
 
@@ -34,6 +34,8 @@ pub enum Item {
     Secret(Arc<Secret>),
     /// Put or replace who has an address.
     Address(Arc<AddressEntry>),
+    /// A pod for which gateways speak.
+    StandIn(Arc<StandIn>),
 }
 
 /// The name of something that is gone, parsed for its kind.
@@ -57,6 +59,8 @@ pub enum Removed {
     Secret(String),
     /// Nobody has the address.
     Address(IpAddr),
+    /// Gateways no longer speak for the pod, `<namespace>/<pod>`.
+    StandIn(String),
 }
 
 /// What one response changes.
@@ -134,6 +138,7 @@ pub fn apply(view: &View, delta: Delta) -> View {
             Removed::Entry(name) => drop(view.entries.remove(&name)),
             Removed::Secret(name) => drop(view.secrets.remove(&name)),
             Removed::Address(address) => drop(view.addresses.remove(&address)),
+            Removed::StandIn(name) => drop(view.stand_ins.remove(&name)),
         }
     }
     for item in delta.put {
@@ -147,6 +152,10 @@ pub fn apply(view: &View, delta: Delta) -> View {
             Item::Entry(service) => drop(view.entries.insert(service.name.clone(), service)),
             Item::Secret(secret) => drop(view.secrets.insert(secret.name.clone(), secret)),
             Item::Address(entry) => drop(view.addresses.insert(entry.address, entry)),
+            Item::StandIn(stand_in) => {
+                let key = format!("{}/{}", stand_in.workload.namespace, stand_in.workload.name);
+                view.stand_ins.insert(key, stand_in);
+            }
         }
     }
     view
@@ -216,6 +225,12 @@ fn decode_resource(kind: Kind, resource: &Resource) -> Result<Item, ResourceErro
             same_name(name, format!("{}/{}", service.namespace, service.name))?;
             Ok(Item::Entry(Arc::new(Service::try_from(&service).map_err(ResourceError::Wire)?)))
         }
+        Kind::StandIn => {
+            let message: api::discovery::StandIn = message(bytes)?;
+            let workload = message.workload.clone().unwrap_or_default();
+            same_name(name, format!("{}/{}", workload.namespace, workload.name))?;
+            Ok(Item::StandIn(Arc::new(StandIn::try_from(&message).map_err(ResourceError::Wire)?)))
+        }
         Kind::Secret => {
             let message: api::discovery::Secret = message(bytes)?;
             same_name(name, message.name.clone())?;
@@ -247,6 +262,7 @@ pub(crate) fn decode_removed(kind: Kind, name: &str) -> Result<Removed, NameErro
         Kind::HostEntry => Removed::HostEntry(name.parse()?),
         Kind::Entry => Removed::Entry(name.parse()?),
         Kind::Secret => Removed::Secret(name.to_owned()),
+        Kind::StandIn => Removed::StandIn(name.to_owned()),
         // What is no address was never put.
         Kind::Address => Removed::Address(name.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))),
     })

@@ -22,5 +22,5 @@ pub mod types;
 
 mod backoff;
 
-pub use client::{Client, ClientConfig, Demand, StartError};
+pub use client::{Client, ClientConfig, Demand, StandIns, StartError};
 pub use types::{Kind, Role};

@@ -23,6 +23,8 @@ pub const ENTRY: &str = "type.isthmus.dev/isthmus.discovery.v1.Entry";
 /// Type URL of [`api::discovery::Secret`].
 /// Who has an address.
 pub const ADDRESS: &str = "type.isthmus.dev/isthmus.discovery.v1.Address";
+/// Type URL of [`api::discovery::StandIn`].
+pub const STAND_IN: &str = "type.isthmus.dev/isthmus.discovery.v1.StandIn";
 /// TLS material.
 pub const SECRET: &str = "type.isthmus.dev/isthmus.discovery.v1.Secret";
 
@@ -52,6 +54,8 @@ pub enum Kind {
     Secret,
     /// Who has an address; asked for by name.
     Address,
+    /// A pod without a sidecar for which gateways speak.
+    StandIn,
 }
 
 impl Kind {
@@ -60,11 +64,12 @@ impl Kind {
 
     /// Every kind, in the order in which a server sends them. Mesh comes last: whoever has it has all that was sent before,
     /// so that a first view with `mesh` set is a whole one.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Cluster,
         Kind::LocalGateway,
         Kind::Secret,
         Kind::Workload,
+        Kind::StandIn,
         Kind::Service,
         Kind::Address,
         Kind::Entry,
@@ -84,6 +89,7 @@ impl Kind {
             Kind::Entry => ENTRY,
             Kind::Secret => SECRET,
             Kind::Address => ADDRESS,
+            Kind::StandIn => STAND_IN,
         }
     }
 
@@ -119,7 +125,7 @@ impl Role {
             Role::Sidecar | Role::Edge => {
                 &[Kind::Cluster, Kind::LocalGateway, Kind::Secret, Kind::Workload, Kind::Entry, Kind::Mesh]
             }
-            Role::Gateway => &[Kind::Cluster, Kind::LocalGateway, Kind::Service, Kind::Mesh],
+            Role::Gateway => &[Kind::Cluster, Kind::LocalGateway, Kind::StandIn, Kind::Service, Kind::Mesh],
             Role::Dns => &[Kind::HostEntry, Kind::Mesh],
         }
     }

@@ -25,6 +25,10 @@ use crate::svid::{Svid, SvidError};
 /// What is ahead of its issuer by more than the rest of a certificate's life finds it expired.
 pub const NOT_BEFORE_ALLOWANCE: Duration = Duration::from_secs(25 * 60);
 
+/// What SVIDs of workloads are for.
+const BOTH_ENDS: [ExtendedKeyUsagePurpose; 2] =
+    [ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+
 /// How long a root made here lives: ten years.
 pub const ROOT_LIFETIME: Duration = Duration::from_secs(3652 * 24 * 3600);
 
@@ -200,10 +204,32 @@ impl ClusterCa {
         ttl: Duration,
         now: SystemTime,
     ) -> Result<Vec<CertificateDer<'static>>, IssueError> {
+        self.issue_with_uses(csr_der, id, &BOTH_ENDS, ttl, now)
+    }
+
+    /// As [`ClusterCa::issue`], for the server's end of connections only: nobody takes the certificate from a client.
+    pub fn issue_to_server(
+        &self,
+        csr_der: &[u8],
+        id: &SpiffeId,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Vec<CertificateDer<'static>>, IssueError> {
+        self.issue_with_uses(csr_der, id, &[ExtendedKeyUsagePurpose::ServerAuth], ttl, now)
+    }
+
+    fn issue_with_uses(
+        &self,
+        csr_der: &[u8],
+        id: &SpiffeId,
+        uses: &[ExtendedKeyUsagePurpose],
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Vec<CertificateDer<'static>>, IssueError> {
         self.check_domain(id)?;
         let key = request_key(csr_der)?;
-        let (not_before, not_after) = self.window(ttl, now)?;
-        Ok(vec![self.certify(&key, id, not_before, not_after)?])
+        let validity = self.window(ttl, now)?;
+        Ok(vec![self.certify(&key, id, uses, validity)?])
     }
 
     /// Makes a key here and certifies it as `id`: for the agent itself, for hub nodes and for operators.
@@ -222,7 +248,7 @@ impl ClusterCa {
         not_after: SystemTime,
     ) -> Result<Svid, IssueError> {
         let key = KeyPair::generate().map_err(IssueError::Signing)?;
-        let certificate = self.certify(&key, id, not_before, not_after)?;
+        let certificate = self.certify(&key, id, &BOTH_ENDS, (not_before, not_after))?;
         Svid::new(vec![certificate], PrivatePkcs8KeyDer::from(key.serialize_der())).map_err(IssueError::Svid)
     }
 
@@ -263,8 +289,8 @@ impl ClusterCa {
         &self,
         key: &impl PublicKeyData,
         id: &SpiffeId,
-        not_before: SystemTime,
-        not_after: SystemTime,
+        uses: &[ExtendedKeyUsagePurpose],
+        (not_before, not_after): (SystemTime, SystemTime),
     ) -> Result<CertificateDer<'static>, IssueError> {
         if not_after <= not_before {
             return Err(IssueError::Validity);
@@ -273,7 +299,7 @@ impl ClusterCa {
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![uri(&id.to_string()).map_err(IssueError::Signing)?];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = uses.to_vec();
         params.use_authority_key_identifier_extension = true;
         params.is_ca = IsCa::ExplicitNoCa;
         params.not_before = not_before.into();

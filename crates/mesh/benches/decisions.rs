@@ -30,6 +30,7 @@ fn view(endpoints: u16, rules: usize, condition: impl Fn(usize) -> serde_json::V
         ready: true,
         other_addresses: Vec::new(),
         plain_ports: BTreeSet::new(),
+        stand_in: None,
         weight: 1,
     };
     let object = json!({ "kind": "VirtualService", "namespace": "default", "name": "reviews" });
@@ -49,6 +50,7 @@ fn view(endpoints: u16, rules: usize, condition: impl Fn(usize) -> serde_json::V
         global: false,
         headless: false,
         clusterset_addresses: Vec::new(),
+        listeners: Default::default(),
         cluster_addresses: Vec::new(),
         ports: vec![ServicePort { name: "http".into(), number: 80, protocol: Protocol::Http }],
         endpoints: (0..endpoints).map(endpoint).collect(),

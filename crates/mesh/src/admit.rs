@@ -10,6 +10,7 @@ use crate::model::{Endpoint, GroupKey, View};
 use crate::names::{ClusterName, ServiceName, SpiffeId};
 use crate::reason::{Denial, Reason};
 use crate::route::MTLS_PORT;
+use crate::stand_in::speaks_for;
 
 /// A tunnel header, parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,6 +43,17 @@ pub enum TunnelMode {
     Plain,
     /// Nobody: a probe of the path.
     Probe,
+}
+
+impl TunnelMode {
+    /// As logs and metrics have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mesh => "mesh",
+            Self::Plain => "plain",
+            Self::Probe => "probe",
+        }
+    }
 }
 
 /// Whether the source gateway carries a flow.
@@ -98,8 +110,11 @@ pub struct DestinationDecision {
 pub struct Candidate {
     /// The pod.
     pub endpoint: String,
-    /// Its sidecar's mTLS port.
+    /// Its sidecar's mTLS port; of a pod without a sidecar the port that serves the service port.
     pub address: SocketAddr,
+    /// The identity under which the gateway speaks for a pod without a sidecar; `None`: its sidecar speaks for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stand_in: Option<SpiffeId>,
 }
 
 /// Decides at the destination gateway. `peer` is the cluster whose trust domain the tunnel's TLS proved.
@@ -136,30 +151,43 @@ fn destination_candidates(
     reasons.push(Reason::ExportAllows { cluster: peer.clone() });
     service.port_over(request.port, request.udp).ok_or(Denial::UnknownPort)?;
     if request.mode == TunnelMode::Plain {
-        // No policy names an unmeshed end yet, so none is allowed.
-        return Err(Denial::Policy);
+        if request.udp {
+            reasons.push(Reason::Note { text: "UDP is carried to sidecars only".to_owned() });
+            return Err(Denial::Policy);
+        }
+        if !service.endpoints.iter().any(|endpoint| endpoint.stand_in.is_some()) {
+            let text = "the export does not let gateways speak for pods without a sidecar".to_owned();
+            reasons.push(Reason::Note { text });
+            return Err(Denial::Policy);
+        }
+        reasons.push(Reason::Note { text: "the last hop is plain: the pod has no sidecar".to_owned() });
     }
-    let candidates: Vec<Candidate> = service
-        .endpoints
-        .iter()
-        .filter(|endpoint| matches_request(endpoint, request))
-        .map(|endpoint| Candidate {
-            endpoint: endpoint.name.clone(),
-            address: SocketAddr::new(endpoint.address, MTLS_PORT),
-        })
-        .collect();
+    let candidates: Vec<Candidate> =
+        service.endpoints.iter().filter_map(|endpoint| candidate(view, endpoint, request)).collect();
     if candidates.is_empty() { Err(Denial::NoEndpoint) } else { Ok(candidates) }
 }
 
-fn matches_request(endpoint: &Endpoint, request: &TunnelRequest) -> bool {
+/// The endpoint as what the mode wants, if it is one: with a sidecar of its own, or with a gateway that speaks for it.
+fn candidate(view: &View, endpoint: &Endpoint, request: &TunnelRequest) -> Option<Candidate> {
+    let port = *endpoint.ports.get(&request.port)?;
+    let (identity, port, stand_in) = match (request.mode, &endpoint.identity, &endpoint.stand_in) {
+        (TunnelMode::Mesh, Some(identity), _) => (identity, MTLS_PORT, None),
+        (TunnelMode::Plain, None, Some(identity)) if speaks_for(view, endpoint.address) => {
+            (identity, port, Some(identity.clone()))
+        }
+        _ => return None,
+    };
+    let address = SocketAddr::new(endpoint.address, port);
+    let wanted = matches_request(endpoint, identity, request);
+    wanted.then(|| Candidate { endpoint: endpoint.name.clone(), address, stand_in })
+}
+
+fn matches_request(endpoint: &Endpoint, identity: &SpiffeId, request: &TunnelRequest) -> bool {
     let in_group = |group: &GroupKey| {
-        let account = endpoint.identity.as_ref().map(SpiffeId::account);
         let labels = group.labels.iter().all(|(key, value)| endpoint.labels.get(key) == Some(value));
-        account == Some(group.service_account.as_str()) && labels && endpoint.locality == group.locality
+        identity.account() == group.service_account && labels && endpoint.locality == group.locality
     };
     endpoint.ready
-        && endpoint.identity.is_some()
-        && endpoint.ports.contains_key(&request.port)
         && request.group.as_ref().is_none_or(in_group)
         && request.pod.as_ref().is_none_or(|pod| *pod == endpoint.name)
 }
@@ -231,9 +259,16 @@ mod tests {
                 locality: String::new(),
             })
         };
-        let cases: [(&str, View, TunnelRequest, Result<usize, Denial>); 12] = [
+        let plain = TunnelRequest { mode: TunnelMode::Plain, ..from_west() };
+        let cases: [(&str, View, TunnelRequest, Result<usize, Denial>); 21] = [
             ("exported", mesh().view(), from_west(), Ok(2)),
             ("UDP", mesh().view(), TunnelRequest { udp: true, ..from_west() }, Err(Denial::UnknownPort)),
+            (
+                "plain UDP",
+                mesh().unmeshed("reviews", Some("old")).udp("reviews").view(),
+                TunnelRequest { udp: true, ..plain.clone() },
+                Err(Denial::Policy),
+            ),
             ("one group", mesh().view(), TunnelRequest { group: group("reviews", "v1"), ..from_west() }, Ok(1)),
             (
                 "another account's group",
@@ -263,11 +298,49 @@ mod tests {
             ),
             ("no ready endpoint", mesh().not_ready("reviews").view(), from_west(), Err(Denial::NoEndpoint)),
             ("a probe", mesh().view(), TunnelRequest { mode: TunnelMode::Probe, ..from_west() }, Ok(0)),
+            ("plain to pods with sidecars", mesh().view(), plain.clone(), Err(Denial::Policy)),
             (
-                "plain is for policies to allow",
-                mesh().view(),
-                TunnelRequest { mode: TunnelMode::Plain, ..from_west() },
+                "plain without the export's leave",
+                mesh().unmeshed("reviews", None).view(),
+                plain.clone(),
                 Err(Denial::Policy),
+            ),
+            (
+                "plain to the gateway itself",
+                mesh().unmeshed("reviews", Some("old")).pods_at("reviews", "127.0.0.2").view(),
+                plain.clone(),
+                Err(Denial::NoEndpoint),
+            ),
+            ("plain with it", mesh().unmeshed("reviews", Some("old")).view(), plain.clone(), Ok(2)),
+            (
+                "plain, one group",
+                mesh().unmeshed("reviews", Some("old")).view(),
+                TunnelRequest { group: group("old", "v1"), ..plain.clone() },
+                Ok(1),
+            ),
+            (
+                "plain, as somebody else",
+                mesh().unmeshed("reviews", Some("old")).view(),
+                TunnelRequest { group: group("admin", "v1"), ..plain.clone() },
+                Err(Denial::NoEndpoint),
+            ),
+            (
+                "mesh mode never ends in plain text",
+                mesh().unmeshed("reviews", Some("old")).view(),
+                from_west(),
+                Err(Denial::NoEndpoint),
+            ),
+            (
+                "plain to what is not exported",
+                mesh().unmeshed("reviews", Some("old")).exported_only_to("reviews", "north").view(),
+                plain.clone(),
+                Err(Denial::NotExported),
+            ),
+            (
+                "plain for a source of another trust domain",
+                mesh().unmeshed("reviews", Some("old")).view(),
+                TunnelRequest { source: identity("north.demo", "web"), ..plain },
+                Err(Denial::SourceMismatch),
             ),
         ];
         for (name, view, request, expected) in cases {

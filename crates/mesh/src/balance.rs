@@ -100,7 +100,8 @@ fn hash_name(target: &Target) -> String {
     match target {
         Target::Local { address, .. } => address.to_string(),
         Target::Named { host, port, .. } => format!("{host}:{port}"),
-        Target::Remote { cluster, group, .. } => format!("{cluster}/{group:?}"),
+        Target::Remote { cluster, group, unmeshed: false, .. } => format!("{cluster}/{group:?}"),
+        Target::Remote { cluster, group, .. } => format!("{cluster}/{group:?}/unmeshed"),
     }
 }
 

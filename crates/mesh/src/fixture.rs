@@ -95,6 +95,38 @@ impl Mesh {
         })
     }
 
+    /// The local endpoints of a service lose their sidecars; gateways speak for them as `account`, if any.
+    pub(crate) fn unmeshed(self, name: &str, account: Option<&str>) -> Self {
+        self.edit(name, |service| {
+            for endpoint in &mut service.endpoints {
+                endpoint.identity = None;
+                endpoint.stand_in = account.map(|account| identity("east.demo", account));
+            }
+        })
+    }
+
+    /// The ports of a service are of UDP.
+    pub(crate) fn udp(self, name: &str) -> Self {
+        self.edit(name, |service| service.ports.iter_mut().for_each(|port| port.protocol = Protocol::Udp))
+    }
+
+    /// The local endpoints of a service are all at one address.
+    pub(crate) fn pods_at(self, name: &str, address: &str) -> Self {
+        let address = address.parse().unwrap();
+        self.edit(name, |service| service.endpoints.iter_mut().for_each(|endpoint| endpoint.address = address))
+    }
+
+    /// What another cluster exports has no sidecars; its gateways speak for it as `account`, if any.
+    pub(crate) fn unmeshed_there(self, name: &str, from: &str, account: Option<&str>) -> Self {
+        self.edit(name, |service| {
+            let import = service.imports.get_mut(&cluster(from)).unwrap();
+            for group in &mut import.groups {
+                group.meshed = false;
+                group.key.service_account = account.unwrap_or_default().to_owned();
+            }
+        })
+    }
+
     pub(crate) fn stale(mut self, name: &str) -> Self {
         let mut remote = self.view.clusters[&cluster(name)].as_ref().clone();
         remote.stale_since_ms = Some(1);
@@ -132,6 +164,7 @@ impl Mesh {
             global: false,
             headless: false,
             clusterset_addresses: Vec::new(),
+            listeners: Default::default(),
             cluster_addresses: Vec::new(),
             ports: vec![ServicePort { name: "http".into(), number: 9080, protocol: Protocol::Http }],
             endpoints: Vec::new(),
@@ -157,6 +190,7 @@ fn endpoint(name: &str, number: u8) -> Endpoint {
         ready: true,
         other_addresses: Vec::new(),
         plain_ports: Default::default(),
+        stand_in: None,
         weight: 1,
     }
 }

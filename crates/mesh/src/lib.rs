@@ -45,6 +45,7 @@ mod retry;
 mod route;
 mod sources;
 mod spread;
+mod stand_in;
 mod tunnel;
 pub use admit::{
     Candidate, DestinationDecision, SourceDecision, TunnelMode, TunnelRequest, admit_destination, admit_source,
@@ -79,6 +80,7 @@ pub use route::{
 };
 pub use sources::{OfSource, Sources};
 pub use spread::{LocalHealth, LocalShare, Spread, spread};
+pub use stand_in::StandIn;
 
 pub use tunnel::{
     BULK_BYTES, Carried, ClassHints, ConnectionLoad, FlowClass, KNOCK_EVERY, Knocks, RETURN_AFTER, RETURN_AFTER_MAX,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{ClusterName, MeshId, Namespace, ServiceName, SpiffeId, TrustDomain};
 use crate::policy::{ServiceConfig, WorkloadConfig};
+use crate::stand_in::StandIn;
 
 pub use hosts::{AddressEntry, HostEntry, HostPod, HostPort, LocalHost, Pod, PortTransport};
 
@@ -39,6 +40,9 @@ pub struct View {
     pub entries: BTreeMap<ServiceName, Arc<Service>>,
     /// Who has the addresses that the workload dialled lately; only sidecars that capture transparently ask.
     pub addresses: BTreeMap<IpAddr, Arc<AddressEntry>>,
+    /// Pods without a sidecar for which the own cluster's gateways speak to other clusters, by `<namespace>/<pod>`; only
+    /// gateways know them. Under which identity they speak, the endpoint says.
+    pub stand_ins: BTreeMap<String, Arc<StandIn>>,
     /// TLS material that the proxy's configuration names, by `<namespace>/<name>`.
     #[serde(skip)]
     pub secrets: BTreeMap<String, Arc<Secret>>,
@@ -201,6 +205,9 @@ pub struct Service {
     pub headless: bool,
     /// The stable address of the clusterset name.
     pub clusterset_addresses: Vec<IpAddr>,
+    /// Service port → port on which the own cluster's gateways take connections of unmeshed clients for it; only where
+    /// policy allows them.
+    pub listeners: BTreeMap<u16, u16>,
     /// Addresses of the own cluster's Service.
     pub cluster_addresses: Vec<IpAddr>,
     /// The union of the ports.
@@ -284,6 +291,9 @@ pub struct Endpoint {
     pub locality: String,
     /// The control plane's opinion; the data plane has its own.
     pub ready: bool,
+    /// The identity under which the cluster's gateways speak for it to other clusters; only where it has no sidecar and its
+    /// export allows that.
+    pub stand_in: Option<SpiffeId>,
     /// Ports of the pod on which its sidecar accepts no mTLS (PeerAuthentication DISABLE).
     pub plain_ports: BTreeSet<u16>,
     /// Share among the endpoints; 1 unless a WorkloadEntry or ServiceEntry says otherwise.
@@ -359,6 +369,14 @@ pub struct Group {
     pub meshed: bool,
     /// Healthy endpoints at the last announcement.
     pub healthy: u32,
+}
+
+impl Group {
+    /// Whether somebody proves an identity for its endpoints: their sidecars, or gateways, where an export that allows that
+    /// names an account for endpoints without sidecars.
+    pub fn can_prove(&self) -> bool {
+        self.meshed || !self.key.service_account.is_empty()
+    }
 }
 
 /// Another member cluster.

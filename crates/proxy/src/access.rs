@@ -77,6 +77,11 @@ pub struct Via {
     pub path: String,
 }
 
+/// What records say of an end without a sidecar, for which a gateway (`<cluster>/<name>`) speaks.
+pub fn unmeshed(gateway: &str) -> Arc<str> {
+    format!("unmeshed (gateway {gateway})").into()
+}
+
 /// Everything that is recorded of one request or connection.
 #[derive(Debug, Clone, Serialize)]
 pub struct Record {
@@ -141,6 +146,12 @@ pub struct Record {
     /// The gateways, when it left the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateways: Option<Via>,
+    /// Set where the client has no sidecar and a gateway speaks for it: `unmeshed (gateway east/gateway-1)`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<Arc<str>>,
+    /// Set where the server has no sidecar and a gateway speaks for it, so that the last hop is plain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<Arc<str>>,
     /// Attempts made.
     pub attempts: u32,
     /// Both ends proved who they are.
@@ -194,6 +205,8 @@ impl Record {
             upstream_cluster: String::new(),
             upstream: String::new(),
             gateways: None,
+            client: None,
+            server: None,
             attempts: 0,
             mutual_tls: false,
             revision: 0,

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use dial::Dialer;
 use identity::{Credentials, Handshakes, PeerIdentity};
 use mesh::{AppEndpoint, Denial, Host, InboundDecision, InboundPeer, PortScope, Protocol, Reason, View, WorkloadPort};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
 use crate::access::{INBOUND_PASSTHROUGH, Party, Record, Recorder, Reporter};
@@ -56,6 +57,8 @@ pub struct InboundConfig {
     pub guard: Guard,
     /// Who opens connections to the application.
     pub dialer: Dialer,
+    /// Set where a gateway serves a workload without a sidecar: what records say of the server's end.
+    pub server: Option<Arc<str>>,
 }
 
 /// An application that owns its ports: all of them can be opened, declared or not.
@@ -164,6 +167,14 @@ impl Inbound {
         .await;
     }
 
+    /// Serves mutual TLS on one stream, which `source` opened, until its end.
+    pub async fn serve_stream<T>(&self, stream: T, source: SocketAddr)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.0.clone().mtls_stream(stream, source, None).await;
+    }
+
     /// Serves one port of the workload in plain text until draining.
     pub async fn serve_plain(&self, listener: TcpListener, number: u16) {
         let config = &self.0.config;
@@ -246,6 +257,7 @@ impl Engine {
     fn begin(&self, protocol: &'static str, authority: String, view: &View, caller: &Caller) -> Record {
         let svid = self.config.credentials.svid();
         let mut record = Record::begin(Reporter::Destination, protocol, authority);
+        record.server.clone_from(&self.config.server);
         record.destination = Party::own(view.workload.as_deref(), view.cluster(), svid.as_ref().map(|svid| svid.id()));
         if let Some(workload) = &view.workload {
             let host = record.authority.rsplit_once(':').map_or(record.authority.as_str(), |(host, _)| host);

@@ -101,6 +101,12 @@ impl Lifecycle {
         });
     }
 
+    /// Waits until nothing runs any longer; ends nothing.
+    pub async fn finished(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
     /// Drains: waits until nothing runs any longer, at most `grace`, then ends everything.
     pub async fn drain(&self, grace: Duration) {
         self.draining.cancel();

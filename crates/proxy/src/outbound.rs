@@ -156,10 +156,10 @@ impl TargetKey {
 }
 
 fn remote_key(decision: &RouteDecision, target: &Target) -> Option<RemoteKey> {
-    let Target::Remote { cluster, group, pod, .. } = target else { return None };
-    let (cluster, group, pod) = (cluster.clone(), group.clone(), pod.clone());
-    let udp = decision.protocol.is_udp();
-    Some(RemoteKey { cluster, service: decision.service.clone()?, port: decision.port, udp, group, pod })
+    let Target::Remote { cluster, group, pod, unmeshed, .. } = target else { return None };
+    let (cluster, group, pod, unmeshed) = (cluster.clone(), group.clone(), pod.clone(), *unmeshed);
+    let (service, udp) = (decision.service.clone()?, decision.protocol.is_udp());
+    Some(RemoteKey { cluster, service, port: decision.port, udp, group, pod, unmeshed })
 }
 
 impl Outbound {

@@ -30,6 +30,9 @@ pub(super) fn check(object: &ClusterTrafficPolicy, errors: &mut FieldErrors) {
     if let Some(mode) = &spec.mode {
         errors.check("spec.mode", rules::one_of(mode, &MODES));
     }
+    if let Some(unmeshed) = &spec.unmeshed_clients {
+        errors.check("spec.unmeshedClients", rules::one_of(unmeshed, &["allow", "deny"]));
+    }
     check_import_from(spec, errors);
     check_tiers(&spec.tiers, errors);
     check_health(spec, errors);

@@ -6,7 +6,8 @@ use super::metadata::{check_annotations, check_labels};
 use super::rules;
 use crate::error::FieldErrors;
 use crate::mcs::{
-    EXPORT_TO_ANNOTATION, ImportType, IpFamily, ServiceExport, ServiceImport, ServiceImportSpec, export_to,
+    EXPORT_TO_ANNOTATION, ImportType, IpFamily, ServiceExport, ServiceImport, ServiceImportSpec,
+    UNMESHED_ACCOUNT_ANNOTATION, UNMESHED_ANNOTATION, export_to,
 };
 
 pub(super) fn check_export(export: &ServiceExport, errors: &mut FieldErrors) {
@@ -23,9 +24,27 @@ pub(super) fn check_export(export: &ServiceExport, errors: &mut FieldErrors) {
             }
         }
     }
+    check_unmeshed(export, errors);
     if let Some(spec) = &export.spec.spec {
         check_labels(&spec.exported_labels, "spec.exportedLabels", errors);
         check_annotations(&spec.exported_annotations, "spec.exportedAnnotations", errors);
+    }
+}
+
+fn check_unmeshed(export: &ServiceExport, errors: &mut FieldErrors) {
+    let Some(annotations) = &export.metadata.annotations else { return };
+    let (wish, account) = (annotations.get(UNMESHED_ANNOTATION), annotations.get(UNMESHED_ACCOUNT_ANNOTATION));
+    if let Some(wish) = wish {
+        let path = format!("metadata.annotations[{UNMESHED_ANNOTATION:?}]");
+        errors.check(path, rules::one_of(wish, &["allow", "deny"]));
+    }
+    if let Some(account) = account {
+        let path = format!("metadata.annotations[{UNMESHED_ACCOUNT_ANNOTATION:?}]");
+        errors.check(&path, rules::subdomain(account));
+        if wish.is_none_or(|wish| wish != "allow") {
+            let hint = format!("add {UNMESHED_ANNOTATION}: allow, or leave the account out");
+            errors.add_with_hint(path, "has no effect: gateways may not speak for pods without a sidecar", hint);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::manifest::{Kind, Manifest};
 use crate::suggest;
 use crate::{
     EXPORT_TO_ANNOTATION, GLOBAL_LABEL, LOCALITY_ANNOTATION, MESHED_ANNOTATION, MTLS_ANNOTATION, POD_LABELS_ANNOTATION,
-    SERVICE_ACCOUNT_ANNOTATION,
+    SERVICE_ACCOUNT_ANNOTATION, UNMESHED_ACCOUNT_ANNOTATION, UNMESHED_ANNOTATION,
 };
 
 /// What our own labels and annotations begin with.
@@ -62,7 +62,7 @@ fn own_annotations(kind: Kind) -> &'static [&'static str] {
             MTLS_ANNOTATION,
             LOCALITY_ANNOTATION,
         ],
-        Kind::ServiceExport => &[EXPORT_TO_ANNOTATION],
+        Kind::ServiceExport => &[EXPORT_TO_ANNOTATION, UNMESHED_ANNOTATION, UNMESHED_ACCOUNT_ANNOTATION],
         _ => &[],
     }
 }

@@ -89,7 +89,7 @@ async fn two_hundred_flows_at_once_do_not_mix() {
     }
     let metrics = world.west.registry.encode();
     let wanted = "isthmus_gateway_streams_total{direction=\"inbound\",peer_cluster=\"east\",service=\"default/reviews\",\
-                  result=\"accepted\",transport=\"quic\"}";
+                  result=\"accepted\",transport=\"quic\",mode=\"mesh\"}";
     assert!(metrics.contains(wanted), "{metrics}");
 }
 

@@ -13,9 +13,28 @@ use quinn::rustls::client::Resumption;
 use super::world::*;
 
 /// What a raw QUIC client with these credentials is answered.
-async fn ask_quic(world: &World, credentials: &Credentials, request: &TunnelRequest) -> Result<Reply, String> {
+pub(super) async fn ask_quic(
+    world: &World,
+    credentials: &Credentials,
+    request: &TunnelRequest,
+) -> Result<Reply, String> {
     let config = credentials.quic_client_config(PeerPolicy::AnyKnown, &[api::TUNNEL_ALPN]).unwrap();
     ask_with(world, quinn::ClientConfig::new(config), request).await
+}
+
+/// A stream of a raw QUIC client with these credentials, which must be accepted.
+pub(super) async fn flow_quic(
+    world: &World,
+    credentials: &Credentials,
+    request: &TunnelRequest,
+) -> tokio::io::Join<quinn::RecvStream, quinn::SendStream> {
+    let config = credentials.quic_client_config(PeerPolicy::AnyKnown, &[api::TUNNEL_ALPN]).unwrap();
+    let connection = dial(world, quinn::ClientConfig::new(config)).await.unwrap();
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&tunnel::to_frame(&Header::from(request)).unwrap()).await.unwrap();
+    let reply = tunnel::read_frame(&mut recv).await.map_err(|error| error.to_string());
+    assert!(is_accepted(&reply), "{reply:?}");
+    tokio::io::join(recv, send)
 }
 
 async fn ask_with(world: &World, config: quinn::ClientConfig, request: &TunnelRequest) -> Result<Reply, String> {

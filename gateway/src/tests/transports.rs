@@ -118,7 +118,7 @@ async fn without_udp_flows_go_over_tcp_from_the_beginning() {
     assert!(ask(&between.outer, &sent).await.unwrap() == sent);
     assert_eq!(denial(&between.outer, &request("secret")).await.reason, "not-exported");
     let metrics = between.west.registry.encode();
-    assert!(metrics.contains("result=\"accepted\",transport=\"tcp\"}"), "{metrics}");
+    assert!(metrics.contains("result=\"accepted\",transport=\"tcp\",mode=\"mesh\"}"), "{metrics}");
     let metrics = between.east.registry.encode();
     let wanted = "isthmus_gateway_path_transport{cluster=\"west\",remote_gateway=\"gateway-1\",transport=\"tcp\"} 1";
     assert!(metrics.contains(wanted), "{metrics}");

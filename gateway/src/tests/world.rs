@@ -1,7 +1,7 @@
 //! The mesh `demo` with the clusters `east` and `west`: their CAs, views, gateways, and a workload in `east` that calls
 //! `default/reviews` in `west`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -127,6 +127,7 @@ fn reviews(name: &str) -> Service {
         global: false,
         headless: false,
         clusterset_addresses: Vec::new(),
+        listeners: Default::default(),
         cluster_addresses: Vec::new(),
         ports: vec![ServicePort { name: "http".into(), number: 9080, protocol: Protocol::Http }],
         endpoints: Vec::new(),
@@ -158,6 +159,7 @@ pub(crate) fn west_view() -> View {
         service.endpoints.push(Endpoint {
             other_addresses: Vec::new(),
             plain_ports: Default::default(),
+            stand_in: None,
             weight: 1,
             name: format!("{name}-1"),
             address: POD,
@@ -171,6 +173,18 @@ pub(crate) fn west_view() -> View {
     };
     let services = BTreeMap::from([local("reviews", Some(ExportPolicy::Everyone)), local("secret", None)]);
     View { revision: 9, mesh: own("west"), clusters: remote("east", &[]), services, ..View::default() }
+}
+
+/// Certificates that a test has issued.
+#[derive(Default)]
+pub(crate) struct Fixed(pub(crate) BTreeMap<SpiffeId, Credentials>);
+
+impl crate::Identities for Fixed {
+    fn follow(&self, _wanted: &BTreeSet<SpiffeId>) {}
+
+    fn credentials(&self, identity: &SpiffeId) -> Option<Credentials> {
+        self.0.get(identity).cloned()
+    }
 }
 
 /// A gateway with the handles that tests turn.
@@ -230,6 +244,8 @@ pub(crate) async fn gateway_with(
         registry: registry.clone(),
         access: AccessLog::disabled(),
         shutdown: shutdown.clone(),
+        namespace: Namespace::new(mesh::SYSTEM_NAMESPACE).unwrap(),
+        identities: Arc::new(Fixed::default()),
     };
     let dial = move |_: SocketAddr| crate::context::dial_tcp(backend);
     let mut bounds = Bounds::default();

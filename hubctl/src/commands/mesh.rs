@@ -2,7 +2,7 @@
 
 pub(super) mod seen;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use ::mesh::{Constituent, Merged, merge_exports};
@@ -144,7 +144,8 @@ fn merged<'a>(exports: impl Iterator<Item = &'a Export>) -> Option<Merged> {
 pub(super) async fn exports(context: &Context) -> Result<u8> {
     let resources = read(context).await?;
     let exports = signed::<Export>(&resources, Kind::Export)?;
-    let mut table = Table::new(&["CLUSTER", "SERVICE", "PORTS", "HEALTHY", "GROUPS", "TO", "SERIAL", "CONFLICT"]);
+    let mut table =
+        Table::new(&["CLUSTER", "SERVICE", "PORTS", "HEALTHY", "GROUPS", "UNMESHED", "TO", "SERIAL", "CONFLICT"]);
     let mut rows: Vec<Value> = Vec::new();
     for (cluster, export) in &exports {
         let service = format!("{}/{}", export.namespace, export.name);
@@ -157,24 +158,27 @@ pub(super) async fn exports(context: &Context) -> Result<u8> {
             .groups
             .iter()
             .map(|group| {
-                json!({"serviceAccount": group.service_account, "labels": group.labels, "healthy": group.healthy})
+                json!({
+                    "serviceAccount": group.service_account, "labels": group.labels, "healthy": group.healthy,
+                    "meshed": group.meshed,
+                })
             })
             .collect();
         rows.push(json!({
             "cluster": cluster, "service": service, "ports": ports(&export.ports), "healthy": healthy,
-            "groups": groups, "to": export.to_clusters, "serial": export.serial, "labels": export.labels,
-            "annotations": export.annotations, "conditions": conditions(&reason, &message),
+            "groups": groups, "unmeshed": unmeshed(export), "to": export.to_clusters, "serial": export.serial,
+            "labels": export.labels, "annotations": export.annotations, "conditions": conditions(&reason, &message),
         }));
         let (groups, serial) = (export.groups.len().to_string(), export.serial.to_string());
         let conflict = if message.is_empty() { String::new() } else { reason };
-        let ports = ports(&export.ports);
-        table.row([cluster.clone(), service, ports, healthy.to_string(), groups, to, serial, conflict]);
+        let (ports, unmeshed) = (ports(&export.ports), unmeshed(export));
+        table.row([cluster.clone(), service, ports, healthy.to_string(), groups, unmeshed, to, serial, conflict]);
     }
     for (cluster, service, conditions) in invalid_exports(context).await {
         let reason = conditions[0]["reason"].as_str().unwrap_or("Invalid").to_owned();
         rows.push(json!({"cluster": cluster, "service": service, "conditions": conditions}));
         let nothing = || "-".to_owned();
-        table.row([cluster, service, nothing(), nothing(), nothing(), nothing(), nothing(), reason]);
+        table.row([cluster, service, nothing(), nothing(), nothing(), nothing(), nothing(), nothing(), reason]);
     }
     output::print(context.output, &table, &rows)?;
     Ok(0)
@@ -218,6 +222,42 @@ pub(super) async fn gateways(context: &Context) -> Result<u8> {
                 "cluster": cluster, "gateway": gateway.name, "quic": gateway.quic_address, "serial": set.serial,
             }));
             table.row([cluster.clone(), gateway.name, gateway.quic_address, set.serial.to_string()]);
+        }
+    }
+    output::print(context.output, &table, &rows)?;
+    Ok(0)
+}
+
+/// What becomes of the endpoints of an export that have no sidecar: `as <account>` where gateways speak for them.
+fn unmeshed(export: &Export) -> String {
+    let without: BTreeSet<&str> =
+        export.groups.iter().filter(|group| !group.meshed).map(|group| group.service_account.as_str()).collect();
+    let told = without.iter().map(|account| match *account {
+        "" => "denied".to_owned(),
+        account => format!("as {account}"),
+    });
+    if without.is_empty() { "none".to_owned() } else { told.collect::<Vec<_>>().join(", ") }
+}
+
+/// Ports of the gateways of a fleet at which clients without a sidecar reach services of other clusters.
+pub(super) async fn listeners(context: &Context) -> Result<u8> {
+    let fleet = context.fleet()?;
+    let mut table = Table::new(&["CLUSTER", "GATEWAY", "SERVICE", "PORT", "LISTENER", "STATE"]);
+    let mut rows: Vec<Value> = Vec::new();
+    for cluster in &fleet.plan().clusters {
+        for gateway in &cluster.gateways {
+            let admin = at(gateway.ip, port::ADMIN);
+            let found = get_json(admin, "/debug/listeners", Duration::from_secs(2)).await;
+            let found = found.with_context(|| format!("{}/{} does not answer", cluster.name, gateway.name))?;
+            for row in found.as_array().into_iter().flatten() {
+                let text = |field: &str| row[field].as_str().unwrap_or_default().to_owned();
+                rows.push(json!({
+                    "cluster": cluster.name.as_str(), "gateway": gateway.name, "service": row["service"],
+                    "port": row["port"], "listener": row["address"], "state": row["state"], "error": row["error"],
+                }));
+                let own = [cluster.name.to_string(), gateway.name.clone()].into_iter();
+                table.row(own.chain([text("service"), row["port"].to_string(), text("address"), text("state")]));
+            }
         }
     }
     output::print(context.output, &table, &rows)?;

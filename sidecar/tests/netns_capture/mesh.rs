@@ -149,6 +149,7 @@ fn service(name: &str, own: [&str; 2], (number, port): (u16, u16), protocol: Pro
         ready: true,
         other_addresses: Vec::new(),
         plain_ports: BTreeSet::new(),
+        stand_in: None,
         weight: 1,
     };
     Service {
@@ -156,6 +157,7 @@ fn service(name: &str, own: [&str; 2], (number, port): (u16, u16), protocol: Pro
         global: false,
         headless: false,
         clusterset_addresses: Vec::new(),
+        listeners: Default::default(),
         cluster_addresses: addresses(own),
         ports: vec![ServicePort { name: "main".to_owned(), number, protocol }],
         endpoints: addresses(["10.77.0.2", "fd77::2"]).into_iter().map(endpoint).collect(),

@@ -144,6 +144,7 @@ fn sidecar(place: Place, known: Known, records: Records) -> watch::Sender<Arc<me
     });
     let address = IpAddr::from([10, 77, 0, place.number()]);
     let inbound = Inbound::start(InboundConfig {
+        server: None,
         directory: Arc::new(directory),
         credentials: known.credentials,
         recorder,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mesh::{
     AddressEntry, ExportPolicy, LocalGateway, MeshId, MeshInfo, MtlsMode, Pod, RemoteCluster, RemoteGateway, Secret,
-    TrustDomain, Workload, WorkloadPort,
+    StandIn, TrustDomain, Workload, WorkloadPort,
 };
 
 use super::{WireError, document, error, parse, parse_all, port_number, protocol, to_document};
@@ -155,6 +155,20 @@ impl From<&Workload> for discovery::Workload {
             config: to_document(&*workload.config),
             locality: workload.locality.clone(),
         }
+    }
+}
+
+impl TryFrom<&discovery::StandIn> for StandIn {
+    type Error = WireError;
+    fn try_from(stand_in: &discovery::StandIn) -> Result<Self, WireError> {
+        let workload = stand_in.workload.as_ref().ok_or_else(|| error("workload", "it must be set"))?;
+        Ok(Self { address: parse("address", &stand_in.address)?, workload: workload.try_into()? })
+    }
+}
+
+impl From<&StandIn> for discovery::StandIn {
+    fn from(stand_in: &StandIn) -> Self {
+        Self { address: stand_in.address.to_string(), workload: Some((&stand_in.workload).into()) }
     }
 }
 

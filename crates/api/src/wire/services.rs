@@ -29,6 +29,10 @@ impl TryFrom<&discovery::Endpoint> for Endpoint {
             "" => None,
             identity => Some(parse::<SpiffeId>("identity", identity)?),
         };
+        let stand_in = match endpoint.stand_in.as_str() {
+            "" => None,
+            identity => Some(parse::<SpiffeId>("stand_in", identity)?),
+        };
         let plain_ports = endpoint.plain_ports.iter().map(|number| port_number("plain_ports", *number));
         Ok(Self {
             name: endpoint.name.clone(),
@@ -40,6 +44,7 @@ impl TryFrom<&discovery::Endpoint> for Endpoint {
             locality: endpoint.locality.clone(),
             ready: endpoint.ready,
             plain_ports: plain_ports.collect::<Result<_, WireError>>()?,
+            stand_in,
             weight: endpoint.weight.max(1),
         })
     }
@@ -58,6 +63,7 @@ impl From<&Endpoint> for discovery::Endpoint {
             ready: endpoint.ready,
             plain_ports: endpoint.plain_ports.iter().map(|number| (*number).into()).collect(),
             weight: endpoint.weight,
+            stand_in: endpoint.stand_in.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     }
 }
@@ -117,11 +123,14 @@ impl TryFrom<&discovery::Service> for Service {
             let (groups, pods) = (convert_all(&import.groups)?, convert_all(&import.pods)?);
             Ok((cluster, Import { serial: import.serial, ports, groups, pods }))
         };
+        let listener =
+            |(port, own): (&u32, &u32)| Ok((port_number("listeners", *port)?, port_number("listeners", *own)?));
         Ok(Self {
             name: service_name(&service.namespace, &service.name)?,
             global: service.global,
             headless: service.headless,
             clusterset_addresses: parse_all("clusterset_addresses", &service.clusterset_addresses)?,
+            listeners: service.listeners.iter().map(listener).collect::<Result<_, WireError>>()?,
             cluster_addresses: parse_all("cluster_addresses", &service.cluster_addresses)?,
             ports: convert_all(&service.ports)?,
             endpoints: convert_all(&service.endpoints)?,
@@ -153,6 +162,7 @@ impl From<&Service> for discovery::Service {
             imports: service.imports.iter().map(import).collect(),
             headless: service.headless,
             config: to_document(&*service.config),
+            listeners: service.listeners.iter().map(|(port, own)| ((*port).into(), (*own).into())).collect(),
         }
     }
 }

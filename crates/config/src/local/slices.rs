@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use federation_crds::{EndpointSlice, SERVICE_NAME_LABEL};
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use mesh::{
-    Endpoint, Labels, MtlsMode, Namespace, Protocol, ServicePort, SpiffeId, TrustDomain, Workload, WorkloadPort,
+    Endpoint, Labels, MtlsMode, Namespace, Protocol, ServicePort, SpiffeId, StandIn, TrustDomain, Workload,
+    WorkloadPort,
 };
 
 use super::{
@@ -18,6 +19,8 @@ struct Pods {
     account: String,
     /// `None` without sidecars.
     identity: Option<SpiffeId>,
+    /// The identity that the account has.
+    named: SpiffeId,
     labels: Labels,
     mtls: MtlsMode,
     /// `None`: each endpoint says its zone.
@@ -79,14 +82,19 @@ pub(super) fn add(local: &mut Local, slice: &EndpointSlice, trust_domain: &Trust
                 locality: pods.locality.clone().or_else(|| endpoint.zone.clone()).unwrap_or_default(),
                 ready: ready.unwrap_or(true),
                 plain_ports: BTreeSet::new(),
+                // Until it is known what its export says.
+                stand_in: pods.identity.is_none().then(|| pods.named.clone()),
                 weight: 1,
             }),
         }
-        if pods.identity.is_some() {
-            let key = format!("{}/{pod}", pods.namespace);
-            let workload = local.workloads.entry(key).or_insert_with(|| pods.workload(pod));
-            add_ports(workload, &service.ports, &slice_ports);
-        }
+        let key = format!("{}/{pod}", pods.namespace);
+        let workload = if pods.identity.is_some() {
+            local.workloads.entry(key).or_insert_with(|| pods.workload(pod))
+        } else {
+            let stand_in = || StandIn { address, workload: pods.workload(pod) };
+            &mut local.stand_ins.entry(key).or_insert_with(stand_in).workload
+        };
+        add_ports(workload, &service.ports, &slice_ports);
     }
 }
 
@@ -123,7 +131,8 @@ fn pods(slice: &EndpointSlice, namespace: &Namespace, trust_domain: &TrustDomain
     };
     let locality = annotations.get(LOCALITY).cloned();
     let labels = parse_labels(annotations.get(POD_LABELS).map(String::as_str).unwrap_or_default())?;
-    Ok(Pods { namespace: namespace.clone(), account, identity: meshed.then_some(identity), labels, mtls, locality })
+    let (named, identity) = (identity.clone(), meshed.then_some(identity));
+    Ok(Pods { namespace: namespace.clone(), account, identity, named, labels, mtls, locality })
 }
 
 fn parse_labels(text: &str) -> Result<Labels, String> {

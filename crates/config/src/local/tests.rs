@@ -100,6 +100,36 @@ fn without_a_sidecar_there_is_no_identity_and_no_workload() {
 }
 
 #[test]
+fn gateways_speak_for_pods_without_a_sidecar_as_the_export_says() {
+    let with = |annotations: &str| {
+        let text = MANIFESTS.replace("meshed: \"true\"", "meshed: \"false\"");
+        let local = local(&text.replace("{isthmus.dev/export-to: \"west, north\"}", annotations));
+        let endpoints = local.services.values().flat_map(|service| &service.endpoints);
+        let named: BTreeSet<String> =
+            endpoints.filter_map(|endpoint| endpoint.stand_in.as_ref()).map(ToString::to_string).collect();
+        (named.into_iter().collect::<Vec<_>>().join(" "), local.stand_ins.into_keys().collect::<Vec<_>>())
+    };
+    let pods = || vec!["shop/reviews-v1-0".to_owned(), "shop/reviews-v1-1".to_owned()];
+    let cases = [
+        ("{}", "", vec![]),
+        ("{isthmus.dev/unmeshed: deny}", "", vec![]),
+        ("{isthmus.dev/unmeshed: allow}", "spiffe://east.demo/ns/shop/sa/reviews", pods()),
+        (
+            "{isthmus.dev/unmeshed: allow, isthmus.dev/unmeshed-service-account: front}",
+            "spiffe://east.demo/ns/shop/sa/front",
+            pods(),
+        ),
+    ];
+    for (annotations, identity, expected) in cases {
+        assert_eq!(with(annotations), (identity.to_owned(), expected), "{annotations}");
+    }
+    // A pod with a sidecar speaks for itself, whatever the export allows.
+    let meshed = local(&MANIFESTS.replace("{isthmus.dev/export-to: \"west, north\"}", "{isthmus.dev/unmeshed: allow}"));
+    assert!(meshed.stand_ins.is_empty() && meshed.workloads.len() == 2);
+    assert!(meshed.services.values().all(|service| service.endpoints.iter().all(|it| it.stand_in.is_none())));
+}
+
+#[test]
 fn what_does_not_fit_is_left_out_and_named() {
     let orphan = local(&MANIFESTS.replace("service-name: reviews", "service-name: ratings"));
     assert!(orphan.problems[0].contains("reviews-1") && orphan.problems[0].contains("ratings"));

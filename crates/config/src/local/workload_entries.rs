@@ -43,6 +43,7 @@ pub(super) fn add(local: &mut Local, services: &[&Service], entry: &WorkloadEntr
             ready: true,
             other_addresses: Vec::new(),
             plain_ports: BTreeSet::new(),
+            stand_in: None,
             weight: weight(&entry.spec),
         });
     }

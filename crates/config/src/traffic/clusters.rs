@@ -121,6 +121,7 @@ fn rules(origin: &ObjectRef, spec: &ClusterTrafficPolicySpec) -> Result<ClusterT
         return_after: return_after.unwrap_or(default.return_after),
         max_share_percent: count(cap.and_then(|it| it.max_share_percent), default.max_share_percent)?,
         max_requests: max_requests.map_err(|error| error.to_string())?,
+        unmeshed_clients: spec.unmeshed_clients.as_deref() == Some("allow"),
     })
 }
 

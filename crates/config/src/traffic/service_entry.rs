@@ -145,6 +145,7 @@ pub(super) fn service(name: ServiceName, config: ServiceConfig) -> Service {
         global: false,
         headless: false,
         clusterset_addresses: Vec::new(),
+        listeners: Default::default(),
         cluster_addresses: Vec::new(),
         ports: Vec::new(),
         endpoints: Vec::new(),

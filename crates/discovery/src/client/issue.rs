@@ -9,6 +9,7 @@ use api::agent::certificate_authority_client::CertificateAuthorityClient;
 use dial::Dialer;
 use identity::bootstrap::Credential;
 use identity::{Credentials, KeyRequest, NOT_BEFORE_ALLOWANCE, PeerPolicy, Svid, TrustBundles};
+use mesh::SpiffeId;
 use rand::Rng;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,8 @@ pub(super) struct Issuer {
     svid: watch::Sender<Option<Arc<Svid>>>,
     metrics: Metrics,
     dialer: Dialer,
+    /// Not the own identity but one under which the proxy speaks for others.
+    stand_in: Option<SpiffeId>,
 }
 
 impl Issuer {
@@ -56,7 +59,12 @@ impl Issuer {
         dialer: Dialer,
     ) -> Self {
         let (_, none) = watch::channel(None);
-        Self { credential, anonymous: Credentials::new(none, bundles), svid, metrics, dialer }
+        Self { credential, anonymous: Credentials::new(none, bundles), svid, metrics, dialer, stand_in: None }
+    }
+
+    /// For an identity under which the proxy speaks for others.
+    pub(super) fn standing_in(self, identity: SpiffeId) -> Self {
+        Self { stand_in: Some(identity), ..self }
     }
 
     pub(super) async fn run(self, shutdown: CancellationToken) {
@@ -69,7 +77,9 @@ impl Issuer {
             let wait = match outcome.unwrap_or(Err(IssueError::TimedOut)) {
                 Ok(svid) => {
                     backoff.reset();
-                    self.metrics.svid_issued(svid.not_after());
+                    if self.stand_in.is_none() {
+                        self.metrics.svid_issued(svid.not_after());
+                    }
                     let wait =
                         rotation_delay(&(svid.not_before()..svid.not_after()), SystemTime::now(), &mut rand::rng());
                     tracing::info!(identity = %svid.id(), renew_in_ms = wait.as_millis() as u64, "svid issued");
@@ -103,6 +113,7 @@ impl Issuer {
                 workload: self.credential.workload.clone(),
                 secret: self.credential.secret.reveal().to_owned(),
                 csr: request.csr_der().to_vec(),
+                stand_in: self.stand_in.as_ref().map(ToString::to_string).unwrap_or_default(),
             })
             .await
             .map_err(Box::new)?;

@@ -71,6 +71,17 @@ fn a_request_for_other_names_gets_its_own_identity_only() {
 }
 
 #[test]
+fn a_certificate_for_servers_proves_nothing_of_a_client() {
+    let test = TestCa::new("east.demo");
+    let request = KeyRequest::generate().unwrap();
+    let chain = test.ca.issue_to_server(request.csr_der(), &id(WEB), HOUR, SystemTime::now()).unwrap();
+    let known = TrustBundles::from(test.bundle());
+    assert!(validate_chain(&chain, &known, PeerUsage::Server, SystemTime::now()).is_ok());
+    let as_client = validate_chain(&chain, &known, PeerUsage::Client, SystemTime::now());
+    assert!(matches!(as_client, Err(crate::PeerError::WrongUsage { .. })), "{as_client:?}");
+}
+
+#[test]
 fn a_request_that_its_sender_did_not_sign_is_refused() {
     let test = TestCa::new("east.demo");
     let issue = |csr: &[u8]| test.ca.issue(csr, &id(WEB), HOUR, SystemTime::now());

@@ -36,6 +36,9 @@ pub struct ClusterTraffic {
     /// At most so many requests and connections of one proxy are under way to other clusters; `None` = no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_requests: Option<u32>,
+    /// Whether the own cluster's gateways take connections of clients without a sidecar for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmeshed_clients: bool,
 }
 
 impl Default for ClusterTraffic {
@@ -50,6 +53,7 @@ impl Default for ClusterTraffic {
             return_after: Duration::from_secs(5),
             max_share_percent: 100,
             max_requests: None,
+            unmeshed_clients: false,
         }
     }
 }

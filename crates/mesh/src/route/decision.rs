@@ -252,6 +252,9 @@ pub enum Target {
         pod: Option<String>,
         /// The identities of which the server must prove one.
         expected: BTreeSet<SpiffeId>,
+        /// Its servers have no sidecars: a gateway there proves the identity, and the last hop is plain.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        unmeshed: bool,
         /// Share of the traffic of the tier: its healthy endpoints.
         weight: u32,
     },

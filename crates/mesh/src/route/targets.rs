@@ -10,7 +10,7 @@ use super::decision::{RouteDecision, Target, Tier};
 use super::locality::Candidate;
 use super::lookup::Place;
 use super::memo::{Key, Located};
-use crate::model::{Endpoint, Import, Labels, RemoteCluster, Service, View};
+use crate::model::{Endpoint, Group, Import, Labels, Protocol, RemoteCluster, Service, View};
 use crate::names::{ClusterName, SpiffeId};
 use crate::policy::{ClientTls, ClusterMode, ClusterTraffic, EntryConfig, NamedEndpoint, Resolution};
 use crate::reason::Reason;
@@ -180,14 +180,19 @@ fn remote_groups<'a>(
             }
         };
         let before = candidates.len();
-        candidates.extend(group_candidates(cluster, service, import, wanted));
+        candidates.extend(group_candidates(cluster, service, import, wanted, decision.protocol));
         // The counts are the other cluster's word.
         let groups = import.groups.iter().filter(|group| has(&group.key.labels, wanted));
         let healthy = groups.fold(0, |sum: u32, group| sum.saturating_add(group.healthy));
         decision.reasons.push(if candidates.len() > before {
             Reason::Remote { cluster: name.clone(), healthy, stale: cluster.stale_since_ms.is_some() }
         } else {
-            Reason::RemoteUnusable { cluster: name.clone(), why: "no healthy endpoint" }
+            let why = match healthy {
+                0 => "no healthy endpoint",
+                _ if decision.protocol.is_udp() => UNMESHED_UDP,
+                _ => UNMESHED,
+            };
+            Reason::RemoteUnusable { cluster: name.clone(), why }
         });
     }
     candidates
@@ -226,10 +231,16 @@ fn remote_pod<'a>(
         group,
         pod: Some(pod.name.clone()),
         expected: BTreeSet::from([expected]),
+        unmeshed: false,
         weight: 1,
     };
     vec![Candidate { target, locality: &pod.group.locality, labels: &pod.group.labels, cluster: Some(&cluster.name) }]
 }
+
+/// Why groups with healthy endpoints cannot be used.
+const UNMESHED_UDP: &str = "its pods have no sidecar, and UDP is carried to sidecars only";
+/// The same for connections.
+const UNMESHED: &str = "its pods have no sidecar, and its export does not let gateways speak for them";
 
 fn usable<'a>(
     view: &'a View,
@@ -254,8 +265,10 @@ fn group_candidates<'a>(
     service: &'a Service,
     import: &'a Import,
     wanted: &Labels,
+    protocol: Protocol,
 ) -> impl Iterator<Item = Candidate<'a>> {
-    let usable = import.groups.iter().filter(|group| group.healthy > 0 && group.meshed);
+    let reached = move |group: &&Group| group.meshed || group.can_prove() && !protocol.is_udp();
+    let usable = import.groups.iter().filter(|group| group.healthy > 0).filter(reached);
     usable.filter(|group| has(&group.key.labels, wanted)).filter_map(move |group| {
         let account = group.key.service_account.clone();
         let namespace = service.name.namespace().clone();
@@ -265,6 +278,7 @@ fn group_candidates<'a>(
             group: group.key.clone(),
             pod: None,
             expected: BTreeSet::from([expected]),
+            unmeshed: !group.meshed,
             weight: group.healthy,
         };
         let (locality, labels) = (group.key.locality.as_str(), &group.key.labels);

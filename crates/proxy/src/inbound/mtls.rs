@@ -1,10 +1,11 @@
 //! The mTLS port: one handshake, one proven peer, one HTTP/2 connection.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::Method;
 use identity::PeerPolicy;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Caller, Engine, Peer};
 use crate::body::chain;
@@ -17,17 +18,26 @@ use crate::serve::{CONNECTION_WINDOW, STREAM_WINDOW};
 impl Engine {
     /// Ends TLS and serves the peer until it goes, or until its identity runs out.
     pub(super) async fn mtls(self: Arc<Self>, accepted: Accepted) {
-        let limits = &self.config.limits;
         // A listener for both families shows IPv4 inside IPv6.
         let source = SocketAddr::new(accepted.peer.ip().to_canonical(), accepted.peer.port());
         let dialled = accepted.stream.local_addr().ok().map(|address| address.ip().to_canonical());
+        self.mtls_stream(accepted.stream, source, dialled).await;
+        drop(accepted.permit);
+    }
+
+    /// The same for any stream; `source` dialled it.
+    pub(super) async fn mtls_stream<T>(self: Arc<Self>, stream: T, source: SocketAddr, dialled: Option<IpAddr>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let limits = &self.config.limits;
         let handshake = async {
             let config = self.config.credentials.server_config(PeerPolicy::AnyKnown, &[b"h2"]);
             let config = config.inspect_err(|error| tracing::error!(error = chain(error), "no TLS config")).ok()?;
-            match identity::accept_tls(config, accepted.stream, limits.handshake_timeout).await {
+            match identity::accept_tls(config, stream, limits.handshake_timeout).await {
                 Ok(secured) => Some(secured),
                 Err(error) => {
-                    tracing::info!(peer = %accepted.peer, error = chain(&error), "a peer was refused");
+                    tracing::info!(peer = %source, error = chain(&error), "a peer was refused");
                     telemetry::shed(limits.listener, "handshake");
                     None
                 }
@@ -71,7 +81,6 @@ impl Engine {
         if let Err(error) = result {
             tracing::debug!(peer = %peer.id, error = chain(&error), "a peer does not speak HTTP/2");
         }
-        drop(accepted.permit);
     }
 
     async fn incoming(self: Arc<Self>, incoming: Incoming, caller: Caller) {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use super::arrival::Way;
 use super::attempt::{Attempts, Chosen, Repeatable, refused};
-use super::exchange::{Origin, Server};
+use super::exchange::{Origin, Server, unmeshed_end};
 use super::limits::Permit;
 use super::{Engine, remote_key};
 use crate::access::{OpenRecord, Party, Record};
@@ -199,7 +199,8 @@ impl Engine {
                 let lease = self.opaque.get(&key, || self.dial_opaque(decision, &key)).await?;
                 let io = open_flow(&lease, &address.ip().to_string(), address.port(), decision).await?;
                 let party = self.server(decision, target, endpoint, Some(expected));
-                let server = Server { party, upstream: key.address.to_string(), via: None, mutual_tls: true };
+                let upstream = key.address.to_string();
+                let server = Server { party, upstream, mutual_tls: true, ..Server::default() };
                 Ok(Connected { upstream: Upstream::Tunnel(io), server, hold: Box::new(lease) })
             }
             Target::Local { endpoint, address, expected: None, .. } => {
@@ -233,7 +234,8 @@ impl Engine {
                 };
                 let expiry = end_with_identity(self, &outer, remote.peer.clone());
                 let party = self.server(decision, target, &remote.endpoint, Some(&remote.peer.id));
-                let server = Server { party, upstream: authority, via: Some(remote.via), mutual_tls: true };
+                let unmeshed = unmeshed_end(target, Some(&remote.via));
+                let server = Server { party, upstream: authority, via: Some(remote.via), mutual_tls: true, unmeshed };
                 Ok(Connected { upstream: Upstream::Tunnel(io), server, hold: Box::new((outer, remote.hold, expiry)) })
             }
         }
@@ -278,6 +280,7 @@ pub(super) fn note_server(record: &mut Record, server: Server) {
     record.destination = server.party;
     record.upstream = server.upstream;
     record.gateways = server.via;
+    record.server = server.unmeshed;
     record.mutual_tls = server.mutual_tls;
 }
 

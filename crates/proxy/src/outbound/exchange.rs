@@ -13,7 +13,7 @@ use mesh::{Failure, Labels, Protocol, RouteDecision, ServiceName, SpiffeId, Targ
 
 use super::arrival::Way;
 use super::{Engine, remote_key};
-use crate::access::{Party, Via};
+use crate::access::{self, Party, Via};
 use crate::body::{Body, Replay};
 use crate::fault::Fault;
 use crate::headers;
@@ -41,6 +41,15 @@ pub(super) struct Server {
     pub(super) upstream: String,
     pub(super) via: Option<Via>,
     pub(super) mutual_tls: bool,
+    /// Set where a gateway speaks for the server.
+    pub(super) unmeshed: Option<Arc<str>>,
+}
+
+/// What records say of a server without a sidecar.
+pub(super) fn unmeshed_end(target: &Target, via: Option<&Via>) -> Option<Arc<str>> {
+    let Target::Remote { cluster, unmeshed: true, .. } = target else { return None };
+    let gateway = via.map(|via| via.gateway.as_str()).unwrap_or_default();
+    Some(access::unmeshed(&format!("{cluster}/{gateway}")))
 }
 
 /// One request that may be sent more than once.
@@ -225,7 +234,8 @@ impl Engine {
     fn server_over(&self, decision: &RouteDecision, target: &Target, lease: &HttpConnection) -> Server {
         let identity = lease.peer.as_ref().map(|peer| &peer.id);
         let party = self.server(decision, target, &lease.endpoint, identity);
-        Server { party, upstream: String::new(), via: lease.via.clone(), mutual_tls: identity.is_some() }
+        let unmeshed = unmeshed_end(target, lease.via.as_ref());
+        Server { party, upstream: String::new(), via: lease.via.clone(), mutual_tls: identity.is_some(), unmeshed }
     }
 
     /// What the labels of a target and a proven identity say about a server.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use super::arrival::{Arrival, Dialled, Way};
 use super::connect::{Connected, Established, note_server};
 use super::{Engine, Outbound};
-use crate::access::{ClosedBy, Record, Reporter};
+use crate::access::{self, ClosedBy, Record, Reporter};
 use crate::body;
 use crate::copy::{CopyOutcome, abort_tcp, copy_reporting};
 use crate::detect::{CLIENT_SILENCE, Rewind, Spoken, sniff};
@@ -169,6 +169,14 @@ impl Outbound {
         self.0.config.recorder.unreadable(record, why);
     }
 
+    /// Carries one connection of a client without a sidecar as opaque bytes, whatever its port speaks, under the identity of
+    /// this gateway (`<cluster>/<name>`). It goes where it was dialled and nowhere else: no byte of it is looked at.
+    pub async fn unmeshed_stream<T: Captured>(&self, io: T, dialled: Dialled, gateway: &str) {
+        let way = Way::Captured(Arc::new(dialled));
+        let decision = self.0.decide_plain(&way.named(), way.port(), &way).await;
+        Box::pin(self.0.opaque_of(io, &decision, &way, Some(access::unmeshed(gateway)))).await;
+    }
+
     async fn http<T: Captured>(&self, io: T, way: Way) {
         let (outbound, source) = (self.clone(), way.source());
         let served = serve::serve(io, &self.0.limits, &self.0.config.life, move |request| {
@@ -206,7 +214,13 @@ impl Engine {
 
     /// Carries bytes both ways. Another target is tried only before the first byte was delivered.
     async fn opaque<T: Captured>(&self, io: T, decision: &RouteDecision, way: &Way) {
-        let record = self.begin_flow(decision, way);
+        self.opaque_of(io, decision, way, None).await;
+    }
+
+    /// The same; `client` is what records say of a client without a sidecar.
+    async fn opaque_of<T: Captured>(&self, io: T, decision: &RouteDecision, way: &Way, client: Option<Arc<str>>) {
+        let mut record = self.begin_flow(decision, way);
+        record.client = client;
         match self.establish(decision, &way.named(), way).await {
             Ok(established) => self.carry_established(io, established, Bytes::new(), (record, decision)).await,
             Err(fault) => self.unestablished(io, &fault, record),

@@ -60,6 +60,8 @@ pub struct RemoteKey {
     pub group: GroupKey,
     /// Only this pod of it.
     pub pod: Option<String>,
+    /// Its servers have no sidecars: a gateway there speaks for them.
+    pub unmeshed: bool,
 }
 
 /// Opens mTLS to a sidecar of the own cluster; `keep_alive` sets how the system probes the connection.
@@ -283,7 +285,7 @@ fn header(key: &RemoteKey, credentials: &Credentials) -> Header {
             locality: key.group.locality.clone(),
         }),
         pod: key.pod.clone().unwrap_or_default(),
-        mode: Mode::Mesh.into(),
+        mode: if key.unmeshed { Mode::Plain } else { Mode::Mesh }.into(),
         source: credentials.svid().map(|svid| svid.id().to_string()).unwrap_or_default(),
         traceparent: String::new(),
         udp: key.udp,

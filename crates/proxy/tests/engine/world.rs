@@ -107,6 +107,7 @@ impl ViewOf {
             global: false,
             headless: false,
             clusterset_addresses: Vec::new(),
+            listeners: Default::default(),
             cluster_addresses: Vec::new(),
             ports: Vec::new(),
             endpoints: Vec::new(),
@@ -147,6 +148,7 @@ impl ViewOf {
                 .map(|(number, address)| Endpoint {
                     other_addresses: Vec::new(),
                     plain_ports: Default::default(),
+                    stand_in: None,
                     weight: 1,
                     name: format!("{name}-{number}"),
                     address: *address,
@@ -258,6 +260,7 @@ impl Server {
             namespace: Namespace::new("default").unwrap(),
         });
         let config = InboundConfig {
+            server: None,
             dialer: dial::Dialer::unmarked(),
             directory: Arc::new(directory),
             credentials,

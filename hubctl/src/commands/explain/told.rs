@@ -62,9 +62,23 @@ struct Tier {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "target")]
 enum Target {
-    Local { endpoint: String, address: String, expected: Option<String> },
-    Named { host: String, port: u16 },
-    Remote { cluster: String, group: Group, expected: Vec<String>, weight: u32 },
+    Local {
+        endpoint: String,
+        address: String,
+        expected: Option<String>,
+    },
+    Named {
+        host: String,
+        port: u16,
+    },
+    Remote {
+        cluster: String,
+        group: Group,
+        expected: Vec<String>,
+        weight: u32,
+        #[serde(default)]
+        unmeshed: bool,
+    },
 }
 
 #[derive(Debug, Deserialize)]
@@ -160,11 +174,14 @@ impl Target {
                 format!("{endpoint} at {address} in this cluster, in plain text: it has no sidecar")
             }
             Self::Named { host, port } => format!("{host}:{port}, outside the mesh"),
-            Self::Remote { cluster, group, expected, weight } => {
+            Self::Remote { cluster, group, expected, weight, unmeshed } => {
                 let labels: Vec<_> = group.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 let labels = if labels.is_empty() { String::new() } else { format!(" ({})", labels.join(", ")) };
                 let account = &group.service_account;
-                format!("{cluster}: {account}{labels}, weight {weight}, expecting {}", expected.join(" or "))
+                let expected = expected.join(" or ");
+                let last =
+                    if *unmeshed { "; no sidecar: a gateway there proves it, the last hop is plain" } else { "" };
+                format!("{cluster}: {account}{labels}, weight {weight}, expecting {expected}{last}")
             }
         }
     }

@@ -66,6 +66,7 @@ impl Candidates<'_> {
                 ready: true,
                 other_addresses: Vec::new(),
                 plain_ports: BTreeSet::new(),
+                stand_in: None,
                 weight: weight(endpoint),
             }),
             Err(_) if endpoint.address.starts_with("unix://") || endpoint.address.is_empty() => {

@@ -1,6 +1,6 @@
 //! The own cluster and the others.
 
-use crate::fixture::{Mesh, cluster, service};
+use crate::fixture::{Mesh, cluster, identity, service};
 use crate::host::Host;
 use crate::model::View;
 use crate::names::Namespace;
@@ -20,6 +20,20 @@ fn places(decision: &RouteDecision) -> Vec<Vec<String>> {
         Target::Remote { cluster, weight, .. } => format!("{cluster}*{weight}"),
     };
     tiers.iter().map(|tier| tier.targets.iter().map(place).collect()).collect()
+}
+
+#[test]
+fn pods_without_a_sidecar_are_reached_only_where_their_export_lets_gateways_speak_for_them() {
+    let there = |account| Mesh::east().import("reviews", "west", 2).unmeshed_there("reviews", "west", account).view();
+    let decide = |view: &View| decide(view, "reviews.default.svc.clusterset.local", 9080);
+    let decision = decide(&there(Some("old")));
+    let RouteOutcome::Forward { tiers } = &decision.outcome else { panic!("{decision:?}") };
+    let Target::Remote { expected, unmeshed, .. } = &tiers[0].targets[0] else { panic!("not remote") };
+    assert_eq!((expected, *unmeshed), (&[identity("west.demo", "old")].into(), true));
+    let refused = decide(&there(None));
+    assert_eq!(refused.outcome, RouteOutcome::Refuse);
+    let why = |reason: &Reason| matches!(reason, Reason::RemoteUnusable { why, .. } if why.contains("no sidecar"));
+    assert!(refused.reasons.iter().any(why), "{:?}", refused.reasons);
 }
 
 #[test]

@@ -145,6 +145,7 @@ impl Builder {
             global: words.has("global"),
             headless: words.has("headless"),
             clusterset_addresses: addresses(words, "vip"),
+            listeners: Default::default(),
             cluster_addresses: addresses(words, "ip"),
             endpoints: pods(words.0[1], &words.0[2..], &ports),
             ports,
@@ -165,7 +166,9 @@ impl Builder {
         let groups = words.0[3..].iter().map(|word| {
             let pod = Pod::parse(word);
             let labels = Labels::from([("version".into(), pod.version.into())]);
-            let key = GroupKey { service_account: "sa".into(), labels, locality: pod.locality.into() };
+            // Without a sidecar and the export's leave nobody proves an account.
+            let service_account = if pod.plain { String::new() } else { "sa".into() };
+            let key = GroupKey { service_account, labels, locality: pod.locality.into() };
             Group { key, meshed: !pod.plain, healthy: pod.count }
         });
         let groups = groups.collect();
@@ -378,6 +381,7 @@ fn pods(service: &str, words: &[&str], ports: &[ServicePort]) -> Vec<Endpoint> {
                 ready: !pod.unready,
                 other_addresses: vec![std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last.into()).into()],
                 plain_ports: ports.iter().filter(|_| pod.plain_port).map(|port| port.number + 1000).collect(),
+                stand_in: None,
                 weight: 1,
             });
         }
