@@ -130,6 +130,56 @@ fn gateways_speak_for_pods_without_a_sidecar_as_the_export_says() {
 }
 
 #[test]
+fn a_workload_entry_behind_a_service_is_a_workload_or_one_that_gateways_speak_for() {
+    let with = |spec: &str| {
+        local(&format!(
+            r#"
+apiVersion: v1
+kind: Service
+metadata: {{name: billing, namespace: shop}}
+spec: {{selector: {{app: billing}}, ports: [{{name: http, port: 80}}, {{name: db, port: 3306}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {{name: vm-1, namespace: shop}}
+spec: {{address: 10.30.0.7, ports: {{http: 8080}}, {spec}}}
+---
+apiVersion: multicluster.x-k8s.io/v1alpha1
+kind: ServiceExport
+metadata: {{name: billing, namespace: shop, annotations: {{isthmus.dev/unmeshed: allow}}}}
+"#
+        ))
+    };
+    let ports = |workload: &Workload| {
+        let ports = workload.ports.iter().map(|port| (port.number, port.service_ports.iter().copied().collect()));
+        ports.collect::<Vec<(u16, Vec<u16>)>>()
+    };
+    let meshed = with("labels: {app: billing}, serviceAccount: bills");
+    let workload = &meshed.workloads["shop/vm-1"];
+    assert_eq!(
+        (workload.service_account.as_str(), ports(workload)),
+        ("bills", vec![(3306, vec![3306]), (8080, vec![80])])
+    );
+    assert!(meshed.stand_ins.is_empty());
+    for (spec, account) in [
+        ("labels: {app: billing}", "default"),
+        ("serviceAccount: bills, labels: {app: billing, security.istio.io/tlsMode: disabled}", "bills"),
+    ] {
+        let plain = with(spec);
+        let stand_in = &plain.stand_ins["shop/vm-1"];
+        assert_eq!(
+            (stand_in.address.to_string(), ports(&stand_in.workload).len()),
+            ("10.30.0.7".to_owned(), 2),
+            "{spec}"
+        );
+        let endpoint = &plain.services.values().next().unwrap().endpoints[0];
+        let named = format!("spiffe://east.demo/ns/shop/sa/{account}");
+        assert_eq!(endpoint.stand_in.as_ref().map(ToString::to_string), Some(named), "{spec}");
+        assert!(plain.workloads.is_empty() && endpoint.identity.is_none());
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_left_out_and_named() {
     let orphan = local(&MANIFESTS.replace("service-name: reviews", "service-name: ratings"));
     assert!(orphan.problems[0].contains("reviews-1") && orphan.problems[0].contains("ratings"));

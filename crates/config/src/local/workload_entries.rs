@@ -7,7 +7,7 @@ use federation_crds::Service;
 use federation_crds::istio::WorkloadEntry;
 use federation_crds::istio::workload_entry::WorkloadEntrySpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use mesh::{Endpoint, Namespace, SpiffeId, TrustDomain};
+use mesh::{Endpoint, MtlsMode, Namespace, ServicePort, SpiffeId, StandIn, TrustDomain, Workload, WorkloadPort};
 
 use super::names::PodNames;
 use super::{Local, is_carried, service_name};
@@ -33,20 +33,63 @@ pub(super) fn add(local: &mut Local, services: &[&Service], entry: &WorkloadEntr
         };
         let names = PodNames { hostname: None, addresses: vec![address], ports: Vec::new(), ready: true };
         known.names.pods.insert(own_name.clone(), names);
+        let (ports, identity) = (ports(service, &entry.spec), identity(&entry.spec, &namespace, trust_domain));
         known.endpoints.push(Endpoint {
             name: own_name.clone(),
             address,
-            ports: ports(service, &entry.spec),
-            identity: identity(&entry.spec, &namespace, trust_domain),
+            ports: ports.clone(),
+            identity: identity.clone(),
             labels: entry.spec.labels.clone(),
             locality: entry.spec.locality.clone(),
             ready: true,
             other_addresses: Vec::new(),
             plain_ports: BTreeSet::new(),
-            stand_in: None,
+            // Until it is known what its export says.
+            stand_in: identity.is_none().then(|| named(&entry.spec, &namespace, trust_domain)).flatten(),
             weight: weight(&entry.spec),
         });
+        let key = format!("{namespace}/{own_name}");
+        let fresh = || workload(&entry.spec, namespace.clone(), own_name.clone());
+        let workload = if identity.is_some() {
+            local.workloads.entry(key).or_insert_with(fresh)
+        } else {
+            let stand_in = || StandIn { address, workload: fresh() };
+            &mut local.stand_ins.entry(key).or_insert_with(stand_in).workload
+        };
+        add_ports(workload, &known.ports, &ports);
     }
+}
+
+/// The workload as its sidecar, or the gateway that speaks for it, has it.
+fn workload(entry: &WorkloadEntrySpec, namespace: Namespace, name: String) -> Workload {
+    Workload {
+        namespace,
+        name,
+        service_account: account(entry).to_owned(),
+        labels: entry.labels.clone(),
+        ports: Vec::new(),
+        mtls: MtlsMode::Permissive,
+        locality: entry.locality.clone(),
+        config: Default::default(),
+    }
+}
+
+/// Adds the ports that serve a service.
+fn add_ports(workload: &mut Workload, service: &[ServicePort], ports: &BTreeMap<u16, u16>) {
+    for port in service {
+        let Some(number) = ports.get(&port.number).copied() else { continue };
+        match workload.ports.iter_mut().find(|known| known.number == number) {
+            Some(known) => _ = known.service_ports.insert(port.number),
+            None => workload.ports.push(WorkloadPort {
+                number,
+                name: port.name.clone(),
+                protocol: port.protocol,
+                service_ports: BTreeSet::from([port.number]),
+                exports: BTreeMap::new(),
+            }),
+        }
+    }
+    workload.ports.sort_by_key(|port| port.number);
 }
 
 /// The identity that the endpoint proves: that of its account, unless its label says that it speaks no mTLS.
@@ -59,8 +102,16 @@ pub(crate) fn identity(
         Some(mode) => mode == "istio",
         None => !entry.service_account.is_empty(),
     };
-    let account = if entry.service_account.is_empty() { "default" } else { &entry.service_account };
-    meshed.then(|| SpiffeId::new(trust_domain.clone(), namespace.clone(), account).ok()).flatten()
+    meshed.then(|| named(entry, namespace, trust_domain)).flatten()
+}
+
+/// The identity of its account, whoever proves it.
+fn named(entry: &WorkloadEntrySpec, namespace: &Namespace, trust_domain: &TrustDomain) -> Option<SpiffeId> {
+    SpiffeId::new(trust_domain.clone(), namespace.clone(), account(entry)).ok()
+}
+
+fn account(entry: &WorkloadEntrySpec) -> &str {
+    if entry.service_account.is_empty() { "default" } else { &entry.service_account }
 }
 
 /// Its share among the endpoints; one unless it says otherwise.
