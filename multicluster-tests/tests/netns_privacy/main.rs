@@ -43,13 +43,14 @@ clusters:
       - name: kingfisher
         namespace: mudflats
         serviceAccount: pelicanry
-        labels: {app: kingfisher}
+        labels: {app: kingfisher, kind: bird}
         export: true
         ports:
           - {name: http, port: 9080, protocol: http}
           - {name: grpc, port: 9090, protocol: grpc}
           - {name: tcp, port: 9000, protocol: tcp}
           - {name: first, port: 9001, protocol: tcp-server-first}
+      - {name: sanderling, namespace: mudflats, serviceAccount: wader, mesh: false, labels: {kind: bird}, export: true, ports: [{name: http, port: 9080, protocol: http}]}
       - {name: bitternreed, namespace: mudflats, serviceAccount: bitternreed, ports: [{name: http, port: 9080, protocol: http}]}
       - {name: turnstone, namespace: mudflats, export: [north], ports: [{name: http, port: 9080, protocol: http}]}
   - name: north
