@@ -6,6 +6,8 @@ use std::sync::Arc;
 use config::{Finding, Local};
 use discovery::Kind;
 use discovery::server::{Clients, Snapshot};
+use mesh::{LocalGateway, Service, virtual_ports};
+use prost::Message;
 use serde_json::{Value, json};
 use telemetry::{Admin, Readiness, Registry};
 use tokio::sync::watch;
@@ -30,13 +32,14 @@ pub(crate) struct Shown {
 
 /// The admin interface of an agent.
 pub(crate) fn admin(registry: Registry, readiness: Readiness, shown: Shown) -> Admin {
-    let (source, exports, imports, clients, snapshot) =
-        (shown.clone(), shown.clone(), shown.clone(), shown.clone(), shown);
+    let (source, exports, imports, clients, addresses, snapshot) =
+        (shown.clone(), shown.clone(), shown.clone(), shown.clone(), shown.clone(), shown);
     Admin::new(registry, readiness)
         .route("/debug/source", move |_| ready(source.source()))
         .route("/debug/exports", move |_| ready(exports.exports()))
         .route("/debug/imports", move |_| ready(imports.imports()))
         .route("/debug/clients", move |_| ready(clients.clients()))
+        .route("/debug/addresses", move |_| ready(addresses.addresses()))
         .route("/debug/snapshot", move |_| ready(snapshot.snapshot()))
 }
 
@@ -171,6 +174,22 @@ impl Shown {
             })
         };
         json!({"clients": clients.iter().map(client).collect::<Vec<_>>()})
+    }
+
+    /// What kube-proxy would have: where the addresses of services lead for pods without a sidecar.
+    fn addresses(&self) -> Value {
+        let Some(snapshot) = self.snapshots.borrow().clone() else { return json!({"revision": null, "ports": []}) };
+        let gateways = snapshot.of_kind(Kind::LocalGateway).filter_map(|(_, entry)| {
+            let gateway = api::discovery::LocalGateway::decode(entry.bytes.as_slice()).ok()?;
+            Some(LocalGateway::try_from(&gateway).ok()?.hbone_address.ip())
+        });
+        let gateways = gateways.collect();
+        let services = snapshot.of_kind(Kind::Service).filter_map(|(_, entry)| {
+            let service = api::discovery::Service::decode(entry.bytes.as_slice()).ok()?;
+            Service::try_from(&service).ok()
+        });
+        let ports: Vec<_> = services.flat_map(|service| virtual_ports(&service, &gateways)).collect();
+        json!({"revision": snapshot.revision, "ports": ports})
     }
 
     fn snapshot(&self) -> Value {

@@ -224,6 +224,12 @@ pub(crate) enum FleetCommand {
         #[arg(long)]
         patience: u64,
     },
+    /// What leads pods without a sidecar to what is behind the addresses of services, on the ground `netns`
+    #[command(hide = true)]
+    KubeProxy {
+        /// The cluster
+        cluster: String,
+    },
     /// The echo server that workloads run by default
     #[command(hide = true)]
     Echo {

@@ -29,6 +29,7 @@ pub mod ground;
 pub mod handle;
 pub mod hint;
 pub mod http;
+pub mod kube_proxy;
 pub mod layout;
 pub mod link;
 pub mod load;

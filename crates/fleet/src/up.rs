@@ -167,7 +167,7 @@ pub async fn finish(fleet: &Fleet, patience: Duration, progress: Progress<'_>) -
     }
     progress(&format!("starting {}", counted(plan.clusters.len(), "agent")));
     start_kinds(fleet, &[Kind::Agent], patience).await?;
-    let proxies = [Kind::Gateway, Kind::Edge, Kind::Dns, Kind::Sidecar, Kind::App];
+    let proxies = [Kind::Gateway, Kind::Edge, Kind::Dns, Kind::Sidecar, Kind::App, Kind::KubeProxy];
     let count = plan.processes().iter().filter(|process| proxies.contains(&process.kind)).count();
     progress(&format!("starting {count} gateways, DNS shims, sidecars and applications"));
     start_kinds(fleet, &proxies, patience).await?;

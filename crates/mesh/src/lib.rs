@@ -47,6 +47,7 @@ mod sources;
 mod spread;
 mod stand_in;
 mod tunnel;
+mod virtual_port;
 pub use admit::{
     Candidate, DestinationDecision, SourceDecision, TunnelMode, TunnelRequest, admit_destination, admit_source,
 };
@@ -87,6 +88,7 @@ pub use tunnel::{
     SETTLE, STALL_MIN, STALL_URGENT, StalledFlow, TCP_DELAY, Transport, TransportChoice, TransportSeen,
     pick_connection, stalled_to_reset, window_share,
 };
+pub use virtual_port::{VirtualPort, virtual_ports};
 
 #[cfg(test)]
 mod fixture;

@@ -47,6 +47,7 @@ pub(super) async fn run(context: &Context, command: FleetCommand) -> Result<u8> 
             Ok(0)
         }
         FleetCommand::Wan(command) => wan::run(context, command),
+        FleetCommand::KubeProxy { cluster } => run::kube_proxy(&context.fleet()?, &cluster).await,
         FleetCommand::Echo { ports } => run::echo(&ports).await,
     }
 }

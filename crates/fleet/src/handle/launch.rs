@@ -50,6 +50,7 @@ impl Fleet {
                 (self.app(pod)?, pod.environment(&cluster.name))
             }
             Kind::Wan => (self.wan_command(process)?, Vec::new()),
+            Kind::KubeProxy => (self.kube_proxy_command(process)?, Vec::new()),
             Kind::Sidecar if process.namespace.is_some() => (self.capturing(process)?, Vec::new()),
             Kind::Pause => (self.pause_command(process)?, Vec::new()),
             kind => (self.component(process, kind)?, Vec::new()),
@@ -75,7 +76,7 @@ impl Fleet {
             Kind::Agent => self.layout.agent(cluster).join("agent.yaml"),
             Kind::Gateway | Kind::Edge => self.layout.component(cluster, name).join("gateway.yaml"),
             Kind::Dns => self.layout.component(cluster, name).join("dns.yaml"),
-            Kind::Sidecar | Kind::App | Kind::Pause | Kind::Wan => {
+            Kind::Sidecar | Kind::App | Kind::Pause | Kind::Wan | Kind::KubeProxy => {
                 let pod = process.name.split('/').nth(1).unwrap_or_default();
                 self.layout.pod(cluster, pod).join("sidecar.yaml")
             }
@@ -100,6 +101,14 @@ impl Fleet {
             words.extend(network::wan_end(plan, side, near, far));
         }
         Ok(words)
+    }
+
+    fn kube_proxy_command(&self, process: &ProcessPlan) -> Result<Vec<String>> {
+        let binary = text(&self.state.binaries.join(process.kind.binary()))?;
+        let cluster = process.cluster.clone().unwrap_or_default();
+        let words =
+            [binary, "--fleet".to_owned(), text(self.layout.root())?, "fleet".to_owned(), "kube-proxy".to_owned()];
+        Ok([words.to_vec(), vec![cluster]].concat())
     }
 
     /// A sidecar that captures: the ruleset is put in force first, as an init container would do it; anew at every start, which

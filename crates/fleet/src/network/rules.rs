@@ -1,10 +1,10 @@
 //! What may pass: the nftables rulesets of fabrics and pods.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use crate::network::{NODE_ADDRESS, cluster_of, hidden, ipv6, networks, node_ipv6, number_of};
-use crate::plan::{ClusterPlan, Plan, ServicePlan, port};
+use crate::network::{NODE_ADDRESS, cluster_of, hidden, networks, node_ipv6, number_of};
+use crate::plan::{ClusterPlan, Plan, port};
 
 /// The fabric of network `k` forwards nothing but QUIC (and its fallback on TCP) between gateways, agents' connections to
 /// the hub, and what the management namespace starts. `nft list counters` in the fabric shows how much of each.
@@ -55,46 +55,6 @@ fn gateways(cluster: &ClusterPlan) -> String {
 fn set(addresses: impl Iterator<Item = Ipv4Addr>) -> String {
     let listed: Vec<_> = addresses.map(|address| address.to_string()).collect();
     format!("{{ {} }}", listed.join(", "))
-}
-
-/// What kube-proxy would do for a pod without a sidecar: a cluster IP is one of the pods behind it. As the fleet file has them:
-/// what is applied later is not followed.
-pub(super) fn unmeshed(cluster: &ClusterPlan) -> String {
-    let mut rules = String::new();
-    for service in &cluster.services {
-        let pods = behind(cluster, service);
-        for port in &service.ports {
-            rules.push_str(&balance(&service.cluster_ips, port.port, &pods, port.port));
-        }
-    }
-    for edge in &cluster.edges {
-        for port in &edge.ports {
-            rules.push_str(&balance(&edge.cluster_ips, port.port, &[edge.ip], port.target));
-        }
-    }
-    format!("table inet pod {{\nchain output {{\ntype nat hook output priority -100; policy accept;\n{rules}}}\n}}\n")
-}
-
-fn behind(cluster: &ClusterPlan, service: &ServicePlan) -> Vec<Ipv4Addr> {
-    cluster.pods.iter().filter(|pod| service.pods.contains(&pod.name)).map(|pod| pod.ip).collect()
-}
-
-/// One rule for each family.
-fn balance(cluster_ips: &[IpAddr], port: u16, pods: &[Ipv4Addr], target: u16) -> String {
-    let mut rules = String::new();
-    for cluster_ip in cluster_ips {
-        let family = if cluster_ip.is_ipv4() { "ip" } else { "ip6" };
-        let address = |pod: &Ipv4Addr| if cluster_ip.is_ipv4() { pod.to_string() } else { ipv6(*pod).to_string() };
-        let choices: Vec<_> =
-            pods.iter().enumerate().map(|(n, pod)| format!("{n} : {} . {target}", address(pod))).collect();
-        let _ = writeln!(
-            rules,
-            "{family} daddr {cluster_ip} tcp dport {port} dnat {family} to numgen random mod {} map {{ {} }}",
-            pods.len(),
-            choices.join(", ")
-        );
-    }
-    rules
 }
 
 /// A pod's explicit proxy speaks as its workload: only the workload itself and the management namespace may use it.

@@ -30,11 +30,9 @@ pub fn setup(plan: &Plan, namespace: &Namespace, directory: &Path) -> String {
         Place::Member(address) => {
             script.push_str(&mounts(directory));
             batch.push_str(&member(plan, address));
-            let cluster = cluster_of(plan, network_of(address));
-            match (pod_of(plan, address), cluster) {
-                (Some(pod), _) if pod.mesh => ruleset = rules::pod(),
-                (Some(_), Some(cluster)) => ruleset = rules::unmeshed(cluster),
-                _ => {}
+            // Of pods without a sidecar `crate::kube_proxy` takes care.
+            if pod_of(plan, address).is_some_and(|pod| pod.mesh) {
+                ruleset = rules::pod();
             }
         }
     }

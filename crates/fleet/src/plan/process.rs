@@ -6,6 +6,7 @@ use wan::WanSpec;
 
 use crate::file::PortProtocol;
 use crate::ground::Ground;
+use crate::kube_proxy;
 use crate::network::{self, Namespace, Place};
 
 use super::{ClusterPlan, Plan, PodPlan, at, port};
@@ -31,6 +32,8 @@ pub enum Kind {
     Pause,
     /// An emulated link between two networks.
     Wan,
+    /// What leads pods without a sidecar to what is behind the addresses of services.
+    KubeProxy,
 }
 
 impl Kind {
@@ -42,7 +45,7 @@ impl Kind {
             Self::Gateway | Self::Edge => "isthmus-gateway",
             Self::Dns => "isthmus-dns",
             Self::Sidecar => "isthmus-sidecar",
-            Self::App => "hubctl",
+            Self::App | Self::KubeProxy => "hubctl",
             Self::Pause => "sleep",
             Self::Wan => "isthmus-wan",
         }
@@ -102,6 +105,7 @@ impl Plan {
             }
             let pauses = network::namespaces(self).into_iter().map(|namespace| pause(self, &namespace));
             processes.splice(0..0, pauses.chain(self.wan.iter().map(wan)));
+            processes.extend(self.clusters.iter().filter_map(kube_proxy));
         }
         processes
     }
@@ -138,6 +142,19 @@ fn wan(link: &WanSpec) -> ProcessPlan {
         address: at(Ipv4Addr::UNSPECIFIED, 0),
         ready: Ready::Controls,
     }
+}
+
+/// One for each cluster that has pods without a sidecar.
+fn kube_proxy(cluster: &ClusterPlan) -> Option<ProcessPlan> {
+    cluster.pods.iter().any(|pod| !pod.mesh).then(|| ProcessPlan {
+        name: kube_proxy::process_name(cluster),
+        kind: Kind::KubeProxy,
+        cluster: Some(cluster.name.to_string()),
+        // It enters the pods from there.
+        namespace: Some(network::NODE.to_owned()),
+        address: at(Ipv4Addr::UNSPECIFIED, 0),
+        ready: Ready::Controls,
+    })
 }
 
 fn cluster(cluster: &ClusterPlan) -> Vec<ProcessPlan> {

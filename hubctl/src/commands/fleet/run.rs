@@ -85,6 +85,16 @@ pub(super) async fn forward(fleet: &Fleet, workload: &str, target: &str, local: 
     Ok(0)
 }
 
+/// Keeps the rules of pods without a sidecar until SIGTERM or Ctrl-C; they stay in force.
+pub(super) async fn kube_proxy(fleet: &Fleet, cluster: &str) -> Result<u8> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(0),
+        _ = tokio::signal::ctrl_c() => Ok(0),
+        ended = fleet::kube_proxy::run(fleet, cluster, note) => ended.map(|()| 0),
+    }
+}
+
 /// Serves until SIGTERM or Ctrl-C, then lets requests finish.
 pub(super) async fn echo(ports: &[EchoPort]) -> Result<u8> {
     let mut terminate = signal(SignalKind::terminate())?;
