@@ -149,6 +149,7 @@ impl Listeners {
             port: key.service_port,
             source: Some(SocketAddr::new(peer.ip().to_canonical(), peer.port())),
             transparent: false,
+            udp: false,
         };
         Box::pin(ground.outbound.unmeshed_stream(stream, dialled, &gateway)).await;
         drop(permit);

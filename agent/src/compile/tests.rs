@@ -211,7 +211,7 @@ fn gateways_and_nobody_else_see_the_pods_that_they_speak_for() {
     let entry = snapshot.get(Kind::StandIn, "default/web-1").unwrap();
     let stand_in = api::discovery::StandIn::decode(entry.bytes.as_slice()).unwrap();
     let stand_in = StandIn::try_from(&stand_in).unwrap();
-    assert_eq!(stand_in.workload.exported_port(80, &"west".parse().unwrap()).unwrap().number, 8080);
+    assert_eq!(stand_in.workload.exported_port(80, false, &"west".parse().unwrap()).unwrap().number, 8080);
     let web = service(&snapshot, "default/web").unwrap();
     let named = web.endpoints[0].stand_in.as_ref().map(ToString::to_string);
     assert_eq!(named.as_deref(), Some("spiffe://east.demo/ns/default/sa/web"));

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::model::Service;
 
-/// One address and port of a service, and what is behind it.
+/// One address and TCP port of a service, and what is behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VirtualPort {
     /// The address that clients dial.
@@ -40,7 +40,8 @@ pub fn virtual_ports(service: &Service, gateways: &BTreeSet<IpAddr>) -> Vec<Virt
     };
     let first = |one: BTreeSet<SocketAddr>, other: BTreeSet<SocketAddr>| if one.is_empty() { other } else { one };
     let mut found = Vec::new();
-    for port in service.ports.iter().map(|port| port.number) {
+    let tcp = service.ports.iter().filter(|port| !port.protocol.is_udp());
+    for port in tcp.map(|port| port.number) {
         let elsewhere = if service.global { listeners(port) } else { BTreeSet::new() };
         let cluster = first(own(port), elsewhere);
         let clusterset = first(listeners(port), own(port));

@@ -78,7 +78,9 @@ fn workload(entry: &WorkloadEntrySpec, namespace: Namespace, name: String) -> Wo
 fn add_ports(workload: &mut Workload, service: &[ServicePort], ports: &BTreeMap<u16, u16>) {
     for port in service {
         let Some(number) = ports.get(&port.number).copied() else { continue };
-        match workload.ports.iter_mut().find(|known| known.number == number) {
+        let same =
+            |known: &&mut WorkloadPort| known.number == number && known.protocol.is_udp() == port.protocol.is_udp();
+        match workload.ports.iter_mut().find(same) {
             Some(known) => _ = known.service_ports.insert(port.number),
             None => workload.ports.push(WorkloadPort {
                 number,
@@ -89,7 +91,7 @@ fn add_ports(workload: &mut Workload, service: &[ServicePort], ports: &BTreeMap<
             }),
         }
     }
-    workload.ports.sort_by_key(|port| port.number);
+    workload.ports.sort_by_key(|port| (port.number, port.protocol.is_udp()));
 }
 
 /// The identity that the endpoint proves: that of its account, unless its label says that it speaks no mTLS.
