@@ -17,7 +17,7 @@ use tokio::net::UnixListener;
 
 use crate::handle::Fleet;
 use crate::http::get_json;
-use crate::network::{ipv6, pause};
+use crate::network::pause;
 use crate::plan::{ClusterPlan, at, port};
 
 /// Between two looks at the agent.
@@ -48,7 +48,7 @@ pub fn ruleset(ports: &[VirtualPort]) -> String {
     for VirtualPort { address, port, backends } in ports {
         let family = if address.is_ipv4() { "ip" } else { "ip6" };
         let dialled = format!("{family} daddr {address} tcp dport {port}");
-        let places = backends.iter().filter_map(|backend| place(*address, *backend));
+        let places = backends.iter().map(|backend| format!("{} . {}", backend.ip(), backend.port()));
         let places: Vec<String> = places.enumerate().map(|(n, place)| format!("{n} : {place}")).collect();
         let _ = match places.len() {
             0 => writeln!(refuse, "{dialled} counter reject with tcp reset"),
@@ -62,17 +62,6 @@ pub fn ruleset(ports: &[VirtualPort]) -> String {
          chain lead {{\ntype nat hook output priority -100; policy accept;\n{lead}}}\n\
          chain refuse {{\ntype filter hook output priority 0; policy accept;\n{refuse}}}\n}}\n"
     )
-}
-
-/// A backend as nft has it in a map. Endpoints have one address in the mesh, their IPv4 one; on this ground the IPv6 one beside
-/// it is known.
-fn place(dialled: IpAddr, backend: SocketAddr) -> Option<String> {
-    match (dialled, backend.ip()) {
-        (IpAddr::V4(_), IpAddr::V4(ip)) => Some(format!("{ip} . {}", backend.port())),
-        (IpAddr::V6(_), IpAddr::V4(ip)) => Some(format!("{} . {}", ipv6(ip), backend.port())),
-        (IpAddr::V6(_), IpAddr::V6(ip)) => Some(format!("{ip} . {}", backend.port())),
-        (IpAddr::V4(_), IpAddr::V6(_)) => None,
-    }
 }
 
 /// Keeps the rules of a cluster's pods without a sidecar, for ever. Its control socket accepts once all of them are in force.
@@ -178,8 +167,11 @@ mod tests {
             backends: backends.iter().map(|backend| backend.parse().expect("a backend")).collect(),
         };
         let pods = ["10.42.1.20:9080", "10.42.1.21:9081"];
-        let rules =
-            ruleset(&[port("10.96.0.1", 80, &pods), port("fd69::1", 80, &pods[..1]), port("240.0.0.1", 9080, &[])]);
+        let rules = ruleset(&[
+            port("10.96.0.1", 80, &pods),
+            port("fd69::1", 80, &["[fd69:42:1::20]:9080"]),
+            port("240.0.0.1", 9080, &[]),
+        ]);
         let expected = "table inet services {}
 delete table inet services
 table inet services {

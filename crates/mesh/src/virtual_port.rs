@@ -14,7 +14,7 @@ pub struct VirtualPort {
     pub address: IpAddr,
     /// The port that clients dial.
     pub port: u16,
-    /// Where connections go; of either family. Empty: they are refused.
+    /// Where connections go, of the address's IP family. Empty: they are refused.
     pub backends: BTreeSet<SocketAddr>,
 }
 
@@ -32,7 +32,8 @@ pub fn virtual_ports(service: &Service, gateways: &BTreeSet<IpAddr>) -> Vec<Virt
     }
     let own = |port: u16| -> BTreeSet<SocketAddr> {
         let ready = service.endpoints.iter().filter(|endpoint| endpoint.ready);
-        ready.filter_map(|endpoint| Some(SocketAddr::new(endpoint.address, *endpoint.ports.get(&port)?))).collect()
+        let led = ready.filter_map(|endpoint| Some((endpoint, *endpoint.ports.get(&port)?)));
+        led.flat_map(|(endpoint, port)| endpoint.addresses().map(move |ip| SocketAddr::new(ip, port))).collect()
     };
     let listeners = |port: u16| -> BTreeSet<SocketAddr> {
         let listener = service.listeners.get(&port);
@@ -46,7 +47,10 @@ pub fn virtual_ports(service: &Service, gateways: &BTreeSet<IpAddr>) -> Vec<Virt
         let cluster = first(own(port), elsewhere);
         let clusterset = first(listeners(port), own(port));
         let at = |backends: BTreeSet<SocketAddr>| {
-            move |address: &IpAddr| VirtualPort { address: *address, port, backends: backends.clone() }
+            move |address: &IpAddr| {
+                let family = backends.iter().filter(|backend| backend.is_ipv4() == address.is_ipv4());
+                VirtualPort { address: *address, port, backends: family.copied().collect() }
+            }
         };
         found.extend(service.cluster_addresses.iter().map(at(cluster)));
         found.extend(service.clusterset_addresses.iter().map(at(clusterset)));
@@ -100,6 +104,22 @@ mod tests {
         };
         check(both(), global, [LISTENERS, LISTENERS]);
         check(both(), |service| service.global = true, [&[], &[]]);
+    }
+
+    #[test]
+    fn each_ip_family_leads_to_its_own() {
+        let pod = "fd00::21".parse().unwrap();
+        let both = |service: &mut Service| {
+            service.endpoints[0].add_address(pod);
+            service.cluster_addresses = vec!["fd00:1::1".parse().unwrap()];
+            service.clusterset_addresses = vec!["fd00:2::1".parse().unwrap()];
+        };
+        check(Mesh::east().local("reviews", 2), both, [&["[fd00::21]:9080"], &["[fd00::21]:9080"]]);
+        let listening = |service: &mut Service| {
+            both(service);
+            listening(service);
+        };
+        check(Mesh::east().local("reviews", 2).import("reviews", "west", 1), listening, [&["[fd00::21]:9080"], &[]]);
     }
 
     #[test]

@@ -25,7 +25,12 @@ pub(super) fn settle(local: &mut Local, trust_domain: &TrustDomain) {
                 endpoint.stand_in.clone_from(named);
             }
             if endpoint.stand_in.is_some() {
-                spoken_for.insert(format!("{}/{}", name.namespace(), endpoint.name));
+                let key = format!("{}/{}", name.namespace(), endpoint.name);
+                // Of a pod of both IP families the address that others dial, too.
+                if let Some(stand_in) = local.stand_ins.get_mut(&key) {
+                    stand_in.address = endpoint.address;
+                }
+                spoken_for.insert(key);
             }
         }
     }
