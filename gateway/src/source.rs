@@ -177,7 +177,12 @@ async fn forward(
     let Opened { mut io, accepted, in_use: _in_use } = opened;
     record.accepted();
     record.endpoint.clone_from(&accepted.endpoint);
-    let accepted = Accepted { path: connection.id().to_owned(), source_gateway: context.name.clone(), ..accepted };
+    let accepted = Accepted {
+        path: connection.id().to_owned(),
+        source_gateway: context.name.clone(),
+        usable_for_ms: connection.usable_for_ms(Instant::now()),
+        ..accepted
+    };
     let (reader, responder, sent) = attempt.into_parts();
     let Some(headers) = reply_headers(&flow::accepted(accepted)) else { return };
     let writer = match responder.accept(headers) {

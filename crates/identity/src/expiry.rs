@@ -41,8 +41,13 @@ impl Credentials {
     /// the shorter certificate, the peer's or the own one, are over. Both are replaced at half of their lives, so that a new
     /// connection lives longer, and what is under way has the last quarter to end by itself.
     pub async fn aging(&self, peer: &PeerIdentity) {
+        tokio::time::sleep(self.ages_in(peer)).await;
+    }
+
+    /// How long [`Credentials::aging`] would take.
+    pub fn ages_in(&self, peer: &PeerIdentity) -> Duration {
         let own = self.svid().map_or(peer.not_after, |svid| svid.not_after());
-        tokio::time::sleep(aging(peer.not_after.min(own), SystemTime::now())).await;
+        aging(peer.not_after.min(own), SystemTime::now())
     }
 }
 

@@ -1,7 +1,7 @@
 //! One live connection to a gateway of another cluster.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,12 +56,12 @@ pub(crate) struct Connection {
     flows: Flows,
     /// Round trip of probes in microseconds, smoothed; for transports that do not say it themselves.
     probe_rtt: AtomicU64,
-    /// Whether a younger one should take its place before a certificate ends it.
-    aging: AtomicBool,
+    /// When a younger one should take its place, before a certificate ends it.
+    ages_at: Instant,
 }
 
 impl Connection {
-    pub(super) fn new(id: String, labels: PathLabels, wire: Wire) -> Self {
+    pub(super) fn new(id: String, labels: PathLabels, wire: Wire, ages_at: Instant) -> Self {
         Self {
             id,
             labels,
@@ -71,7 +71,7 @@ impl Connection {
             streams: AtomicUsize::new(0),
             flows: Flows::new(),
             probe_rtt: AtomicU64::new(0),
-            aging: AtomicBool::new(false),
+            ages_at,
         }
     }
 
@@ -102,12 +102,13 @@ impl Connection {
         }
     }
 
-    pub(super) fn is_aging(&self) -> bool {
-        self.aging.load(Ordering::Relaxed)
+    pub(super) fn is_aging(&self, now: Instant) -> bool {
+        now >= self.ages_at
     }
 
-    pub(super) fn age(&self) {
-        self.aging.store(true, Ordering::Relaxed);
+    /// For how many milliseconds it takes new flows, 1 at least.
+    pub(crate) fn usable_for_ms(&self, now: Instant) -> u64 {
+        u64::try_from(self.ages_at.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
     pub(crate) fn usability(&self) -> Usability {

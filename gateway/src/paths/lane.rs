@@ -185,7 +185,8 @@ impl Keeper {
     async fn connect(&self) -> Result<Arc<Connection>, String> {
         let connecting = async {
             let Dialled { wire, peer } = dial(self.paths.ground(), &self.link.target, &self.lane).await?;
-            let connection = Arc::new(Connection::new(self.lane.id.clone(), self.link.labels.clone(), wire));
+            let ages_at = Instant::now() + self.paths.ground().credentials.ages_in(&peer);
+            let connection = Arc::new(Connection::new(self.lane.id.clone(), self.link.labels.clone(), wire, ages_at));
             // With TLS 1.3 a client believes itself connected before the server has judged it: only an answer tells.
             probe(self.paths.ground(), &self.link.target, &connection).await?;
             self.guard(&connection, peer);
@@ -202,13 +203,7 @@ impl Keeper {
         let (credentials, guarded, mut view) =
             (ground.credentials.clone(), Arc::clone(connection), ground.view.clone());
         tokio::spawn(async move {
-            let age = async {
-                credentials.aging(&peer).await;
-                guarded.age();
-                std::future::pending::<()>().await;
-            };
             tokio::select! {
-                () = age => {}
                 reason = credentials.expiry(&peer) => {
                     tracing::info!(peer = %peer.id, %reason, "connection closed");
                     guarded.close(2, &reason.to_string());
@@ -258,7 +253,7 @@ impl Keeper {
                     self.finish(std::mem::replace(&mut current, self.install(replacement)));
                 }
                 unusable_since = None;
-            } else if wanted && current.is_aging() && now >= renew_at {
+            } else if wanted && current.is_aging(now) && now >= renew_at {
                 if let Some(younger) = self.replace(&current, |_| false).await {
                     self.finish(std::mem::replace(&mut current, self.install(younger)));
                 }

@@ -261,7 +261,9 @@ async fn through(
     let accepted = accepted(&parts.headers);
     let lost = lost.unwrap_or_else(|| (request.ride)(&gateway.name, &accepted.path));
     let via = Via { source_gateway: gateway.name.clone(), gateway: accepted.gateway, path: accepted.path };
-    Ok(Remote { io, peer, via, endpoint: accepted.endpoint, hold: tunnel.hold, lost })
+    let mut hold = tunnel.hold;
+    hold.usable_for_ms(accepted.usable_for_ms);
+    Ok(Remote { io, peer, via, endpoint: accepted.endpoint, hold, lost })
 }
 
 /// What a gateway says of a flow that it carries.

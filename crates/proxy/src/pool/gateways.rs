@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::tunnel::PathEvent;
 use dial::Dialer;
@@ -54,12 +54,21 @@ pub struct Tunnel {
 pub struct Hold {
     lease: Lease<Outer>,
     _load: LoadGuard<SocketAddr>,
+    /// Until when the connection between the gateways takes new flows, if the gateway said so.
+    until: Option<Instant>,
 }
 
 impl Hold {
-    /// Whether the gateway still takes flows; if not, what rides on this one should move elsewhere before it is cut.
+    /// Whether the gateway, and the connection behind it, still take flows; if not, what rides on this one should move elsewhere before it is cut.
     pub fn is_usable(&self) -> bool {
-        self.lease.is_usable()
+        self.lease.is_usable() && self.until.is_none_or(|until| Instant::now() < until)
+    }
+
+    /// The connection between the gateways takes new flows for so many milliseconds; 0: for how long is not known.
+    pub(super) fn usable_for_ms(&mut self, millis: u64) {
+        self.until = Some(millis)
+            .filter(|millis| *millis > 0)
+            .and_then(|millis| Instant::now().checked_add(Duration::from_millis(millis)));
     }
 }
 
@@ -102,7 +111,7 @@ impl Gateways {
             Fault::from_request(&error, &gateway.name)
         })?;
         self.aside.clear(&address);
-        Ok(Tunnel { connecting, hold: Hold { lease, _load: load } })
+        Ok(Tunnel { connecting, hold: Hold { lease, _load: load, until: None } })
     }
 
     /// Takes a gateway out of the first choice for a while: it took the flow but the flow failed.

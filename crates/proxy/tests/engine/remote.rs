@@ -261,3 +261,18 @@ async fn a_request_outlives_paths_that_go_down_one_after_the_other() {
     let response = tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("sent again").unwrap();
     assert_eq!(json(&response)["app"], "good");
 }
+
+#[tokio::test]
+async fn nothing_new_is_put_on_a_tunnel_that_is_about_to_end() {
+    for (millis, tunnels) in [(0, 1), (3_600_000, 1), (1, 2)] {
+        let world = World::new();
+        let (server, gateway, view) = west(&world, Protocol::Http, http_app("west").await).await;
+        gateway.behaviour.send_replace(Behaviour::Ending(millis, (server.ip, MTLS_PORT).into()));
+        let client = Client::start(&world, view);
+        for _ in 0..2 {
+            assert_eq!(client.http1("reviews", get("/")).await.status(), 200);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(gateway.flows.load(Ordering::Relaxed), tunnels, "usable for {millis} ms");
+    }
+}

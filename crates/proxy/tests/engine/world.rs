@@ -467,6 +467,8 @@ pub(crate) enum Behaviour {
     Late(Duration, SocketAddr),
     /// Pipes to this sidecar; after the first duration nothing moves for the second one.
     Hole(Duration, Duration, SocketAddr),
+    /// Pipes to this sidecar, over a connection between the gateways that takes new flows for so many milliseconds.
+    Ending(u64, SocketAddr),
     /// Denies for this reason.
     Deny(Denial),
 }
@@ -552,7 +554,7 @@ async fn carry(
             let headers = reply_header(reply::Reply::Denied(denied));
             incoming.refuse(http::StatusCode::SERVICE_UNAVAILABLE, headers);
         }
-        Behaviour::Pipe(to) | Behaviour::Late(_, to) | Behaviour::Hole(_, _, to) => {
+        Behaviour::Pipe(to) | Behaviour::Late(_, to) | Behaviour::Hole(_, _, to) | Behaviour::Ending(_, to) => {
             if let Behaviour::Late(delay, _) = behaviour {
                 tokio::time::sleep(delay).await;
             }
@@ -566,6 +568,7 @@ async fn carry(
                 endpoint: "reviews-west-1".into(),
                 path: format!("{name}-to-west"),
                 source_gateway: name.into(),
+                usable_for_ms: if let Behaviour::Ending(millis, _) = behaviour { millis } else { 0 },
             };
             flows.fetch_add(1, Ordering::Relaxed);
             let mut io = incoming.accept(reply_header(reply::Reply::Accepted(accepted))).unwrap();
