@@ -217,10 +217,10 @@ fn certificates_are_renewed_while_the_hub_is_out_of_reach() {
         nothing_failed("five lifetimes without a hub", &sent);
         assert!(renewed.iter().all(|seen| seen.len() >= 5), "{renewed:?}");
         let broken: Vec<_> = sent.flows.iter().filter(|flow| flow.error.is_some() && !flow.kind.is_long()).collect();
-        // A connection ends with its peer's certificate, whatever it carries; nothing short is put on one that is about to. But
-        // what sidecars pool between clusters lives for up to 30 s, longer than the last quarter of such a short life: it may ride on
-        // a connection between gateways that ends. With certificates of an hour that quarter is 15 minutes.
-        assert!(broken.len() * 200 <= sent.flows.len(), "{} of {}: {broken:?}", broken.len(), sent.flows.len());
+        println!("of the flows that broke {} were short", broken.len());
+        // A connection ends with its peer's certificate, whatever it carries; nothing short is put on one that is about to. On a
+        // busy machine one may take longer than the last quarter of so short a life, 3 s.
+        assert!(broken.len() * 500 <= sent.flows.len(), "{} of {}: {broken:?}", broken.len(), sent.flows.len());
     });
 }
 

@@ -1,6 +1,6 @@
 //! `PathHealth`: whether the path between two gateways can take new streams (design: "Health is data-plane truth").
 //!
-//! A path is probed (every 5 s idle, every 500 ms in use) and ejected after max(1 s, 4 × smoothed RTT) in which
+//! A path is probed (every 5 s idle, every 500 ms in use, every 2 s when it is busy) and ejected after max(1 s, 4 × smoothed RTT) in which
 //! something was sent and nothing came back. It returns when packets come back, with a slow start. The clock is an
 //! argument.
 
@@ -12,6 +12,9 @@ use serde::Serialize;
 pub const PROBE_IDLE: Duration = Duration::from_secs(5);
 /// Pause between probes of a path that carries streams, or that is ejected.
 pub const PROBE_IN_USE: Duration = Duration::from_millis(500);
+/// The longest pause between probes of a path that carries streams and is alive: the far gateway says in its answer that it drains,
+/// which is to be known well before it ends.
+pub const PROBE_BUSY: Duration = Duration::from_secs(2);
 /// The shortest silence that ejects.
 pub const EJECT_MIN: Duration = Duration::from_secs(1);
 /// How long a returned path takes to its full share.
@@ -84,9 +87,9 @@ impl PathHealth {
         }
         let pause = if seen.streams > 0 || self.ejected { PROBE_IN_USE } else { PROBE_IDLE };
         // A probe still unanswered is as good as a new one until the usual pause is over.
-        if now.duration_since(self.probed_at) >= pause
-            && now.duration_since(self.alive_at) >= pause.min(PROBE_IN_USE / 2)
-        {
+        let unasked = now.duration_since(self.probed_at);
+        let quiet = now.duration_since(self.alive_at) >= pause.min(PROBE_IN_USE / 2);
+        if unasked >= pause && (quiet || unasked >= PROBE_BUSY) {
             self.probed_at = now;
             self.waiting_since.get_or_insert(now);
             actions.push(PathAction::Probe);
@@ -152,6 +155,13 @@ mod tests {
 
     fn first(log: &[(u64, PathAction)], wanted: PathAction) -> Option<u64> {
         log.iter().find(|(_, action)| *action == wanted).map(|(ms, _)| *ms)
+    }
+
+    #[test]
+    fn a_busy_path_is_asked_now_and_then_whether_its_gateway_drains() {
+        let log = run(3, 1, 10_000, |_| true);
+        let probes: Vec<u64> = log.iter().map(|(ms, _)| *ms).collect();
+        assert_eq!(probes, [2_000, 4_000, 6_000, 8_000, 10_000], "{log:?}");
     }
 
     #[test]
