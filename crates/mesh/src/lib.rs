@@ -65,7 +65,7 @@ pub use head::{
     AdmittedRequest, HEADERS_MAX, HeadRefusal, MESH_HEADERS_MAX, RequestHead, TARGET_MAX, admit_request,
     checked_authority,
 };
-pub use health::{EJECT_MIN, Observation, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};
+pub use health::{EJECT_MIN, Observation, PROBE_BUSY, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};
 pub use limit::{Allowance, Applied, Bucket, Buckets, body_limit, limits};
 pub use outlier::{Detector, EJECTION_MAX, Outcome, Outliers};
 pub use patience::{Unreached, wait_for_a_way};
