@@ -122,16 +122,17 @@ mod tests {
         assert!(ports.settle(&keys(&["a", "b"]), 0).is_empty());
         let (a, b) = (port(&ports, "a"), port(&ports, "b"));
         assert_eq!((a, b), (Some(20_000), Some(20_001)));
-        // (name, at which second, wanted, the port of c, the port of a)
-        let steps: [(&str, u64, &[&str], Option<u16>, Option<u16>); 6] = [
-            ("a goes", 10, &["b"], None, None),
-            ("c comes and does not get it", 20, &["b", "c"], Some(20_002), None),
-            ("a returns to its own", 30, &["a", "b", "c"], Some(20_002), a),
-            ("a goes again", 40, &["b", "c"], Some(20_002), None),
-            ("nobody may have it yet", 40 + REST - 1, &["b", "c", "d"], Some(20_002), None),
-            ("a comes after a day, and so does e", 40 + REST, &["a", "b", "c", "d", "e"], Some(20_002), Some(20_000)),
+        /// Name, at which second, wanted, the ports of c and of a.
+        type Step = (&'static str, u64, &'static [&'static str], [Option<u16>; 2]);
+        let steps: [Step; 6] = [
+            ("a goes", 10, &["b"], [None, None]),
+            ("c comes and does not get it", 20, &["b", "c"], [Some(20_002), None]),
+            ("a returns to its own", 30, &["a", "b", "c"], [Some(20_002), a]),
+            ("a goes again", 40, &["b", "c"], [Some(20_002), None]),
+            ("nobody may have it yet", 40 + REST - 1, &["b", "c", "d"], [Some(20_002), None]),
+            ("a comes after a day, and so does e", 40 + REST, &["a", "b", "c", "d", "e"], [Some(20_002), Some(20_000)]),
         ];
-        for (name, now, wanted, of_c, of_a) in steps {
+        for (name, now, wanted, [of_c, of_a]) in steps {
             assert!(ports.settle(&keys(wanted), now).is_empty(), "{name}");
             assert_eq!((port(&ports, "c"), port(&ports, "a"), port(&ports, "b")), (of_c, of_a, b), "{name}");
         }

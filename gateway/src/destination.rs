@@ -119,7 +119,8 @@ async fn serve_stream(context: Arc<Context>, peer: Arc<PeerIdentity>, mut io: Tu
             return answer(&mut io, &flow::accepted(accepted)).await;
         }
         Ok(Admitted::Flow(flow)) => carry(&context, io, *flow, &mut record).await,
-        Ok(Admitted::StandIn(served)) => plain::carry(&context, io, *served, &mut record).await,
+        // It serves requests itself: ordinary flows do not pay for its size.
+        Ok(Admitted::StandIn(served)) => Box::pin(plain::carry(&context, io, *served, &mut record)).await,
         Err((denial, message)) => {
             record.denied(denial);
             record.error.clone_from(&message);

@@ -1,6 +1,6 @@
 //! The network of the ground `netns`, as it is planned.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says why and ends")]
+#![expect(clippy::expect_used, reason = "a test that cannot go on says why and ends")]
 
 use std::net::Ipv4Addr;
 use std::path::Path;
