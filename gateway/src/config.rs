@@ -112,12 +112,13 @@ struct RawTunnel {
     congestion: Congestion,
     ack_every: u8,
     fallback: bool,
+    datagrams: bool,
 }
 
 impl Default for RawTunnel {
     fn default() -> Self {
-        let TunnelSettings { connections, congestion, ack_every, fallback, .. } = TunnelSettings::default();
-        Self { connections, congestion, ack_every, fallback }
+        let TunnelSettings { connections, congestion, ack_every, fallback, datagrams, .. } = TunnelSettings::default();
+        Self { connections, congestion, ack_every, fallback, datagrams }
     }
 }
 
@@ -205,7 +206,7 @@ fn role(raw: &Raw) -> Result<Role, ConfigError> {
 }
 
 fn tunnel(raw: &Raw) -> Result<TunnelSettings, ConfigError> {
-    let RawTunnel { connections, congestion, ack_every, fallback } = raw.tunnel;
+    let RawTunnel { connections, congestion, ack_every, fallback, datagrams } = raw.tunnel;
     if !(1..=CONNECTIONS_MAX).contains(&connections) {
         let why = format!("{connections} connections to each gateway");
         return Err(ConfigError::Field { field: "tunnel.connections", why, hint: "1 to 8; 3 is the default" });
@@ -214,7 +215,8 @@ fn tunnel(raw: &Raw) -> Result<TunnelSettings, ConfigError> {
         let why = format!("an acknowledgement every {ack_every} packets");
         return Err(ConfigError::Field { field: "tunnel.ack_every", why, hint: "2 to 64; 2 is the default" });
     }
-    Ok(TunnelSettings { connections, congestion, ack_every, fallback, segmentation_offload: raw.segmentation_offload })
+    let segmentation_offload = raw.segmentation_offload;
+    Ok(TunnelSettings { connections, congestion, ack_every, fallback, datagrams, segmentation_offload })
 }
 
 #[cfg(test)]

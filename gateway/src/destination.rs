@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::context::Context;
+use crate::datagrams::Relay;
 use crate::endpoints::Busy;
 use crate::flow;
 use crate::limits::{HEADER_TIMEOUT, Place};
@@ -142,6 +143,8 @@ enum Admitted {
 struct Dialled {
     candidate: Candidate,
     stream: TcpStream,
+    /// The flow is one of capsules.
+    has_datagrams: bool,
     busy: Busy,
 }
 
@@ -175,7 +178,8 @@ async fn admit(
         let served = plain::serve(context, &view, &parsed.request, candidates).await?;
         return Ok(Admitted::StandIn(Box::new(served)));
     }
-    dial(context, candidates).await.map(|dialled| Admitted::Flow(Box::new(dialled)))
+    let dialled = dial(context, candidates).await?;
+    Ok(Admitted::Flow(Box::new(Dialled { has_datagrams: parsed.request.has_datagrams(), ..dialled })))
 }
 
 fn denial_message(request: &TunnelRequest) -> String {
@@ -188,7 +192,7 @@ async fn dial(context: &Context, candidates: Vec<Candidate>) -> Result<Dialled, 
     for candidate in context.endpoints.order(candidates, Instant::now()).into_iter().take(DIAL_ATTEMPTS) {
         let busy = context.endpoints.enter(candidate.address);
         let why = match timeout(DIAL_TIMEOUT, (context.dial)(candidate.address)).await {
-            Ok(Ok(stream)) => return Ok(Dialled { candidate, stream, busy }),
+            Ok(Ok(stream)) => return Ok(Dialled { candidate, stream, has_datagrams: false, busy }),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it took too long".to_owned(),
         };
@@ -209,8 +213,17 @@ async fn carry(context: &Context, mut io: TunnelIo, mut dialled: Dialled, record
         return abort_tcp(&dialled.stream);
     }
     let too_slow = io.too_slow();
+    let copying = async {
+        match dialled.has_datagrams {
+            true => {
+                let relay = Relay { datagrams: io.datagrams(), sent: &[], metrics: &context.metrics };
+                flipped(relay.run(&mut dialled.stream, &mut io).await)
+            }
+            false => copy_bidirectional(&mut io, &mut dialled.stream, None).await,
+        }
+    };
     let outcome = tokio::select! {
-        outcome = copy_bidirectional(&mut io, &mut dialled.stream, None) => outcome,
+        outcome = copying => outcome,
         () = too_slow.cancelled() => cut("the server reads too slowly"),
         () = context.shutdown.ended().cancelled_owned() => cut("the gateway ended"),
     };
@@ -227,6 +240,16 @@ async fn carry(context: &Context, mut io: TunnelIo, mut dialled: Dialled, record
         }
         None => io.settled().await,
     }
+}
+
+/// The outcome as seen from the other side.
+fn flipped(outcome: CopyOutcome) -> CopyOutcome {
+    let closed_by = match outcome.closed_by {
+        Side::A => Side::B,
+        Side::B => Side::A,
+        Side::Us => Side::Us,
+    };
+    CopyOutcome { a_to_b: outcome.b_to_a, b_to_a: outcome.a_to_b, closed_by, error: outcome.error }
 }
 
 /// The outcome of a copy that we cut off.

@@ -40,6 +40,7 @@ mod unmeshed;
 mod edge;
 
 mod clusters;
+mod datagrams;
 mod paths;
 mod stream;
 mod transport;

@@ -77,6 +77,15 @@ pub(crate) struct StateLabels {
     pub(crate) state: &'static str,
 }
 
+/// Labels of datagrams of UDP flows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct DatagramLabels {
+    /// `sent` to a gateway of another cluster, or `received` from one.
+    pub(crate) direction: &'static str,
+    /// `datagram` of QUIC, or on the flow's `stream`; `dropped` if too many waited.
+    pub(crate) carried: &'static str,
+}
+
 /// Labels of refused connections.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct RefusedLabels {
@@ -110,6 +119,7 @@ pub(crate) struct Metrics {
     pub(crate) transport_changes: Family<TransportLabels, Counter>,
     pub(crate) slow_readers: Family<WireLabels, Counter>,
     pub(crate) refused_streams: Family<WireLabels, Counter>,
+    pub(crate) datagrams: Family<DatagramLabels, Counter>,
 }
 
 impl Metrics {
@@ -137,6 +147,8 @@ impl Metrics {
         registry.register(&name("slow_readers"), help, metrics.slow_readers.clone());
         let help = "Streams refused because their peer had too many";
         registry.register(&name("refused_streams"), help, metrics.refused_streams.clone());
+        let help = "Datagrams of UDP flows between clusters, by what carried them";
+        registry.register(&name("datagrams"), help, metrics.datagrams.clone());
         metrics
     }
 

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::accept::{Door, accept};
 use crate::context::Context;
+use crate::datagrams::Relay;
 use crate::destination::cut;
 use crate::flow::{self, Parsed};
 use crate::limits::{CONNECTIONS_PER_WORKLOAD, Limit};
@@ -199,12 +200,21 @@ async fn forward(
     }
     let mut client = H2Io::join(reader, writer);
     let too_slow = io.too_slow();
+    let copying = async {
+        match parsed.request.has_datagrams() {
+            true => {
+                let relay = Relay { datagrams: io.datagrams(), sent: &sent, metrics: &context.metrics };
+                relay.run(&mut client, &mut io).await
+            }
+            false => copy_bidirectional(&mut client, &mut io, None).await,
+        }
+    };
     let outcome = tokio::select! {
-        outcome = copy_bidirectional(&mut client, &mut io, None) => outcome,
+        outcome = copying => outcome,
         () = too_slow.cancelled() => cut("the client reads too slowly"),
         () = context.shutdown.ended().cancelled_owned() => cut("the gateway ended"),
     };
-    record.carried(outcome.a_to_b + sent, outcome.b_to_a);
+    record.carried(outcome.a_to_b + sent.len() as u64, outcome.b_to_a);
     record.closed_by = match outcome.closed_by {
         Side::A => "client",
         Side::B => "server",

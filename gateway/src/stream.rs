@@ -16,6 +16,7 @@ use quinn::{RecvStream, SendStream, VarInt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
+use crate::datagrams::{Datagrams, FlowDatagrams};
 use crate::transport::{CONNECTION_WINDOW_MAX, STREAM_WINDOW};
 
 /// The application error code of a stream that was cut off.
@@ -61,6 +62,12 @@ impl TunnelIo {
             Wire::Quic { .. } => Transport::Quic,
             Wire::Tcp(_) => Transport::Tcp,
         }
+    }
+
+    /// What goes beside the stream; none over TCP.
+    pub(crate) fn datagrams(&self) -> Option<FlowDatagrams> {
+        let Wire::Quic { send, .. } = &self.wire else { return None };
+        self.meter.flows.0.datagrams.as_ref().map(|datagrams| datagrams.enter(send.id().index()))
     }
 
     /// Cancelled when the flow is to be cut because its reader is too slow.
@@ -230,12 +237,24 @@ struct Shared {
     next: AtomicU64,
     /// Never held across an await.
     open: Mutex<BTreeMap<u64, Arc<FlowState>>>,
+    /// Of a connection over QUIC.
+    datagrams: Option<Arc<Datagrams>>,
 }
 
 impl Flows {
+    /// Of a connection over TCP.
     pub(crate) fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// Of a connection over QUIC, which carries datagrams beside them.
+    pub(crate) fn beside_datagrams(connection: &quinn::Connection) -> Self {
+        Self::with(Some(Datagrams::of(connection.clone())))
+    }
+
+    fn with(datagrams: Option<Arc<Datagrams>>) -> Self {
         let (bulk, next) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self(Arc::new(Shared { begun: Instant::now(), bulk, next, open: Mutex::default() }))
+        Self(Arc::new(Shared { begun: Instant::now(), bulk, next, open: Mutex::default(), datagrams }))
     }
 
     /// Streams that carry bulk.

@@ -1,5 +1,6 @@
 //! Two gateways (or more) over real sockets, with views and certificates made here.
 
+mod datagrams;
 mod drain;
 mod floods;
 mod flows;

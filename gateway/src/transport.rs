@@ -39,6 +39,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 const INCOMING_BUFFER: u64 = 256 << 10;
 /// What is asked of the kernel for each direction of the UDP socket, in bytes.
 const SOCKET_BUFFER: usize = 4 << 20;
+/// Bytes of datagrams that wait to be sent on one connection, however fast it is. The oldest give way.
+pub(crate) const DATAGRAMS_UNSENT: usize = 256 << 10;
+/// Bytes of datagrams that came and were not looked at; the oldest give way.
+const DATAGRAMS_UNREAD: usize = 1 << 20;
 /// Handshakes that wait to be looked at.
 const MAX_INCOMING: usize = 1024;
 /// The file in the cache directory that holds the key of stateless resets.
@@ -93,13 +97,22 @@ pub struct TunnelSettings {
     pub ack_every: u8,
     /// Whether TCP is used while UDP does not get through, and listened for.
     pub fallback: bool,
+    /// Whether datagrams of UDP flows are taken as datagrams of QUIC, which no peer sends otherwise.
+    pub datagrams: bool,
     /// Whether the kernel may segment datagrams (GSO). Off helps behind rate limiters that drop bursts.
     pub segmentation_offload: bool,
 }
 
 impl Default for TunnelSettings {
     fn default() -> Self {
-        Self { connections: 3, congestion: Congestion::Cubic, ack_every: 2, fallback: true, segmentation_offload: true }
+        Self {
+            connections: 3,
+            congestion: Congestion::Cubic,
+            ack_every: 2,
+            fallback: true,
+            datagrams: true,
+            segmentation_offload: true,
+        }
     }
 }
 
@@ -225,6 +238,8 @@ fn transport(tunnel: &TunnelSettings) -> Arc<TransportConfig> {
         .receive_window(var(CONNECTION_WINDOW_MAX))
         .send_window(SEND_WINDOW_MAX)
         .send_fairness(true)
+        .datagram_send_buffer_size(DATAGRAMS_UNSENT)
+        .datagram_receive_buffer_size(tunnel.datagrams.then_some(DATAGRAMS_UNREAD))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok())
         .initial_mtu(1200)

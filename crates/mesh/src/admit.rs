@@ -33,6 +33,13 @@ pub struct TunnelRequest {
     pub source: SpiffeId,
 }
 
+impl TunnelRequest {
+    /// Whether the flow is one of capsules, among which are sealed datagrams: one of UDP between two sidecars.
+    pub fn has_datagrams(&self) -> bool {
+        self.udp && self.mode == TunnelMode::Mesh
+    }
+}
+
 /// Who ends the inner mTLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -86,7 +86,7 @@ pub use stand_in::StandIn;
 pub use tunnel::{
     BULK_BYTES, Carried, ClassHints, ConnectionLoad, FlowClass, KNOCK_EVERY, Knocks, RETURN_AFTER, RETURN_AFTER_MAX,
     SETTLE, STALL_MIN, STALL_URGENT, StalledFlow, TCP_DELAY, Transport, TransportChoice, TransportSeen,
-    pick_connection, stalled_to_reset, window_share,
+    datagrams_may_wait, pick_connection, stalled_to_reset, window_share,
 };
 pub use virtual_port::{VirtualPort, virtual_ports};
 

@@ -7,7 +7,7 @@ mod knock;
 mod stalled;
 mod transport;
 
-pub use connection::{ConnectionLoad, pick_connection, window_share};
+pub use connection::{ConnectionLoad, datagrams_may_wait, pick_connection, window_share};
 pub use flow::{BULK_BYTES, Carried, ClassHints, FlowClass};
 pub use knock::{KNOCK_EVERY, Knocks};
 pub use stalled::{STALL_MIN, STALL_URGENT, StalledFlow, stalled_to_reset};

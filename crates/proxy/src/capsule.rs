@@ -9,15 +9,22 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 /// The longest payload of a UDP datagram in bytes (RFC 9298, section 5).
 pub const PAYLOAD_MAX: usize = 65_527;
 /// The type of a capsule that is a datagram.
-const DATAGRAM: u64 = 0;
+pub const DATAGRAM: u64 = 0;
+/// The type of a capsule whose value is the next bytes of a TLS connection (ours; the registry of RFC 9297 does not know it).
+/// On the wire it begins with 0x5d, where a TLS connection begins with 0x16.
+pub const TLS: u64 = 0x1d15;
+/// The first byte of a stream that begins with a capsule of the type [`TLS`].
+pub const TLS_FIRST: u8 = 0x5d;
+/// The longest value of a capsule that is kept whole: a sealed datagram.
+const VALUE_MAX: u64 = PAYLOAD_MAX as u64 + 64;
 /// A context id takes at most so many bytes.
 const CONTEXT_MAX: u64 = 8;
 
 /// Bytes that are no sequence of capsules; the stream is of no more use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CapsuleError {
-    /// A datagram that UDP could not have.
-    #[error("a datagram capsule of {0} bytes is longer than UDP allows")]
+    /// A datagram that UDP could not have, or another capsule that nobody would keep.
+    #[error("a capsule of {0} bytes is longer than a datagram of UDP can be")]
     TooLong(u64),
     /// A datagram without a context id.
     #[error("a datagram capsule has no context id")]
@@ -35,6 +42,22 @@ pub fn put_datagram(payload: &[u8], into: &mut BytesMut) -> bool {
     put_varint(0, into);
     into.put_slice(payload);
     true
+}
+
+/// A capsule as it stands on the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capsule {
+    /// Its type.
+    pub kind: u64,
+    /// What it carries.
+    pub value: Bytes,
+}
+
+/// Appends one capsule.
+pub fn put_capsule(kind: u64, value: &[u8], into: &mut BytesMut) {
+    put_varint(kind, into);
+    put_varint(value.len() as u64, into);
+    into.put_slice(value);
 }
 
 /// Cuts a byte stream back into datagrams, however its chunks fall.
@@ -86,14 +109,32 @@ impl Capsules {
         }
     }
 
+    /// The next capsule of any type; `None` when more bytes are needed. For whoever passes capsules on.
+    pub fn next_capsule(&mut self) -> Result<Option<Capsule>, CapsuleError> {
+        let mut peek = &self.pending[..];
+        let (Some(kind), Some(length)) = (take_varint(&mut peek), take_varint(&mut peek)) else { return Ok(None) };
+        let value =
+            usize::try_from(length).ok().filter(|_| length <= VALUE_MAX).ok_or(CapsuleError::TooLong(length))?;
+        if peek.len() < value {
+            return Ok(None);
+        }
+        self.pending.advance(self.pending.len() - peek.len());
+        Ok(Some(Capsule { kind, value: self.pending.split_to(value).freeze() }))
+    }
+
+    /// How many bytes of a capsule that is not complete are here.
+    pub fn incomplete(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Whether the stream may end here: no capsule is incomplete.
     pub fn is_at_boundary(&self) -> bool {
         self.pending.is_empty() && self.skip == 0
     }
 }
 
-/// A variable-length integer of QUIC (RFC 9000, section 16); takes nothing when it is not complete.
-fn take_varint(bytes: &mut impl Buf) -> Option<u64> {
+/// Takes a variable-length integer of QUIC (RFC 9000, section 16); nothing when it is not complete.
+pub fn take_varint(bytes: &mut impl Buf) -> Option<u64> {
     let first = *bytes.chunk().first()?;
     let length = 1_usize << (first >> 6);
     if bytes.remaining() < length {
@@ -104,7 +145,8 @@ fn take_varint(bytes: &mut impl Buf) -> Option<u64> {
     Some(value & (u64::MAX >> (64 - (length * 8 - 2))))
 }
 
-fn put_varint(value: u64, into: &mut BytesMut) {
+/// Appends a variable-length integer of QUIC: at most 2^62 - 1.
+pub fn put_varint(value: u64, into: &mut BytesMut) {
     match value {
         0..=0x3f => into.put_u8(value as u8),
         0x40..=0x3fff => into.put_u16(0x4000 | value as u16),
@@ -205,6 +247,27 @@ mod tests {
         fn garbage_reads_the_same_in_all_chunks(bytes in any::<Vec<u8>>(), chunk in 1_usize..9) {
             prop_assert_eq!(all(&bytes, chunk), all(&bytes, usize::MAX));
         }
+    }
+
+    #[test]
+    fn capsules_are_passed_on_whole_whatever_their_type() {
+        let mut bytes = BytesMut::new();
+        put_capsule(TLS, b"hello", &mut bytes);
+        put_capsule(DATAGRAM, &[7; 300], &mut bytes);
+        assert_eq!(bytes[0], TLS_FIRST);
+        let (mut capsules, mut seen) = (Capsules::default(), Vec::new());
+        for byte in &bytes {
+            capsules.push(&[*byte]);
+            while let Some(Capsule { kind, value }) = capsules.next_capsule().unwrap() {
+                seen.push((kind, value.len()));
+            }
+        }
+        assert_eq!((seen, capsules.incomplete()), (vec![(TLS, 5), (DATAGRAM, 300)], 0));
+        let mut long = BytesMut::new();
+        put_varint(TLS, &mut long);
+        put_varint(1 << 20, &mut long);
+        capsules.push(&long);
+        assert_eq!(capsules.next_capsule(), Err(CapsuleError::TooLong(1 << 20)));
     }
 
     #[test]

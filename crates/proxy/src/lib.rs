@@ -64,6 +64,12 @@ pub mod tunnel;
 
 pub mod capsule;
 
+pub mod mailbox;
+
+pub mod sealed;
+
+pub mod beside;
+
 pub mod udp;
 
 pub mod copy;

@@ -14,7 +14,10 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use crate::beside::Datagrams;
 use crate::capsule::{Capsules, put_datagram};
+use crate::mailbox::Mailbox;
+use crate::sealed::{Opener, Sealer};
 
 /// A flow on which no datagram moves for this long ends; what comes later begins another one. NATs forget UDP flows
 /// after 30 s to 2 min.
@@ -107,30 +110,103 @@ where
     S: AsyncRead + AsyncWrite,
 {
     let (reader, mut writer) = tokio::io::split(stream);
-    let end = {
-        let (source, sink) = local.split();
-        let up = outgoing(source, &mut writer, counts);
-        let down = incoming(reader, sink, counts);
-        tokio::pin!(up, down);
-        let (mut moved, mut quiet_since) = (counts.moved(), Instant::now());
-        loop {
-            let wake = (Instant::now() + REPORT).min(quiet_since + idle);
-            tokio::select! {
-                end = up.as_mut() => break end,
-                end = down.as_mut() => break end,
-                () = sleep_until(wake) => {
-                    if counts.moved() != moved {
-                        (moved, quiet_since) = (counts.moved(), Instant::now());
-                        report(counts);
-                    } else if quiet_since + idle <= Instant::now() {
-                        break End::Idle;
-                    }
+    let (source, sink) = local.split();
+    let both = async {
+        tokio::select! {
+            end = outgoing(source, &mut writer, counts) => end,
+            end = incoming(reader, sink, counts) => end,
+        }
+    };
+    let end = until_idle(both, idle, counts, &mut report).await;
+    let _ = writer.shutdown().await;
+    end
+}
+
+/// The same where the datagrams are sealed and go beside the stream, which then carries nothing: its end is the flow's.
+pub async fn carry_sealed<S>(
+    local: &mut Local,
+    (stream, datagrams): (S, &mut Datagrams),
+    idle: Duration,
+    counts: &Counts,
+    mut report: impl FnMut(&Counts),
+) -> End
+where
+    S: AsyncRead + AsyncWrite,
+{
+    let (reader, mut writer) = tokio::io::split(stream);
+    let (source, sink) = local.split();
+    let Datagrams { sealer, opener, outgoing, incoming } = datagrams;
+    let all = async {
+        tokio::select! {
+            end = seal(source, sealer, outgoing, counts) => end,
+            end = open(incoming, opener, sink, counts) => end,
+            end = ended(reader) => end,
+        }
+    };
+    let end = until_idle(all, idle, counts, &mut report).await;
+    let _ = writer.shutdown().await;
+    end
+}
+
+async fn until_idle(
+    carrying: impl Future<Output = End>,
+    idle: Duration,
+    counts: &Counts,
+    report: &mut impl FnMut(&Counts),
+) -> End {
+    tokio::pin!(carrying);
+    let (mut moved, mut quiet_since) = (counts.moved(), Instant::now());
+    loop {
+        let wake = (Instant::now() + REPORT).min(quiet_since + idle);
+        tokio::select! {
+            end = carrying.as_mut() => return end,
+            () = sleep_until(wake) => {
+                if counts.moved() != moved {
+                    (moved, quiet_since) = (counts.moved(), Instant::now());
+                    report(counts);
+                } else if quiet_since + idle <= Instant::now() {
+                    return End::Idle;
                 }
             }
         }
-    };
-    let _ = writer.shutdown().await;
-    end
+    }
+}
+
+async fn seal(mut source: Source<'_>, sealer: &mut Sealer, outgoing: &Mailbox, counts: &Counts) -> End {
+    loop {
+        let payload = match source.next().await {
+            Ok(Some(payload)) => payload,
+            Ok(None) => return End::Local(None),
+            Err(error) => return End::Local(Some(error)),
+        };
+        let Some(sealed) = sealer.seal(&payload) else {
+            return End::Stream(Some(io::Error::other("the key has sealed as much as it may")));
+        };
+        outgoing.put(sealed);
+        Counts::add(&counts.sent, payload.len());
+    }
+}
+
+async fn open(incoming: &Mailbox, opener: &mut Opener, sink: Sink<'_>, counts: &Counts) -> End {
+    while let Some(sealed) = incoming.take().await {
+        match opener.open(&sealed) {
+            Some(payload) if sink.take(&payload) => Counts::add(&counts.received, payload.len()),
+            _ => _ = counts.dropped.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+    End::Stream(None)
+}
+
+/// Waits for the end of a stream that carries nothing.
+async fn ended(mut reader: impl AsyncRead + Unpin) -> End {
+    let mut ignored = [0; 64];
+    loop {
+        match reader.read(&mut ignored).await {
+            Ok(0) => return End::Stream(None),
+            Ok(_) => {}
+            Err(error) => return End::Stream(Some(error)),
+        }
+    }
 }
 
 async fn outgoing(mut source: Source<'_>, writer: &mut (impl AsyncWrite + Unpin), counts: &Counts) -> End {

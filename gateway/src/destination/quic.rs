@@ -74,7 +74,7 @@ async fn serve(context: Arc<Context>, connection: Connection, peer: PeerIdentity
     let peer = &admission.peer;
     tracing::info!(peer = %peer.id, address = %connection.remote_address(), "QUIC connection accepted");
     share_memory(&connection, context.paths.ground().open_connections());
-    let flows = Flows::new();
+    let flows = Flows::beside_datagrams(&connection);
     let accept = async {
         loop {
             match connection.accept_bi().await {

@@ -62,6 +62,10 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(super) fn new(id: String, labels: PathLabels, wire: Wire, ages_at: Instant) -> Self {
+        let flows = match &wire {
+            Wire::Quic(connection) => Flows::beside_datagrams(connection),
+            Wire::Tcp(_) => Flows::new(),
+        };
         Self {
             id,
             labels,
@@ -69,7 +73,7 @@ impl Connection {
             health: Mutex::new(PathHealth::new(Instant::now())),
             usability: watch::Sender::new(Usability::Usable),
             streams: AtomicUsize::new(0),
-            flows: Flows::new(),
+            flows,
             probe_rtt: AtomicU64::new(0),
             ages_at,
         }

@@ -80,9 +80,9 @@ impl Attempt {
         self.responder
     }
 
-    /// For the copy that follows; the number is how many bytes were sent already.
-    pub(crate) fn into_parts(self) -> (H2Reader, Responder, u64) {
-        (self.reader, self.responder, self.prefix.len() as u64)
+    /// For the copy that follows; the bytes are those that were sent already.
+    pub(crate) fn into_parts(self) -> (H2Reader, Responder, Bytes) {
+        (self.reader, self.responder, self.prefix.freeze())
     }
 
     /// Opens a stream on `connection`, sends header and first bytes at once, and waits for the answer.

@@ -129,7 +129,9 @@ fn reviews(name: &str) -> Service {
         clusterset_addresses: Vec::new(),
         listeners: Default::default(),
         cluster_addresses: Vec::new(),
-        ports: vec![ServicePort { name: "http".into(), number: 9080, protocol: Protocol::Http }],
+        ports: [("http", Protocol::Http), ("datagrams", Protocol::Udp)]
+            .map(|(name, protocol)| ServicePort { name: name.into(), number: 9080, protocol })
+            .to_vec(),
         endpoints: Vec::new(),
         export: None,
         imports: BTreeMap::new(),

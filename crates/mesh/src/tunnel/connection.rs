@@ -1,5 +1,7 @@
 //! Which connection of which gateway a new flow takes.
 
+use std::time::Duration;
+
 use super::{FlowClass, Transport};
 
 /// One connection to a gateway of the wanted cluster.
@@ -107,9 +109,31 @@ pub fn window_share(budget: u64, connections: usize, stream: u64, most: u64) -> 
     (budget / connections).clamp(stream.min(most), most)
 }
 
+/// Bytes of datagrams that may wait to be sent on a connection: what its window and round trip let it send within
+/// `patience`, and at least `least`. What would wait longer comes too late to be of use.
+pub fn datagrams_may_wait(window: u64, rtt: Duration, patience: Duration, least: u64) -> u64 {
+    let within = u128::from(window) * patience.as_micros() / rtt.as_micros().max(1);
+    u64::try_from(within).unwrap_or(u64::MAX).max(least)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn datagrams_wait_no_longer_than_they_are_of_use() {
+        let (ms, patience) = (Duration::from_millis, Duration::from_millis(200));
+        let cases = [
+            ("a slow connection", 4_000, ms(80), 10_000),
+            ("one that has sent nothing yet", 14_720, ms(80), 36_800),
+            ("a fast one", 1 << 20, ms(1), 200 << 20),
+            ("one that may send next to nothing", 1_000, ms(2_000), 4_096),
+            ("no round trip yet", 1_000, ms(0), 200_000_000),
+        ];
+        for (name, window, rtt, expected) in cases {
+            assert_eq!(datagrams_may_wait(window, rtt, patience, 4_096), expected, "{name}");
+        }
+    }
 
     /// `quic flows=3 bulk=1 share=0.5`, `tcp`, `quic down`, `quic suspect`; `|` begins another gateway and `>tcp` says what it prefers.
     fn parse(text: &str) -> Vec<ConnectionLoad> {

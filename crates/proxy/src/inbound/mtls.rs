@@ -1,18 +1,25 @@
 //! The mTLS port: one handshake, one proven peer, one HTTP/2 connection.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::Method;
 use identity::PeerPolicy;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::timeout;
 
 use super::{Caller, Engine, Peer};
+use crate::beside::{Datagrams, MaybeBeside, Raw, split};
 use crate::body::chain;
+use crate::capsule::TLS_FIRST;
+use crate::detect::Rewind;
 use crate::h2body::{self, H2Body};
 use crate::hbone::{self, Incoming, Settings};
 use crate::listen::Accepted;
 use crate::pool::http::END_GRACE;
+use crate::sealed::End;
 use crate::serve::{CONNECTION_WINDOW, STREAM_WINDOW};
 
 impl Engine {
@@ -34,8 +41,13 @@ impl Engine {
         let handshake = async {
             let config = self.config.credentials.server_config(PeerPolicy::AnyKnown, &[b"h2"]);
             let config = config.inspect_err(|error| tracing::error!(error = chain(error), "no TLS config")).ok()?;
-            match identity::accept_tls(config, stream, limits.handshake_timeout).await {
-                Ok(secured) => Some(secured),
+            let (io, raw) = beside(stream, limits.handshake_timeout).await?;
+            match identity::accept_tls(config, io, limits.handshake_timeout).await {
+                Ok((stream, peer)) => {
+                    let export = |output, label: &[u8]| stream.get_ref().1.export_keying_material(output, label, None);
+                    let datagrams = raw.and_then(|raw| raw.seal(End::Server, export).ok());
+                    Some((stream, peer, datagrams))
+                }
                 Err(error) => {
                     tracing::info!(peer = %source, error = chain(&error), "a peer was refused");
                     telemetry::shed(limits.listener, "handshake");
@@ -47,7 +59,7 @@ impl Engine {
             Ok(pending) => pending,
             Err(reason) => return telemetry::shed(limits.listener, reason),
         };
-        let Some(Some((stream, peer))) = pending.run(handshake).await else { return };
+        let Some(Some((stream, peer, datagrams))) = pending.run(handshake).await else { return };
         let peer = Arc::new(peer);
         let settings = Settings {
             max_concurrent_streams: limits.streams,
@@ -64,9 +76,10 @@ impl Engine {
         let drain = self.config.life.draining.child_token();
         let caller = Caller { peer: Peer::Mutual(peer.clone()), source, dialled };
         let engine = self.clone();
+        let datagrams = Arc::new(Mutex::new(datagrams));
         let serve = hbone::serve(stream, &settings, drain.clone(), move |incoming| {
-            let (engine, caller) = (engine.clone(), caller.clone());
-            async move { engine.incoming(incoming, caller).await }
+            let (engine, caller, datagrams) = (engine.clone(), caller.clone(), datagrams.clone());
+            async move { engine.incoming(incoming, caller, &datagrams).await }
         });
         tokio::pin!(serve);
         let result = tokio::select! {
@@ -83,9 +96,11 @@ impl Engine {
         }
     }
 
-    async fn incoming(self: Arc<Self>, incoming: Incoming, caller: Caller) {
+    async fn incoming(self: Arc<Self>, incoming: Incoming, caller: Caller, beside: &Mutex<Option<Datagrams>>) {
         if incoming.is_connect_udp() {
-            return Box::pin(self.udp_flow(incoming, caller)).await;
+            // They are those of the first flow, and there is no other.
+            let datagrams = beside.lock().unwrap_or_else(PoisonError::into_inner).take();
+            return Box::pin(self.udp_flow(incoming, caller, datagrams)).await;
         }
         if let Some(protocol) = incoming.protocol() {
             tracing::debug!(protocol = protocol.as_str(), "a peer asked for what is not spoken here");
@@ -104,4 +119,21 @@ impl Engine {
         };
         h2body::respond(respond, response).await;
     }
+}
+
+/// A stream whose first byte was looked at.
+type Looked<T> = MaybeBeside<Rewind<T>>;
+
+/// The TLS connection on a stream, and what may be beside it: the first byte tells. `None` when none comes.
+async fn beside<T>(mut stream: T, patience: Duration) -> Option<(Looked<T>, Option<Raw>)>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let first = timeout(patience, stream.read_u8()).await.ok()?.ok()?;
+    let stream = Rewind::new(Bytes::copy_from_slice(&[first]), stream);
+    if first != TLS_FIRST {
+        return Some((MaybeBeside::Alone(stream), None));
+    }
+    let (io, raw) = split(stream);
+    Some((MaybeBeside::Beside(io), Some(raw)))
 }

@@ -6,6 +6,7 @@ use tokio::net::UdpSocket;
 use super::flow::{Connection, refuse};
 use super::{Caller, Engine};
 use crate::access::{ClosedBy, Record};
+use crate::beside::Datagrams;
 use crate::copy::Moved;
 use crate::fault::flag;
 use crate::hbone::{self, Incoming};
@@ -13,7 +14,7 @@ use crate::udp::{self, Counts, End, Local};
 
 impl Engine {
     /// Carries the datagrams of one flow. Everything is decided before it is accepted, so that its peer learns why not.
-    pub(super) async fn udp_flow(&self, incoming: Incoming, caller: Caller) {
+    pub(super) async fn udp_flow(&self, incoming: Incoming, caller: Caller, datagrams: Option<Datagrams>) {
         let authority = incoming.request.uri().authority().cloned();
         let Some((authority, port)) = authority.and_then(|authority| Some((authority.clone(), authority.port_u16()?)))
         else {
@@ -48,19 +49,30 @@ impl Engine {
         };
         let capsules = (hbone::CAPSULE_PROTOCOL, HeaderValue::from_static("?1"));
         if let Ok(io) = incoming.accept(vec![capsules]) {
-            self.carry_datagrams(socket, io, connection.record).await;
+            self.carry_datagrams(socket, (io, datagrams), connection.record).await;
         }
         drop(pass);
     }
 
-    async fn carry_datagrams(&self, socket: UdpSocket, io: hbone::H2Io, mut record: Record) {
+    async fn carry_datagrams(
+        &self,
+        socket: UdpSocket,
+        (io, datagrams): (hbone::H2Io, Option<Datagrams>),
+        mut record: Record,
+    ) {
         self.config.recorder.opened(&record);
         let counts = Counts::default();
         let report = |counts: &Counts| {
             let moved = Moved { a_to_b: counts.received_bytes(), b_to_a: counts.sent_bytes() };
             self.config.recorder.progressed(&mut record, moved);
         };
-        let end = udp::carry(&mut Local::Socket(socket), io, udp::IDLE, &counts, report).await;
+        let mut local = Local::Socket(socket);
+        let end = match datagrams {
+            Some(mut datagrams) => {
+                udp::carry_sealed(&mut local, (io, &mut datagrams), udp::IDLE, &counts, report).await
+            }
+            None => udp::carry(&mut local, io, udp::IDLE, &counts, report).await,
+        };
         record.bytes_received = counts.received_bytes();
         record.bytes_sent = counts.sent_bytes();
         let (closed_by, error) = match end {

@@ -15,6 +15,7 @@ use super::exchange::{Origin, Server, unmeshed_end};
 use super::limits::Permit;
 use super::{Engine, remote_key};
 use crate::access::{OpenRecord, Party, Record};
+use crate::beside::Datagrams;
 use crate::body::{Body, chain};
 use crate::fault::Fault;
 use crate::hbone::{H2Io, Outer, Settings};
@@ -29,6 +30,8 @@ pub(super) enum Upstream {
     Origin(OriginIo),
     /// The datagrams of a server without a sidecar, as capsules.
     Direct(DuplexStream),
+    /// The end of a flow of datagrams, and they themselves.
+    Beside(H2Io, Box<Datagrams>),
 }
 
 impl Upstream {
@@ -45,6 +48,7 @@ impl Upstream {
             Self::Tunnel(io) => upgrade::carry(io, upgrade).await,
             Self::Origin(io) => upgrade::carry(io, upgrade).await,
             Self::Direct(io) => upgrade::carry(io, upgrade).await,
+            Self::Beside(io, _) => upgrade::carry(io, upgrade).await,
         }
     }
 }
@@ -55,6 +59,7 @@ impl AsyncRead for Upstream {
             Self::Tunnel(io) => Pin::new(io).poll_read(cx, buf),
             Self::Origin(io) => Pin::new(io).poll_read(cx, buf),
             Self::Direct(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Beside(io, _) => Pin::new(io).poll_read(cx, buf),
         }
     }
 }
@@ -65,6 +70,7 @@ impl AsyncWrite for Upstream {
             Self::Tunnel(io) => Pin::new(io).poll_write(cx, buf),
             Self::Origin(io) => Pin::new(io).poll_write(cx, buf),
             Self::Direct(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Beside(io, _) => Pin::new(io).poll_write(cx, buf),
         }
     }
 
@@ -73,6 +79,7 @@ impl AsyncWrite for Upstream {
             Self::Tunnel(io) => Pin::new(io).poll_flush(cx),
             Self::Origin(io) => Pin::new(io).poll_flush(cx),
             Self::Direct(io) => Pin::new(io).poll_flush(cx),
+            Self::Beside(io, _) => Pin::new(io).poll_flush(cx),
         }
     }
 
@@ -81,6 +88,7 @@ impl AsyncWrite for Upstream {
             Self::Tunnel(io) => Pin::new(io).poll_shutdown(cx),
             Self::Origin(io) => Pin::new(io).poll_shutdown(cx),
             Self::Direct(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Beside(io, _) => Pin::new(io).poll_shutdown(cx),
         }
     }
 }
@@ -236,7 +244,11 @@ impl Engine {
                 let party = self.server(decision, target, &remote.endpoint, Some(&remote.peer.id));
                 let unmeshed = unmeshed_end(target, Some(&remote.via));
                 let server = Server { party, upstream: authority, via: Some(remote.via), mutual_tls: true, unmeshed };
-                Ok(Connected { upstream: Upstream::Tunnel(io), server, hold: Box::new((outer, remote.hold, expiry)) })
+                let upstream = match remote.datagrams {
+                    Some(datagrams) => Upstream::Beside(io, Box::new(datagrams)),
+                    None => Upstream::Tunnel(io),
+                };
+                Ok(Connected { upstream, server, hold: Box::new((outer, remote.hold, expiry)) })
             }
         }
     }

@@ -63,7 +63,12 @@ impl Engine {
             let moved = Moved { a_to_b: counts.sent_bytes(), b_to_a: counts.received_bytes() };
             self.config.recorder.progressed(&mut record, moved);
         };
-        let end = udp::carry(local, upstream, udp::IDLE, &counts, report).await;
+        let end = match upstream {
+            Upstream::Beside(io, mut datagrams) => {
+                udp::carry_sealed(local, (io, &mut datagrams), udp::IDLE, &counts, report).await
+            }
+            upstream => udp::carry(local, upstream, udp::IDLE, &counts, report).await,
+        };
         drop(hold);
         record.bytes_received = counts.sent_bytes();
         record.bytes_sent = counts.received_bytes();

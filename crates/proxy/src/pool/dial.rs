@@ -21,9 +21,11 @@ use tokio_util::sync::CancellationToken;
 use super::gateways::{Gateways, Hold};
 use super::origin::keep;
 use crate::access::Via;
+use crate::beside::{self, Datagrams, MaybeBeside};
 use crate::body::chain;
 use crate::fault::Fault;
 use crate::hbone::{AnswerError, H2Io};
+use crate::sealed::End;
 use crate::tunnel::{reply_of, to_header_value};
 
 /// How long one gateway may take before another is asked beside it.
@@ -95,12 +97,14 @@ pub async fn local(
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The stream to a sidecar of another cluster: inner mTLS on a tunnelled flow.
-pub type RemoteIo = TlsStream<H2Io>;
+pub type RemoteIo = TlsStream<MaybeBeside<H2Io>>;
 
 /// An open stream to a sidecar of another cluster.
 pub struct Remote {
     /// The stream.
     pub io: RemoteIo,
+    /// What goes beside it, for a port of UDP.
+    pub datagrams: Option<Datagrams>,
     /// Who the server proved to be.
     pub peer: PeerIdentity,
     /// The gateways and the path.
@@ -232,8 +236,15 @@ async fn through(
     let config = credentials
         .client_config(PeerPolicy::Exactly(request.expected.clone()), &[b"h2"])
         .map_err(|error| Fault::connect(format!("{whom}: {}", chain(&error))))?;
+    let (io, raw) = match key.udp {
+        true => {
+            let (io, raw) = beside::split(tunnel.connecting.io);
+            (MaybeBeside::Beside(io), Some(raw))
+        }
+        false => (MaybeBeside::Alone(tunnel.connecting.io), None),
+    };
     // The client hello leaves at once; the answer and the server hello race.
-    let handshake = identity::connect_tls(config, tunnel.connecting.io, timeout);
+    let handshake = identity::connect_tls(config, io, timeout);
     let answer = tunnel.connecting.answer;
     tokio::pin!(handshake, answer);
     let mut lost = None;
@@ -258,12 +269,15 @@ async fn through(
         },
     };
     let (io, peer) = shaken.map_err(|error| Fault::connect(format!("{whom}: {}", chain(&error))))?;
+    let export = |output, label: &[u8]| io.get_ref().1.export_keying_material(output, label, None);
+    let datagrams = raw.map(|raw| raw.seal(End::Client, export)).transpose();
+    let datagrams = datagrams.map_err(|error| Fault::connect(format!("{whom}: {error}")))?;
     let accepted = accepted(&parts.headers);
     let lost = lost.unwrap_or_else(|| (request.ride)(&gateway.name, &accepted.path));
     let via = Via { source_gateway: gateway.name.clone(), gateway: accepted.gateway, path: accepted.path };
     let mut hold = tunnel.hold;
     hold.usable_for_ms(accepted.usable_for_ms);
-    Ok(Remote { io, peer, via, endpoint: accepted.endpoint, hold, lost })
+    Ok(Remote { io, datagrams, peer, via, endpoint: accepted.endpoint, hold, lost })
 }
 
 /// What a gateway says of a flow that it carries.
