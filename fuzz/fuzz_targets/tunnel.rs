@@ -19,17 +19,6 @@ fuzz_target!(|bytes: &[u8]| {
     let mut reader = bytes;
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let _frame = runtime.block_on(read_frame::<api::tunnel::Header, _>(&mut reader));
-    let datagrams = |chunk: usize| {
-        let (mut capsules, mut seen) = (proxy::capsule::Capsules::default(), Vec::new());
-        for chunk in bytes.chunks(chunk) {
-            capsules.push(chunk);
-            while let Ok(Some(payload)) = capsules.next_datagram() {
-                seen.push(payload);
-            }
-        }
-        seen
-    };
-    assert_eq!(datagrams(usize::MAX), datagrams(3), "however the chunks fall");
     let (mut whole, mut pieces) = (EventDecoder::default(), EventDecoder::default());
     whole.push(bytes);
     let mut events = Vec::new();

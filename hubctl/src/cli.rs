@@ -438,7 +438,7 @@ pub(crate) struct Explain {
     #[arg(long, required_unless_present = "name")]
     pub(crate) from: Option<String>,
     /// A URL or `<host>:<port>`, as the workload or the gateway's client would name it; `<service>.<namespace>:<port>` means
-    /// the service in all clusters
+    /// the service in all clusters, and `udp://<host>:<port>` a port of UDP
     #[arg(long, required_unless_present = "name")]
     pub(crate) to: Option<String>,
     /// A name in DNS: what the shim of the cluster answers, of every cluster without `--from`

@@ -7,10 +7,8 @@ use proxy::outbound::Outbound;
 use serde_json::{Value, json};
 use telemetry::{Admin, Query, Readiness, Registry};
 
-const EXPLAIN_HINT: &str =
-    "/debug/explain?host=reviews.default&port=9080; more: method=, path=, headers= (one `name: value` a line), sni=";
-const AUTHORIZE_HINT: &str =
-    "/debug/authorize?port=9080&peer=spiffe://…; more: host=, method=, path=, headers=, claims= (a JSON object)";
+const EXPLAIN_HINT: &str = "/debug/explain?host=reviews.default&port=9080; more: method=, path=, headers= (one `name: value` a line), sni=, transport=udp";
+const AUTHORIZE_HINT: &str = "/debug/authorize?port=9080&peer=spiffe://…; more: host=, method=, path=, headers=, transport=udp, claims= (a JSON object)";
 
 /// The admin API of a sidecar.
 pub(crate) fn admin_api(
@@ -65,6 +63,10 @@ async fn explain(client: &Client, outbound: &Outbound, query: &Query) -> Value {
     let question = &described.question;
     if question.host.is_empty() {
         return debug::refused("host is needed", EXPLAIN_HINT);
+    }
+    if described.udp {
+        let decision = outbound.explain_datagrams(question).await;
+        return debug::decided(&described, &decision, false, age(client));
     }
     let plain = outbound.decide(&question.host, question.port).await;
     let tls = question.sni.is_some() && !described.http;

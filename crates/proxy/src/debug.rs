@@ -15,6 +15,8 @@ pub struct Described {
     pub question: Question,
     /// Method, path or headers were named: it is an HTTP request whatever the port speaks.
     pub http: bool,
+    /// It is a flow of datagrams.
+    pub udp: bool,
     /// Who asks, proven by mTLS; nobody in plain text.
     pub peer: Option<SpiffeId>,
     /// The claims of its token, as if they had been verified.
@@ -22,8 +24,8 @@ pub struct Described {
 }
 
 impl Described {
-    /// Reads `host`, `port`, `method`, `path`, `headers` (one `name: value` a line), `sni`, `peer` and `claims` (a JSON
-    /// object).
+    /// Reads `host`, `port`, `method`, `path`, `headers` (one `name: value` a line), `sni`, `transport` (`udp`, else TCP),
+    /// `peer` and `claims` (a JSON object).
     pub fn read(query: &Query) -> Result<Self, String> {
         let port = query.get("port").and_then(|port| port.parse().ok()).ok_or("port is needed, as a number")?;
         let peer = query.get("peer").filter(|peer| !peer.is_empty()).map(str::parse::<SpiffeId>).transpose();
@@ -38,6 +40,7 @@ impl Described {
         };
         Ok(Self {
             question,
+            udp: query.get("transport") == Some("udp"),
             http: ["method", "path", "headers"].iter().any(|name| query.get(name).is_some()),
             peer: peer.map_err(|error| format!("peer: {error}"))?,
             claims: claims.map_err(|error| format!("claims: {error}"))?.map(|all| Claims { all }),
@@ -68,7 +71,11 @@ pub fn decided(described: &Described, decision: &RouteDecision, http: bool, age:
 pub fn authorized(view: &View, described: &Described, scope: PortScope) -> Value {
     let Some(workload) = view.workload.as_deref() else { return refused("there is no view yet", "") };
     let (peer, port) = (described.peer.as_ref(), described.question.port);
-    let transport = mesh::authorize_inbound(view, peer.map_or(InboundPeer::Plain, InboundPeer::Mutual), port, scope);
+    let whom = peer.map_or(InboundPeer::Plain, InboundPeer::Mutual);
+    let transport = match described.udp {
+        true => mesh::authorize_inbound_udp(view, whom, port, scope),
+        false => mesh::authorize_inbound(view, whom, port, scope),
+    };
     let own_port = transport.outcome.as_ref().map_or(port, |port| port.number);
     let opaque =
         |port: &mesh::WorkloadPort| matches!(port.protocol, Protocol::Tcp | Protocol::TcpServerFirst | Protocol::Udp);

@@ -36,10 +36,14 @@ pub(super) async fn run(context: &Context, options: Explain) -> Result<u8> {
     };
     let from = find(&fleet, &caller)?;
     let aim = Aim::parse(&fleet, from.edge, &to)?;
+    if from.edge && aim.udp {
+        return Err(Hint::error("ingress and egress gateways carry no UDP", "explain from a workload"));
+    }
     let options = Explain { path: options.path.clone().or_else(|| aim.path.clone()), ..options };
     let host = &aim.host;
     let mut path = format!("/debug/explain?host={}&port={}", escape(host), aim.port);
     path.push_str(&request(&options));
+    path.push_str(transport(&aim));
     let decision =
         get_json(from.admin, &path, WITHIN).await.with_context(|| format!("the proxy of {caller} does not explain"))?;
     if let Some(error) = decision["error"].as_str() {
@@ -51,7 +55,7 @@ pub(super) async fn run(context: &Context, options: Explain) -> Result<u8> {
         servers.push(Server { role: "gateway", name: caller.clone(), answer: Ok(admission.clone()) });
     }
     for target in targets(&fleet, from.cluster, &decision) {
-        servers.push(ask(&from, &target, host, &options).await);
+        servers.push(ask(&from, &target, &aim, &options).await);
     }
     let gateways = gateways(from.cluster).await;
     if context.output.is_document() {
@@ -67,6 +71,11 @@ pub(super) async fn run(context: &Context, options: Explain) -> Result<u8> {
         output::text(&told::tell(&caller, &decision, &servers, &gateways)?)?;
     }
     Ok(0)
+}
+
+/// The parameter that says what carries it.
+fn transport(aim: &Aim) -> &'static str {
+    if aim.udp { "&transport=udp" } else { "" }
 }
 
 /// The parameters that describe a request.
@@ -143,10 +152,11 @@ fn member<'a>(cluster: &'a ClusterPlan, service: &str, group: &Value) -> Option<
     })
 }
 
-async fn ask(from: &Proxy<'_>, chosen: &Chosen<'_>, host: &str, options: &Explain) -> Server {
+async fn ask(from: &Proxy<'_>, chosen: &Chosen<'_>, aim: &Aim, options: &Explain) -> Server {
     let peer = if chosen.mutual { from.identity.as_str() } else { "" };
-    let mut path = format!("/debug/authorize?port={}&peer={}&host={}", chosen.port, escape(peer), escape(host));
+    let mut path = format!("/debug/authorize?port={}&peer={}&host={}", chosen.port, escape(peer), escape(&aim.host));
     path.push_str(&request(options));
+    path.push_str(transport(aim));
     let name = format!("{}/{}", chosen.cluster.name, chosen.pod.name);
     let answer = get_json(chosen.pod.admin(), &path, WITHIN).await.map_err(|error| error.to_string());
     Server { role: "server", name, answer }

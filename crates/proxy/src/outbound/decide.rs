@@ -43,6 +43,13 @@ impl Outbound {
         self.0.decide(&Asked { host, port: question.port, http: None, connection, claims: None, entry }).await
     }
 
+    /// The decision for a flow of datagrams.
+    pub async fn explain_datagrams(&self, question: &Question) -> RouteDecision {
+        let connection = ConnectionFacts { udp: true, ..ConnectionFacts::default() };
+        let (host, entry) = (self.0.host(&question.host), Entry::Workload);
+        self.0.decide(&Asked { host, port: question.port, http: None, connection, claims: None, entry }).await
+    }
+
     /// The same at a port of a gateway; `http` tells whether it reads requests there or carries bytes.
     pub async fn explain_arrival(&self, question: &Question, arrival: Arrival, http: bool) -> RouteDecision {
         let way = Way::Gateway(Arc::new(arrival));

@@ -30,20 +30,24 @@ pub(super) struct DestinationKey {
     host: String,
     subset: String,
     port: u16,
+    /// A port of TCP with the same number is another one.
+    udp: bool,
 }
 
 impl DestinationKey {
     fn of(decision: &RouteDecision) -> Self {
         let host = decision.service.as_ref().map(ToString::to_string).unwrap_or_default();
-        Self { host, subset: decision.subset.clone().unwrap_or_default(), port: decision.port }
+        let (subset, udp) = (decision.subset.clone().unwrap_or_default(), decision.protocol.is_udp());
+        Self { host, subset, port: decision.port, udp }
     }
 }
 
-/// `default/reviews v1 9080`.
+/// `default/reviews v1 9080`, or `default/names 53/udp`.
 impl std::fmt::Display for DestinationKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let subset = if self.subset.is_empty() { String::new() } else { format!(" {}", self.subset) };
-        write!(f, "{}{subset} {}", self.host, self.port)
+        let udp = if self.udp { "/udp" } else { "" };
+        write!(f, "{}{subset} {}{udp}", self.host, self.port)
     }
 }
 

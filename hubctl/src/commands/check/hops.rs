@@ -177,6 +177,10 @@ fn requests(import: Import<'_>) -> Vec<Check> {
         let number = service_port.port;
         let hop = format!("{}/{} -> {host}:{number}", import.to.name, pod.workload);
         let (proxy, host, protocol) = (pod.proxy(), host.clone(), service_port.protocol);
+        if protocol == PortProtocol::Udp {
+            checks.push(Check::new(format!("{hop}/udp"), datagrams(pod.admin(), host, number)));
+            continue;
+        }
         checks.push(Check::new(hop, async move {
             let started = Instant::now();
             let probe = request(proxy, &host, number, protocol);
@@ -192,9 +196,26 @@ async fn request(proxy: SocketAddr, host: &str, number: u16, protocol: PortProto
     match protocol {
         PortProtocol::Http => http(proxy, host, number, Speak::Http1).await,
         PortProtocol::Http2 | PortProtocol::Grpc => http(proxy, host, number, Speak::Http2).await,
-        // No answer is owed to a datagram that the application does not understand.
-        PortProtocol::Udp => Ok("not probed: UDP".to_owned()),
+        PortProtocol::Udp => Err("datagrams are no request".to_owned()),
         PortProtocol::Tcp | PortProtocol::TcpServerFirst => bytes(proxy, host, number, protocol).await,
+    }
+}
+
+/// Where the sidecar would send datagrams. None is sent: no answer is owed to one that the application does not understand.
+async fn datagrams(admin: SocketAddr, host: String, number: u16) -> Result<String, String> {
+    let path = format!("/debug/explain?host={host}&port={number}&transport=udp");
+    judge_decision(&get_json(admin, &path, WITHIN).await.map_err(|error| error.to_string())?)
+}
+
+fn judge_decision(explained: &Value) -> Result<String, String> {
+    let tiers = explained["decision"]["outcome"]["tiers"].as_array().into_iter().flatten();
+    let targets = tiers.flat_map(|tier| tier["targets"].as_array().into_iter().flatten()).count();
+    let because = explained["because"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let because = because.collect::<Vec<_>>().join("; ");
+    match (targets, because.is_empty()) {
+        (0, true) => Err("it would be sent nowhere".to_owned()),
+        (0, false) => Err(format!("it would be sent nowhere: {because}")),
+        (targets, _) => Ok(format!("targets: {targets}; no datagram was sent")),
     }
 }
 
@@ -231,6 +252,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn datagrams_need_somewhere_to_go() {
+        let to_one =
+            json!({"decision": {"outcome": {"outcome": "forward", "tiers": [{"targets": [{}]}]}}, "because": []});
+        assert_eq!(judge_decision(&to_one), Ok("targets: 1; no datagram was sent".to_owned()));
+        let nowhere = json!({"decision": {"outcome": {"outcome": "refuse"}}, "because": ["no endpoint is ready"]});
+        assert_eq!(judge_decision(&nowhere), Err("it would be sent nowhere: no endpoint is ready".to_owned()));
+    }
 
     #[test]
     fn one_broken_path_of_two_is_named() {

@@ -11,6 +11,8 @@ pub(super) struct Aim {
     pub(super) port: u16,
     /// Path with its query, if a URL says it.
     pub(super) path: Option<String>,
+    /// Datagrams, by `udp://`.
+    pub(super) udp: bool,
 }
 
 impl Aim {
@@ -28,10 +30,18 @@ fn parse(text: &str, is_namespace: impl Fn(&str) -> bool) -> Result<Aim> {
         let literal = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
         let service = |host: &str| host.split_once('.').is_some_and(|(_, namespace)| is_namespace(namespace));
         return match literal.filter(|(host, _)| !host.is_empty() && !service(host)) {
-            Some((host, port)) => Ok(Aim { host: host.to_owned(), port, path: None }),
-            None => parse_target(text).map(|(host, port)| Aim { host, port, path: None }),
+            Some((host, port)) => Ok(Aim { host: host.to_owned(), port, path: None, udp: false }),
+            None => parse_target(text).map(|(host, port)| Aim { host, port, path: None, udp: false }),
         };
     };
+    if scheme == "udp" {
+        return match rest.contains(['/', '?']) {
+            true => {
+                Err(Hint::error(format!("{text:?} is no target"), "datagrams have no path: write udp://<host>:<port>"))
+            }
+            false => parse(rest, is_namespace).map(|aim| Aim { udp: true, ..aim }),
+        };
+    }
     let default = match scheme {
         "http" | "ws" => Some(80),
         "https" | "wss" => Some(443),
@@ -48,7 +58,7 @@ fn parse(text: &str, is_namespace: impl Fn(&str) -> bool) -> Result<Aim> {
     // A client cannot say what it asks for inside TLS that it does not end here.
     let path = path.filter(|path| path != "/");
     match port.filter(|_| !host.is_empty()) {
-        Some(port) => Ok(Aim { host: host.to_owned(), port, path }),
+        Some(port) => Ok(Aim { host: host.to_owned(), port, path, udp: false }),
         None => Err(Hint::error(format!("{text:?} is no target"), "write <host>:<port>, or a URL with a port")),
     }
 }
@@ -65,13 +75,16 @@ mod tests {
             ("example.com:443", "example.com", 443, None),
             ("http://reviews.default:9080/a?b=c", "reviews.default", 9080, Some("/a?b=c")),
             ("https://shop.example.com", "shop.example.com", 443, None),
+            ("udp://names.default:53", "names.default.svc.clusterset.local", 53, None),
+            ("udp://10.96.0.10:53", "10.96.0.10", 53, None),
             ("http://shop.example.com/", "shop.example.com", 80, None),
         ];
         for (text, host, port, path) in cases {
-            let expected = Aim { host: host.to_owned(), port, path: path.map(str::to_owned) };
+            let udp = text.starts_with("udp:");
+            let expected = Aim { host: host.to_owned(), port, path: path.map(str::to_owned), udp };
             assert_eq!(parse(text, |name| name == "default").expect(text), expected, "{text}");
         }
-        for text in ["reviews", ":80", "tcp://db", "http://", "http://x:y/"] {
+        for text in ["reviews", ":80", "tcp://db", "http://", "http://x:y/", "udp://names", "udp://a:53/b"] {
             assert!(parse(text, |_| false).is_err(), "{text}");
         }
     }
