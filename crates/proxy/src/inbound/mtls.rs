@@ -28,7 +28,7 @@ impl Engine {
         // A listener for both families shows IPv4 inside IPv6.
         let source = SocketAddr::new(accepted.peer.ip().to_canonical(), accepted.peer.port());
         let dialled = accepted.stream.local_addr().ok().map(|address| address.ip().to_canonical());
-        self.mtls_stream(accepted.stream, source, dialled).await;
+        Box::pin(self.mtls_stream(accepted.stream, source, dialled)).await;
         drop(accepted.permit);
     }
 
