@@ -23,6 +23,7 @@ clusters:
   - name: east
     workloads:
       - {name: web, labels: {app: web, version: v1}}
+      - {name: aside, annotations: {traffic.sidecar.istio.io/excludeOutboundPorts: '9080'}}
       - name: ratings
         replicas: 2
         ports: &ports
@@ -91,7 +92,7 @@ fn down_leaves_no_process_namespace_device_or_mount() {
             let link = std::fs::read_link(format!("/proc/{}/ns/net", record.pid)).expect("held");
             held.insert(link.display().to_string());
         }
-        assert_eq!(held.len(), 17, "one for each pod, component, fabric, and the node");
+        assert_eq!(held.len(), 18, "one for each pod, component, fabric, and the node");
     });
     assert!(of_instance(&instance).is_empty(), "processes are left");
     let left: Vec<_> = namespaces().intersection(&held).cloned().collect();
@@ -145,6 +146,10 @@ fn names_and_addresses_behave_as_on_kubernetes() {
                 "{url}: {answer}"
             );
         }
+        // What its annotations leave out is not captured, and so plain; everything else is.
+        let answer = curl(scenario, "east/aside", &format!("http://{}:9080/", pod.ip)).await;
+        assert_eq!((&answer["pod"], &answer["client_identity"]), (&"ratings-2".into(), &"".into()), "{answer}");
+        assert!(netcat(scenario, "east/aside", REVIEWS, 9000).await.contains("ping"));
         let answer = curl(scenario, "east/web", "http://legacy:8000/unmeshed").await;
         assert_eq!(answer["pod"], "legacy-1", "{answer}");
     });

@@ -10,7 +10,8 @@ use mesh::Namespace;
 use serde_json::{Value, json};
 
 use crate::ground::Ground;
-use crate::layout::Layout;
+use crate::layout::{ANNOTATIONS, Layout};
+use crate::network;
 use crate::plan::{ClusterPlan, EDGE_NAMESPACE, EdgePlan, HubNode, Plan, PodPlan, at, port};
 use crate::process::{make_parent, write_atomic};
 
@@ -181,7 +182,25 @@ fn write_sidecar(layout: &Layout, plan: &Plan, cluster: &ClusterPlan, pod: &PodP
         // Peers dial either of the pod's addresses.
         config["listen"]["mtls"] = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port::HBONE)).to_string().into();
     }
+    if plan.ground == Ground::Netns {
+        write_yaml(&directory.join(ANNOTATIONS), &json!(annotations(cluster, pod)))?;
+    }
     write_yaml(&directory.join("sidecar.yaml"), &config)
+}
+
+/// What of a pod is captured, by the pod's annotations as its user wrote them. Besides what they leave out, requests to the
+/// shim and to the explicit proxy go past.
+fn annotations(cluster: &ClusterPlan, pod: &PodPlan) -> BTreeMap<String, String> {
+    let mut annotations = pod.annotations.clone();
+    let past = [
+        ("excludeOutboundIPRanges", format!("{}/32,{}/128", cluster.dns, network::ipv6(cluster.dns))),
+        ("excludeInboundPorts", pod.proxy_port.to_string()),
+    ];
+    for (name, value) in past {
+        let all = annotations.entry(format!("traffic.sidecar.istio.io/{name}")).or_default();
+        *all = if all.is_empty() { value } else { format!("{all},{value}") };
+    }
+    annotations
 }
 
 /// Who is registered.
@@ -231,4 +250,23 @@ fn enrol(
 fn write_yaml(path: &Path, config: &Value) -> Result<()> {
     let text = serde_saphyr::to_string(config).with_context(|| format!("cannot write {}", path.display()))?;
     write_atomic(path, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_leaves_out_what_it_says_besides_the_shim_and_the_explicit_proxy() {
+        let file = "name: f\nground: netns\nclusters: [{name: east, workloads: [\n\
+                    {name: a, annotations: {traffic.sidecar.istio.io/excludeInboundPorts: '8080', other: x}}, {name: b}]}]\n";
+        let file = crate::file::FleetFile::parse(file).unwrap_or_else(|error| panic!("{error}"));
+        let plan = Plan::new(&file, 0);
+        let said = |n: usize| annotations(&plan.clusters[0], &plan.clusters[0].pods[n]);
+        let ports = |n: usize| said(n)["traffic.sidecar.istio.io/excludeInboundPorts"].clone();
+        let explicit = port::EXPLICIT;
+        assert_eq!((ports(0), ports(1)), (format!("8080,{explicit}"), explicit.to_string()));
+        assert_eq!(said(0)["other"], "x");
+        assert!(said(1)["traffic.sidecar.istio.io/excludeOutboundIPRanges"].contains("/32,"));
+    }
 }

@@ -67,6 +67,8 @@ pub struct WorkloadSpec {
     pub service_account: String,
     /// Pod labels; default `app: <name>`.
     pub labels: BTreeMap<String, String>,
+    /// Pod annotations: those of Istio that say what its sidecar captures. On the ground `netns` only.
+    pub annotations: BTreeMap<String, String>,
     /// Where it runs, `region/zone/subzone` or less of it; default nowhere in particular.
     pub locality: String,
     /// How many pods; default 1.

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// A pod's annotations, beside its sidecar's configuration.
+pub(crate) const ANNOTATIONS: &str = "annotations.yaml";
+
 /// The paths of one fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {

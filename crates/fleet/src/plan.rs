@@ -146,6 +146,9 @@ pub struct PodPlan {
     pub service_account: String,
     /// Pod labels.
     pub labels: BTreeMap<String, String>,
+    /// Pod annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
     /// `region/zone/subzone`; empty if it is nowhere in particular.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub locality: String,
@@ -358,6 +361,7 @@ fn pod(ground: Ground, workload: &WorkloadSpec, n: u64, ip: Ipv4Addr) -> PodPlan
         namespace: workload.namespace.clone(),
         service_account: workload.service_account.clone(),
         labels: workload.labels.clone(),
+        annotations: workload.annotations.clone(),
         locality: workload.locality.clone(),
         ip,
         mesh: workload.mesh,

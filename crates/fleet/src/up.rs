@@ -62,6 +62,7 @@ impl UpRequest {
 pub async fn up(request: UpRequest, progress: Progress<'_>) -> Result<Fleet> {
     request.file.ground.check()?;
     check_wan(&request)?;
+    check_annotations(&request)?;
     let fleet = create(&request)?;
     let outcome = match request.file.ground {
         Ground::Loopback => finish(&fleet, request.patience, progress).await,
@@ -104,6 +105,21 @@ fn make_private(directory: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.with_context(|| format!("cannot create {}", directory.display()))
+}
+
+/// Nothing is captured on loopback.
+fn check_annotations(request: &UpRequest) -> Result<()> {
+    if request.file.ground != Ground::Loopback {
+        return Ok(());
+    }
+    let workloads = request.file.clusters.iter().flat_map(|cluster| &cluster.workloads);
+    match workloads.flat_map(|workload| workload.annotations.keys().map(move |key| (&workload.name, key))).next() {
+        None => Ok(()),
+        Some((workload, key)) => {
+            let message = format!("workload {workload}: annotations: {key} has no effect on the ground loopback");
+            Err(Hint::error(message, "use --ground netns, or remove it"))
+        }
+    }
 }
 
 /// Emulated links need networks that they can join, and their executable.

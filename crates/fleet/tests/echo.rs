@@ -194,20 +194,20 @@ async fn a_forward_carries_a_half_close() {
 async fn a_load_starts_requests_when_they_are_due_and_counts_failures() {
     let ground = ground().await;
     let proxy = ground.port(PortProtocol::Http);
-    let load = |path: &str, millis| Load {
+    let load = |path: &str, millis, timeout| Load {
         proxy,
         url: format!("http://{proxy}{path}").parse().expect("a URL"),
         rate: 200,
         duration: Some(Duration::from_millis(millis)),
-        timeout: Duration::from_millis(50),
+        timeout: Duration::from_millis(timeout),
     };
-    let records = load("/", 250).start().finish().await;
+    let records = load("/", 250, 20_000).start().finish().await;
     assert_eq!(records.len(), 50, "one every 5 ms, from 0 to 245 ms");
     assert!(records.windows(2).all(|pair| pair[0].due < pair[1].due));
     assert_eq!(records[49].due, Duration::from_millis(245));
     assert_eq!((records[0].pod.as_str(), records[0].cluster.as_str()), ("web-1", "east"));
     // Answers take longer than the timeout: every request still starts, and every one fails.
-    let stalled = summarize(&load("/delay/5000", 100).start().finish().await);
+    let stalled = summarize(&load("/delay/5000", 100, 50).start().finish().await);
     assert_eq!((stalled.requests, stalled.failed), (20, 20));
     assert_eq!(stalled.errors.keys().collect::<Vec<_>>(), ["no answer within 50 ms"]);
 }

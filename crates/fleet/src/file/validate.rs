@@ -79,11 +79,12 @@ fn cluster(path: &str, value: &Value, problems: &mut Problems) -> Option<Cluster
     Some(ClusterSpec { name: named?, gateways, edges, workloads })
 }
 
-const WORKLOAD_FIELDS: [&str; 11] = [
+const WORKLOAD_FIELDS: [&str; 12] = [
     "name",
     "namespace",
     "serviceAccount",
     "labels",
+    "annotations",
     "locality",
     "replicas",
     "mesh",
@@ -106,8 +107,18 @@ fn workload(path: &str, value: &Value, problems: &mut Problems) -> Option<Worklo
     let service = or_name(label(&reader, "service", problems));
     let labels = reader.texts("labels", problems).unwrap_or_else(|| BTreeMap::from([("app".into(), or_name(None))]));
     check_labels(&reader, &labels, problems);
+    let annotations = reader.texts("annotations", problems).unwrap_or_default();
     let locality = locality(&reader, problems);
     let mesh = reader.flag("mesh", problems).unwrap_or(true);
+    if !mesh && !annotations.is_empty() {
+        let hint = "remove them: they say what a sidecar captures".to_owned();
+        report(
+            problems,
+            &reader.at("annotations"),
+            "a workload without a sidecar has no use for them".to_owned(),
+            hint,
+        );
+    }
     let ports = ports(&reader, mesh, problems);
     let export = export(&reader, problems);
     if export != Export::No && ports.is_empty() && reader.get("ports").is_none() {
@@ -121,6 +132,7 @@ fn workload(path: &str, value: &Value, problems: &mut Problems) -> Option<Worklo
         namespace: namespace?,
         service_account,
         labels,
+        annotations,
         locality,
         mesh,
         ports,

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use super::Fleet;
 use crate::ground::Ground;
 use crate::hint::Hint;
+use crate::layout::ANNOTATIONS;
 use crate::network;
 use crate::plan::{Kind, PodPlan, ProcessPlan, at};
 use crate::process::Launch;
@@ -115,11 +116,10 @@ impl Fleet {
     /// changes nothing if it is there. Requests to the shim and to the explicit proxy go past.
     fn capturing(&self, process: &ProcessPlan) -> Result<Vec<String>> {
         let (cluster, pod) = self.pod(network::namespace_of(&process.name))?;
-        let resolvers = format!("{}/32,{}/128", cluster.dns, network::ipv6(cluster.dns));
-        let script = "\"$0\" capture apply --config \"$2\" --exclude-outbound-ip-ranges \"$3\" \
-                      --exclude-inbound-ports \"$4\" && exec \"$0\" \"$1\" \"$2\"";
+        let annotations = text(&self.layout.pod(cluster.name.as_str(), &pod.name).join(ANNOTATIONS))?;
+        let script = "\"$0\" capture apply --config \"$2\" --annotations \"$3\" && exec \"$0\" \"$1\" \"$2\"";
         let shell = ["sh", "-c", script].map(str::to_owned).to_vec();
-        Ok([shell, self.component(process, Kind::Sidecar)?, vec![resolvers, pod.proxy_port.to_string()]].concat())
+        Ok([shell, self.component(process, Kind::Sidecar)?, vec![annotations]].concat())
     }
 
     fn app(&self, pod: &PodPlan) -> Result<Vec<String>> {
