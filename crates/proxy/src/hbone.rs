@@ -83,8 +83,8 @@ impl Settings {
     }
 }
 
-/// Bytes on the way on one stream between clusters: 100 Mbit/s at 80 ms.
-pub const ACROSS_STREAM_WINDOW: u32 = 1 << 20;
+/// Bytes on the way on one stream between clusters: 100 Mbit/s at 80 ms, twice, since a window is given back when half of it has been read.
+pub const ACROSS_STREAM_WINDOW: u32 = 2 << 20;
 /// Bytes on the way on one connection between clusters.
 pub const ACROSS_CONNECTION_WINDOW: u32 = 8 << 20;
 const ACROSS_PING: Duration = Duration::from_secs(30);
