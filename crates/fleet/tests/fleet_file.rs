@@ -41,7 +41,10 @@ fn every_mistake_names_its_field() {
         (workload("labels: {a: v/w}"), "clusters[0].workloads[0].labels.a: label value \"v/w\" is not valid"),
         (workload("locality: eu//a"), "clusters[0].workloads[0].locality: \"eu//a\" is no locality"),
         (workload("locality: a/b/c/d"), "clusters[0].workloads[0].locality: \"a/b/c/d\" is no locality"),
-        (workload("mesh: false, annotations: {a: b}"), "clusters[0].workloads[0].annotations: a workload without"),
+        (
+            workload("mesh: false, annotations: {a: b}"),
+            "clusters[0].workloads[0].annotations: a workload without a sidecar has no use for them",
+        ),
         (format!("{HEAD}    ingress: [{{role: x}}]"), "clusters[0].ingress[0].role: unknown field"),
         (
             format!("{HEAD}    ingress: [{{name: dns}}]"),

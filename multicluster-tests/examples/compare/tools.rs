@@ -176,6 +176,9 @@ impl Spent {
 
     /// Microseconds a request, of all proxies and of each.
     pub(crate) fn per_request(&self, case: &str, requests: f64, figures: &mut Figures) {
+        if self.0.is_empty() {
+            return;
+        }
         figures.add(case, "CPU µs/request", self.seconds() * 1e6 / requests.max(1.0));
         for (end, (_, seconds)) in ["client's", "server's"].iter().zip(&self.0) {
             figures.add(case, &format!("{end} proxy"), seconds * 1e6 / requests.max(1.0));
