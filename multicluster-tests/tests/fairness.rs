@@ -37,8 +37,8 @@ const NEAR: &str = "near.default.svc.cluster.local";
 const RATE: u32 = 50;
 /// The processes that a request passes.
 const HOPS: [&str; 4] = ["east/web-1/sidecar", "east/gateway-1", "west/gateway-1", "west/reviews-1/sidecar"];
-/// What each may grow by while it waits for a slow reader: windows and buffers of each hop, and generous room.
-const GROWTH: u64 = 64 << 20;
+/// What each may grow by while it waits for slow readers: for each the window of 2 MiB between sidecars, in buffers of up to twice its size.
+const GROWTH: u64 = (SLOW as u64) * (4 << 20);
 /// What slow readers ask for, each.
 const BODY: usize = 100 << 20;
 /// How many they are: more than one shared connection holds of unread answers.
