@@ -7,6 +7,7 @@
 
 mod answer;
 mod authorizer;
+mod bodies;
 mod limits;
 mod refused;
 mod rewrite;
@@ -20,11 +21,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Request, Response};
-use http_body::Body as _;
 use identity::PeerIdentity;
 use mesh::{AccessDecision, AccessRequest, Claims, ConnectionFacts, Denial, HttpRequest, InboundPolicy, Reason};
 
-use crate::body::{Body, Limited};
+use crate::body::Body;
 use crate::fault::flag;
 use crate::headers;
 use crate::outbound::Outbound;
@@ -200,7 +200,7 @@ impl Guard {
         if !policy.authorization.is_empty() {
             self.authorize(policy, facts, request, claims, progress).await?;
         }
-        limit_body(policy, request, progress)?;
+        bodies::limit(policy, request, progress)?;
         let applied = with_access(facts, Some(&*request), claims, |access| {
             let applied = mesh::limits(policy, access);
             (!applied.is_empty()).then(|| self.0.limiter.take(&applied))
@@ -353,20 +353,6 @@ pub(crate) fn with_access<B, T>(
             udp: false,
         },
     })
-}
-
-/// Holds a request's body to its limit. One that is too large by its own account is refused before it counts anywhere.
-fn limit_body(policy: &InboundPolicy, request: &mut Request<Body>, progress: &mut Progress) -> Result<(), Refused> {
-    let Some(limit) = mesh::body_limit(policy) else { return Ok(()) };
-    if request.body().size_hint().lower() > limit.max_bytes {
-        progress.reasons.push(Reason::Rule { origin: limit.origin.clone() });
-        return Err(Refused::TooLarge);
-    }
-    let body = std::mem::replace(request.body_mut(), crate::body::empty());
-    let (body, oversize) = Limited::wrap(body, limit.max_bytes);
-    *request.body_mut() = body;
-    request.extensions_mut().insert(oversize);
-    Ok(())
 }
 
 /// Policies compare normalised paths, so the application gets the normalised one too: both must mean the same. An
