@@ -81,6 +81,7 @@ impl HubLink {
         loop {
             if let Err(error) = self.watch_once(&client, &mut mirror, &mut pause).await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the hub is not watched");
+                forgive(&error, &mut pause);
             }
             self.metrics.hub_lost();
             sleep_jittered(&mut pause).await;
@@ -112,6 +113,7 @@ async fn keep_lease(client: HubClient, metrics: Metrics) {
             }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the lease is not renewed");
+                forgive(&error, &mut pause);
                 sleep_jittered(&mut pause).await;
             }
         }
@@ -133,6 +135,14 @@ async fn keep_addresses(client: HubClient, data_dir: PathBuf, mut member: Member
             Ok(Err(error)) => tracing::warn!(%error, "the hub's addresses are not kept"),
             Err(_) => {}
         }
+    }
+}
+
+/// A call that reached nobody has paused between its tries: the next follows soon, so that a hub that is back hears of this
+/// cluster at once.
+fn forgive(error: &HubError, pause: &mut Duration) {
+    if matches!(error, HubError::Unreachable { .. }) {
+        *pause = PAUSE;
     }
 }
 

@@ -109,8 +109,8 @@ impl HubClient {
     pub async fn watch(&self, revision: u64) -> Result<Watch, HubError> {
         let request = WatchRequest { revision };
         let watching = |mut rpc: Rpc<Channel>, request| async move { rpc.watch(request).await };
-        let (address, stream) = self.call_some_node(request, watching).await?;
-        Ok(Watch::new(self.clone(), address, stream))
+        let (node, stream) = self.call_some_node(request, watching).await?;
+        Ok(Watch::new(self.clone(), node, stream))
     }
 
     /// Keeps the calling cluster's lease; agents only. Learns the addresses in the answer.
@@ -207,7 +207,17 @@ impl HubClient {
 
     fn node(&self, address: String) -> Result<Node, HubError> {
         let channel = connection::channel(&address, &self.inner.credentials, &self.inner.hub_trust_domain)?;
-        Ok(Node { address, channel })
+        Ok(Node::new(address, channel))
+    }
+
+    /// Leaves a channel on which nothing came for a whole [`TRY`]. After a partition its TCP would be heard again only when a
+    /// retransmission comes round, which takes up to as long again as the partition lasted; a new one is dialled until
+    /// it answers.
+    fn renew(&self, silent: &Node) {
+        match self.node(silent.address.clone()) {
+            Ok(node) => self.with_nodes(|nodes| nodes.renew(silent, node.channel)),
+            Err(error) => tracing::warn!(address = silent.address, %error, "the silent channel is kept"),
+        }
     }
 
     fn with_nodes<T>(&self, f: impl FnOnce(&mut Nodes) -> T) -> T {
@@ -227,7 +237,7 @@ impl HubClient {
         &self,
         request: Q,
         send: impl Fn(Rpc<Channel>, Q) -> F,
-    ) -> Result<(String, A), HubError>
+    ) -> Result<(Node, A), HubError>
     where
         Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
@@ -239,14 +249,18 @@ impl HubClient {
             let mut last = None;
             for node in round {
                 let left = end.saturating_duration_since(Instant::now()).min(TRY);
-                match bounded(left, send(rpc(node.channel), request.clone())).await {
+                let asked = Instant::now();
+                match bounded(left, send(rpc(node.channel.clone()), request.clone())).await {
                     Ok(response) => {
                         self.with_nodes(|nodes| nodes.prefer(&node.address));
-                        return Ok((node.address, response.into_inner()));
+                        return Ok((node, response.into_inner()));
                     }
                     Err(status) if is_worth_another_node(&status) => {
                         tracing::debug!(address = node.address, %status, "hub node did not answer");
                         self.avoid(&node.address);
+                        if asked.elapsed() >= TRY {
+                            self.renew(&node);
+                        }
                         last = Some((node.address, status));
                     }
                     Err(status) => return Err(HubError::refused(&status)),

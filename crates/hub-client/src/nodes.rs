@@ -1,5 +1,6 @@
 //! The nodes that a client knows, and which of them to try next.
 
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 /// A node's address and its channel.
@@ -7,6 +8,14 @@ use tonic::transport::Channel;
 pub(crate) struct Node {
     pub(crate) address: String,
     pub(crate) channel: Channel,
+    /// Cancelled when another channel has taken the place of this one.
+    pub(crate) replaced: CancellationToken,
+}
+
+impl Node {
+    pub(crate) fn new(address: String, channel: Channel) -> Self {
+        Self { address, channel, replaced: CancellationToken::new() }
+    }
 }
 
 /// All known nodes; `first` is the one that answered last.
@@ -52,6 +61,18 @@ impl Nodes {
         }
     }
 
+    /// Puts a new channel in the place of one that is silent, unless that was done before. Whatever still waits on the old
+    /// one is told.
+    pub(crate) fn renew(&mut self, silent: &Node, channel: Channel) {
+        if silent.replaced.is_cancelled() {
+            return;
+        }
+        silent.replaced.cancel();
+        if let Some(node) = self.all.iter_mut().find(|node| node.address == silent.address) {
+            *node = Node::new(silent.address.clone(), channel);
+        }
+    }
+
     /// Replaces the set; the preferred node stays preferred if it is still one.
     pub(crate) fn replace(&mut self, all: Vec<Node>) {
         let preferred = self.all.get(self.first).map(|node| node.address.clone());
@@ -68,14 +89,12 @@ mod tests {
 
     use super::*;
 
+    fn channel() -> Channel {
+        Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
+    }
+
     fn nodes(names: &[&str]) -> Vec<Node> {
-        names
-            .iter()
-            .map(|name| Node {
-                address: (*name).to_owned(),
-                channel: Endpoint::from_static("http://127.0.0.1:1").connect_lazy(),
-            })
-            .collect()
+        names.iter().map(|name| Node::new((*name).to_owned(), channel())).collect()
     }
 
     fn order(nodes: &Nodes) -> Vec<String> {
@@ -95,5 +114,17 @@ mod tests {
         assert_eq!(order(&known), ["c", "x"]);
         known.replace(Vec::new());
         assert!(known.at(0).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_silent_channel_is_replaced_once() {
+        let mut known = Nodes::new(nodes(&["a", "b"]));
+        let silent = known.find("b").unwrap();
+        known.renew(&silent, channel());
+        assert!(silent.replaced.is_cancelled());
+        let renewed = known.find("b").unwrap();
+        known.renew(&silent, channel());
+        assert!(!renewed.replaced.is_cancelled(), "another call had found it silent before");
+        assert!(!known.find("a").unwrap().replaced.is_cancelled());
     }
 }

@@ -1,8 +1,10 @@
 use std::time::Duration;
 
 use api::hub::{TransactRequest, WatchResponse};
-use tokio::net::TcpListener;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::*;
@@ -103,4 +105,43 @@ async fn a_watch_delivers_learns_addresses_and_ends_so_that_it_can_be_resumed() 
     assert_eq!(second.asked(), ["watch 5"]);
     drop(later);
     assert!(matches!(watch.next().await, Err(HubError::WatchEnded { source: None })));
+}
+
+/// A way to a node that carries whatever is sent on it; the connections that are open when `frozen` is cancelled carry
+/// nothing any more and stay open, as after a partition.
+async fn relay(to: String, frozen: CancellationToken) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let (to, frozen) = (to.clone(), frozen.clone());
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(to).await.unwrap();
+                if frozen.is_cancelled() {
+                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                } else if frozen.run_until_cancelled(copy_bidirectional(&mut near, &mut far)).await.is_none() {
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_left_and_its_watch_ends() {
+    let files = files();
+    let (_messages, receiver) = mpsc::channel(1);
+    let node = FakeNode::new(|| Ok(())).watching(receiver);
+    let (address, _) = node.serve(files.node()).await;
+    let frozen = CancellationToken::new();
+    let client = client(&files, &[&relay(address, frozen.clone()).await]).with_deadline(TRY * 2);
+    let mut watch = client.watch(0).await.unwrap();
+    client.renew_lease().await.unwrap();
+    frozen.cancel();
+    let begun = Instant::now();
+    client.renew_lease().await.unwrap();
+    assert!(begun.elapsed() >= TRY, "the first try was on the silent connection");
+    assert!(matches!(watch.next().await, Err(HubError::WatchEnded { source: None })));
+    client.renew_lease().await.unwrap();
 }
