@@ -18,9 +18,9 @@ use crate::metrics::WireLabels;
 
 /// How long connecting may take, its first probe included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The first and the longest pause between attempts to connect; each is drawn from the upper half of its step. With
-/// [`CONNECT_TIMEOUT`], UDP that is back is found out within 10 s.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The first and the longest pause between attempts to connect; each is drawn from the upper half of its step. An attempt says
+/// something after 0, 1 and 3 s (RFC 9002 §6.2.2, RFC 6298 §5), so that a gateway that is back hears of it within 3 s.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// How long a connection may be ejected before a second one is tried: its gateway may have been replaced.
 const REPLACE_AFTER: Duration = Duration::from_secs(2);
 /// How long a connection lets the one before it try alone.
