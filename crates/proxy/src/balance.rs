@@ -111,6 +111,16 @@ impl<K: Eq + Hash> Aside<K> {
         self.lock().remove(key);
     }
 
+    /// Lets candidates be tried at once, for there is news of them. They stay unproven.
+    pub fn hurry(&self, is_meant: impl Fn(&K) -> bool) {
+        let now = Instant::now();
+        for (key, (until, _)) in self.lock().iter_mut() {
+            if is_meant(key) {
+                *until = now.min(*until);
+            }
+        }
+    }
+
     /// Forgets candidates that have long had their second chance.
     pub fn sweep(&self) {
         let now = Instant::now();
@@ -130,6 +140,16 @@ mod tests {
         assert!(aside.is_unproven(&"a") && !aside.is_unproven(&"b"));
         aside.clear(&"a");
         assert!(!aside.is_aside(&"a") && !aside.is_unproven(&"a"));
+    }
+
+    #[test]
+    fn a_candidate_of_which_there_is_news_is_tried_at_once() {
+        let aside = Aside::default();
+        aside.set("a");
+        aside.set("b");
+        aside.hurry(|key| *key == "a");
+        assert!(!aside.is_aside(&"a") && aside.is_aside(&"b"));
+        assert!(aside.is_unproven(&"a"), "it has not worked yet");
     }
 
     #[test]

@@ -28,7 +28,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use api::tunnel::PathEvent;
 use dial::Dialer;
 use identity::Credentials;
 use mesh::{RouteDecision, ServiceName, Target, View};
@@ -42,7 +41,7 @@ use crate::hbone::Outer;
 use crate::listen::{Lifecycle, Limits};
 use crate::pool::dial::{LocalKey, RemoteKey};
 use crate::pool::direct::DirectPool;
-use crate::pool::gateways::Gateways;
+use crate::pool::gateways::{Gateways, OnPathEvent};
 use crate::pool::http::HttpConnection;
 use crate::pool::origin::Opener;
 use crate::pool::{Policy, Pool};
@@ -175,14 +174,13 @@ const SWEEP: Duration = Duration::from_secs(5);
 impl Outbound {
     /// Starts the engine; no connection is made before one is needed.
     pub fn start(config: OutboundConfig) -> Self {
-        let paths = Paths::default();
-        let watched = paths.clone();
-        let lose = Arc::new(move |gateway: &str, event: &PathEvent| watched.lose(gateway, &event.path));
-        let gateways = Gateways::new(config.credentials.clone(), config.dialer, lose);
+        let (paths, aside) = (Paths::default(), Aside::default());
+        let on_path_event = on_path_event(paths.clone(), aside.clone());
+        let gateways = Gateways::new(config.credentials.clone(), config.dialer, on_path_event);
         let engine = Arc::new(Engine {
             limits: Limits::for_own_workload(),
             load: LoadTable::default(),
-            aside: Aside::default(),
+            aside,
             local: Pool::new(Policy::SHARED),
             remote: Pool::new(Policy::REMOTE),
             paths,
@@ -295,6 +293,20 @@ impl Engine {
         self.names.sweep();
         self.aside.sweep();
     }
+}
+
+/// What rides on a path that went down is told; a cluster to which a path is usable again is tried at once, however long it
+/// was to be left alone.
+fn on_path_event(paths: Paths, aside: Aside<TargetKey>) -> OnPathEvent {
+    Arc::new(move |gateway, event| {
+        if event.usable {
+            let leads_to =
+                |key: &TargetKey| matches!(key, TargetKey::Remote(key) if key.cluster.as_str() == event.cluster);
+            aside.hurry(leads_to);
+        } else {
+            paths.lose(gateway, &event.path);
+        }
+    })
 }
 
 /// The paths between gateways that connections ride on, each with the token that says it is dead.

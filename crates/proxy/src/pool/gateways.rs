@@ -29,8 +29,8 @@ impl Pooled for Outer {
     }
 }
 
-/// A path between gateways stopped taking streams.
-pub type OnPathDown = Arc<dyn Fn(&str, &PathEvent) + Send + Sync>;
+/// A path between gateways stopped taking streams, or takes them again; with the name of the own gateway.
+pub type OnPathEvent = Arc<dyn Fn(&str, &PathEvent) + Send + Sync>;
 
 /// Connections to the own gateways.
 pub struct Gateways {
@@ -39,7 +39,7 @@ pub struct Gateways {
     aside: Aside<SocketAddr>,
     credentials: Credentials,
     dialer: Dialer,
-    on_path_down: OnPathDown,
+    on_path_event: OnPathEvent,
 }
 
 /// A flow through one of the own gateways; it counts against the gateway until it is dropped.
@@ -73,10 +73,10 @@ impl Hold {
 }
 
 impl Gateways {
-    /// No connection is made before one is needed. `on_path_down` gets the gateway's name and the event.
-    pub fn new(credentials: Credentials, dialer: Dialer, on_path_down: OnPathDown) -> Self {
+    /// No connection is made before one is needed. `on_path_event` gets the gateway's name and the event.
+    pub fn new(credentials: Credentials, dialer: Dialer, on_path_event: OnPathEvent) -> Self {
         let (load, aside) = (LoadTable::default(), Aside::default());
-        Self { pool: Pool::new(Policy::SHARED), load, aside, credentials, dialer, on_path_down }
+        Self { pool: Pool::new(Policy::SHARED), load, aside, credentials, dialer, on_path_event }
     }
 
     /// The gateways in the order in which they should be tried: those not set aside, the least busy first.
@@ -140,7 +140,7 @@ impl Gateways {
         };
         let (outer, peer) = tokio::time::timeout(timeout, dial).await.map_err(|_| Fault::connect_timeout(&whom))??;
         let (credentials, watched) = (self.credentials.clone(), outer.clone());
-        let (name, on_path_down) = (gateway.name.clone(), self.on_path_down.clone());
+        let (name, on_path_event) = (gateway.name.clone(), self.on_path_event.clone());
         tokio::spawn(async move {
             let retire = async {
                 credentials.aging(&peer).await;
@@ -149,7 +149,7 @@ impl Gateways {
             };
             tokio::select! {
                 () = retire => {}
-                () = watch_paths(&watched, &name, &on_path_down) => {}
+                () = watch_paths(&watched, &name, &on_path_event) => {}
                 reason = credentials.expiry(&peer) => {
                     tracing::info!(gateway = name, ?reason, "the connection to a gateway must end");
                     tokio::time::sleep(super::http::END_GRACE).await;
@@ -172,7 +172,7 @@ impl Gateways {
 }
 
 /// Follows the events of one outer connection until it ends.
-async fn watch_paths(outer: &Outer, gateway: &str, on_path_down: &OnPathDown) {
+async fn watch_paths(outer: &Outer, gateway: &str, on_path_event: &OnPathEvent) {
     let response = match outer.get(PATHS).await {
         Ok(response) if response.status().is_success() => response,
         Ok(response) => {
@@ -192,8 +192,7 @@ async fn watch_paths(outer: &Outer, gateway: &str, on_path_down: &OnPathDown) {
         decoder.push(&data);
         loop {
             match decoder.next_event() {
-                Ok(Some(event)) if !event.usable => on_path_down(gateway, &event),
-                Ok(Some(_)) => {}
+                Ok(Some(event)) => on_path_event(gateway, &event),
                 Ok(None) => break,
                 Err(error) => {
                     tracing::warn!(gateway, %error, "a gateway sent a path event that cannot be read");
