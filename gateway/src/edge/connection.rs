@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 use super::{Edge, proof};
 
 /// What is under way may take this long once a peer's identity has run out (a connection must be closed within 5 s).
-const EXPIRED_GRACE: Duration = Duration::from_secs(4);
+const EXPIRED_GRACE: Duration = Duration::from_secs(3);
 
 /// What is known of a connection.
 #[derive(Clone)]

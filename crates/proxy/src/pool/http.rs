@@ -22,7 +22,7 @@ use crate::hbone::{ACROSS_CONNECTION_WINDOW, ACROSS_STREAM_WINDOW};
 use crate::serve::STREAM_WINDOW;
 
 /// How long a connection may go on after its peer's identity ran out: design says 5 s, the rest is for closing.
-pub const END_GRACE: Duration = Duration::from_secs(4);
+pub const END_GRACE: Duration = Duration::from_secs(3);
 
 /// An HTTP/2 client connection.
 pub struct HttpConnection {
