@@ -1,6 +1,7 @@
 //! The QUIC endpoints: transport parameters for a WAN, large socket buffers, and resets that survive a restart.
 
 mod knocking;
+mod wan;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -19,6 +20,7 @@ use quinn::{
     MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
+use wan::Wan;
 
 /// Bytes that the peer may send on one stream beyond what was read: 335 Mbit/s of one flow at 100 ms.
 pub(crate) const STREAM_WINDOW: u64 = 4 << 20;
@@ -116,8 +118,8 @@ impl Default for TunnelSettings {
     }
 }
 
-/// A congestion controller of quinn. Cubic is the default although one loss in a hundred packets brings it down to a
-/// few Mbit/s at 80 ms, because quinn's BBR sends about twice what the link carries (docs/tunnels.md).
+/// A congestion controller: ours, or one of quinn's. Cubic is the default although one loss in a hundred packets brings it
+/// down to a few Mbit/s at 80 ms (docs/tunnels.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Congestion {
@@ -128,6 +130,8 @@ pub enum Congestion {
     Bbr,
     /// RFC 9002.
     NewReno,
+    /// Ours, after BBRv3: insensitive to loss by chance, with little in queues; see [`mesh::WanCongestion`].
+    Wan,
 }
 
 /// Where and how the endpoints are made.
@@ -228,6 +232,7 @@ fn transport(tunnel: &TunnelSettings) -> Arc<TransportConfig> {
         Congestion::Cubic => Arc::new(CubicConfig::default()),
         Congestion::Bbr => Arc::new(BbrConfig::default()),
         Congestion::NewReno => Arc::new(NewRenoConfig::default()),
+        Congestion::Wan => Arc::new(Wan),
     };
     let mut transport = TransportConfig::default();
     transport

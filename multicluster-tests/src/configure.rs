@@ -48,6 +48,23 @@ impl Scenario {
         self.fails(&["fleet", "apply", cluster, "-f", &path]).await
     }
 
+    /// Starts all east-west gateways anew with another section `tunnel`, in YAML: `{congestion: cubic}`.
+    pub async fn set_tunnels(&self, tunnel: &str) {
+        for cluster in &self.fleet.plan().clusters {
+            for gateway in &cluster.gateways {
+                let file =
+                    self.fleet.layout.component(cluster.name.as_str(), gateway.name.as_str()).join("gateway.yaml");
+                let text = std::fs::read_to_string(&file).expect("the gateway has a configuration");
+                let text = text.split("\ntunnel:").next().unwrap_or_default();
+                std::fs::write(&file, format!("{text}\ntunnel: {tunnel}\n"))
+                    .expect("the fleet's directory is writable");
+                let name = format!("{}/{}", cluster.name, gateway.name);
+                self.ok(&["fleet", "kill", &name]).await;
+                self.ok(&["fleet", "start", &name]).await;
+            }
+        }
+    }
+
     async fn change(&self, verb: &str, cluster: &str, manifests: &str) {
         let path = self.scratch(manifests);
         self.ok(&["fleet", verb, cluster, "-f", &path]).await;

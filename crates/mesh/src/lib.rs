@@ -84,9 +84,9 @@ pub use spread::{LocalHealth, LocalShare, Spread, spread};
 pub use stand_in::StandIn;
 
 pub use tunnel::{
-    BULK_BYTES, Carried, ClassHints, ConnectionLoad, FlowClass, KNOCK_EVERY, Knocks, RETURN_AFTER, RETURN_AFTER_MAX,
-    SETTLE, STALL_MIN, STALL_URGENT, StalledFlow, TCP_DELAY, Transport, TransportChoice, TransportSeen,
-    datagrams_may_wait, pick_connection, stalled_to_reset, window_share,
+    BULK_BYTES, Carried, ClassHints, CongestionSeen, ConnectionLoad, FlowClass, KNOCK_EVERY, Knocks, RETURN_AFTER,
+    RETURN_AFTER_MAX, SETTLE, STALL_MIN, STALL_URGENT, StalledFlow, TCP_DELAY, Transport, TransportChoice,
+    TransportSeen, WanCongestion, datagrams_may_wait, pick_connection, stalled_to_reset, window_share,
 };
 pub use virtual_port::{VirtualPort, virtual_ports};
 

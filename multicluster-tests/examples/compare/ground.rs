@@ -160,6 +160,12 @@ impl<'a> Ground<'a> {
         here.map(|(pod, child)| (format!("Envoy of {pod}"), i32::try_from(child.id()).expect("a process id"))).collect()
     }
 
+    /// Sets it for tunnels between our gateways, which begin anew.
+    pub(crate) async fn set_tunnels(&self, congestion: &str) {
+        self.scenario.set_tunnels(&format!("{{congestion: {congestion}}}")).await;
+        self.answers("east/web", "http://far.default.svc.clusterset.local:9080/").await;
+    }
+
     /// Congestion controls that the namespaces allow.
     pub(crate) async fn congestions(&self) -> Vec<&'static str> {
         let mut allowed = Vec::new();

