@@ -169,7 +169,7 @@ impl Simulation {
         until: u64,
     ) -> Self {
         let flow = self.flows.len();
-        self.flows.push(Flow::new(controller, application, self.start, (from, until)));
+        self.flows.push(Flow::new(controller, application, self.start, until));
         let at = self.start + Duration::from_millis(from);
         self.wake_at(flow, at);
         self

@@ -27,7 +27,6 @@ pub(super) struct Flow {
     pub(super) controller: Box<dyn Controller>,
     pub(super) knocks: Knocks,
     pub(super) application: Application,
-    pub(super) begins: Duration,
     pub(super) ends: Duration,
     pub(super) outstanding: VecDeque<Outstanding>,
     pub(super) in_flight: u64,
@@ -53,19 +52,13 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// Times are milliseconds from and until which it sends.
-    pub(super) fn new(
-        controller: Box<dyn Controller>,
-        application: Application,
-        start: Instant,
-        times: (u64, u64),
-    ) -> Self {
+    /// A flow that sends until so many milliseconds after the start.
+    pub(super) fn new(controller: Box<dyn Controller>, application: Application, start: Instant, until: u64) -> Self {
         Self {
             controller,
             knocks: Knocks::new(start, PACKET as u16),
             application,
-            begins: Duration::from_millis(times.0),
-            ends: Duration::from_millis(times.1),
+            ends: Duration::from_millis(until),
             outstanding: VecDeque::new(),
             in_flight: 0,
             next: 0,
