@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use loss::Losses;
 use phase::{Low, Phase};
 use rate::{Delivered, Mean, RateFilter, Round};
-use trip::Trips;
+use trip::{Shortest, Trips};
 
 /// The first window (RFC 9002, section 7.2).
 const INITIAL_BYTES: u64 = 14_720;
@@ -86,8 +86,8 @@ pub struct WanCongestion {
     /// Rounds in a row in which a queue overflowed.
     overflows: u32,
     trips: Trips,
-    /// The last few round trips: the mean of a round comes late while the window doubles.
-    recent: Mean,
+    /// Round trips of late: the mean of a round comes late while the window doubles.
+    recent: Shortest,
     losses: Losses,
     /// The state of a generator of small numbers.
     draw: u64,
@@ -126,7 +126,7 @@ impl WanCongestion {
             slower: 0,
             overflows: 0,
             trips: Trips::new(now),
-            recent: Mean::default(),
+            recent: Shortest::new(now),
             losses: Losses::default(),
             draw: seed | 1,
         }
@@ -206,10 +206,7 @@ impl WanCongestion {
             self.delivered.newest_sent = newest;
             let trip = now.saturating_duration_since(newest);
             self.round.trips.take(trip);
-            if self.recent.count >= 2 * SAMPLES {
-                self.recent = Mean::default();
-            }
-            self.recent.take(trip);
+            self.recent.take(now, trip, self.trips.floor() / 4);
             if let Phase::Low(low) = &mut self.phase
                 && low.settled.is_some_and(|settled| newest >= settled)
             {
@@ -220,18 +217,22 @@ impl WanCongestion {
         if matches!(self.phase, Phase::Startup { .. }) && !app_limited {
             self.window += bytes;
         }
-        let mean = if matches!(self.phase, Phase::Startup { .. }) {
-            self.recent.of(SAMPLES)
-        } else {
-            self.round.trips.of(SAMPLES)
+        let waits = match self.phase {
+            Phase::Startup { .. } => self.recent.shortest().is_some_and(|trip| self.trips.is_queue(trip, true)),
+            _ => self.round.trips.of(SAMPLES).is_some_and(|mean| self.trips.is_queue(mean, false)),
         };
-        let eager = matches!(self.phase, Phase::Startup { .. });
-        let waits = mean.is_some_and(|mean| self.trips.is_queue(mean, eager));
+        // What waits while little of this connection is under way is not its queue.
+        let waits = waits && self.fills(&self.round);
         if newest >= self.round.started {
             self.end_round(now);
         }
         self.within_round(now, waits);
         self.set_window();
+    }
+
+    /// Whether a round has made use of the window.
+    fn fills(&self, round: &Round) -> bool {
+        !round.app_limited || round.in_flight_max * 2 >= self.window
     }
 
     /// What does not wait for the end of a round.
@@ -273,7 +274,7 @@ impl WanCongestion {
         let waits = mean.is_some_and(|mean| self.trips.is_queue(mean, false));
         let excess = self.losses.excess(&round, self.packet);
         // Whoever fills a queue has enough to send.
-        let app_limited = round.app_limited && !waits;
+        let app_limited = round.app_limited && !(waits && self.fills(&round));
         if let Some(mean) = mean {
             self.trips.round(now, mean, round.trips.count, app_limited);
         }

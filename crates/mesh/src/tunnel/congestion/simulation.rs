@@ -77,6 +77,8 @@ pub(super) struct Path {
     pub(super) jitter: Duration,
     /// Acknowledgements arrive together that would arrive within so much.
     pub(super) heaps: Duration,
+    /// Nothing is heard for so long in each tenth of a second: a process waits for a CPU.
+    pub(super) stalls: Duration,
 }
 
 impl Path {
@@ -90,6 +92,7 @@ impl Path {
             loss: loss_percent / 100.0,
             jitter: Duration::ZERO,
             heaps: Duration::ZERO,
+            stalls: Duration::ZERO,
         }
     }
 }
@@ -258,6 +261,9 @@ impl Simulation {
             let nanos = (at - self.start).as_nanos().div_ceil(step) * step;
             at = self.start + Duration::from_nanos(u64::try_from(nanos).expect("a short simulation"));
         }
+        let tenth = Duration::from_millis(100).as_nanos();
+        let into = u64::try_from((at - self.start).as_nanos() % tenth).expect("less than a second");
+        at += self.path.stalls.saturating_sub(Duration::from_nanos(into));
         self.push(at, What::Acked { flow, numbers });
     }
 

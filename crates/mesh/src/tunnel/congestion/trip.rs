@@ -95,3 +95,34 @@ impl Trips {
         self.base = self.base.clamp(floor, (floor * BASE_MAX).max(floor + GRAIN));
     }
 }
+
+/// The shortest round trip of late: of the current interval and the one before it, so that a process that was not given a CPU
+/// for a moment is not taken for a queue.
+#[derive(Debug, Clone)]
+pub(super) struct Shortest {
+    since: Instant,
+    now: Option<Duration>,
+    before: Option<Duration>,
+    samples: u32,
+}
+
+impl Shortest {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { since: now, now: None, before: None, samples: 0 }
+    }
+
+    pub(super) fn take(&mut self, now: Instant, trip: Duration, interval: Duration) {
+        if now.saturating_duration_since(self.since) >= interval && self.samples >= ENOUGH {
+            (self.before, self.now) = (self.now.take(), None);
+            (self.since, self.samples) = (now, 0);
+        }
+        self.now = Some(self.now.map_or(trip, |least| least.min(trip)));
+        self.samples += 1;
+    }
+
+    /// None before the first interval is over.
+    pub(super) fn shortest(&self) -> Option<Duration> {
+        let (now, before) = (self.now?, self.before?);
+        Some(now.min(before))
+    }
+}

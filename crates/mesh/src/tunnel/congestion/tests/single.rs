@@ -109,3 +109,15 @@ fn acknowledgements_in_heaps_are_part_of_the_way() {
         assert!(tally.mbit(7_000) > 85.0 && tally.overflow_percent() < 2.0);
     }
 }
+
+#[test]
+fn a_process_that_waits_for_a_cpu_is_no_queue() {
+    for stall in [10, 20, 30] {
+        let path = Path { stalls: Duration::from_millis(stall), ..Path::new(100.0, 80, 1.0, 0.0) };
+        let mut simulation = alone(path, Application::Bulk, 10_000);
+        simulation.run(10_000);
+        let (first, then) = (simulation.between(0, 0, 3_000), simulation.between(0, 3_000, 10_000));
+        println!("{stall} ms: {:.1} Mbit/s, then {:.1} Mbit/s", first.mbit(3_000), then.mbit(7_000));
+        assert!(first.mbit(3_000) > 60.0 && then.mbit(7_000) > 90.0);
+    }
+}

@@ -99,3 +99,20 @@ fn a_lossy_time_leaves_nothing_behind() {
     println!("the first 6 s after 10 s of 1 % loss: {ours:.1} Mbit/s, cubic {cubic:.1}");
     assert!(ours > 95.0 && cubic < 50.0);
 }
+
+/// Small requests beside the bulk of another connection: its queue is not theirs, and says nothing of what they may send later.
+#[test]
+fn a_small_flow_beside_bulk_starts_afresh_when_it_becomes_bulk() {
+    let path = Path { stalls: Duration::from_millis(15), ..Path::new(100.0, 80, 1.0, 0.0) };
+    for other in [false, true] {
+        let simulation = Simulation::new(path.clone(), SEED);
+        let bulk: Box<dyn Controller> = if other { Box::new(Cubic::new()) } else { ours(&simulation, 1) };
+        let small = ours(&simulation, 2);
+        let simulation = simulation.flow(bulk, Application::Bulk, 0, 15_000);
+        let mut simulation = simulation.flow(small, Application::Pausing(0, 15_000, 20_000.0), 0, 20_000);
+        simulation.run(20_000);
+        let tally = simulation.between(1, 15_000, 17_000);
+        println!("beside cubic: {other}: {:.1} Mbit/s in the first two seconds", tally.mbit(2_000));
+        assert!(tally.mbit(2_000) > 45.0);
+    }
+}
