@@ -73,7 +73,10 @@ pub use remote_ip::remote_ip;
 pub use resolve::{
     DNS_TTL, DnsData, DnsDecision, DnsOutcome, DnsReason, DnsRecord, Question, QuestionKind, Zone, Zones, resolve,
 };
-pub use retry::{Answer, Attempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryDecision, RetryPolicy, retry};
+pub use retry::{
+    Answer, Attempt, FailedAttempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryDecision, RetryPolicy,
+    counts_as_attempt, is_unreachable, retry,
+};
 pub use route::{
     Across, Affinity, CONNECT_TIMEOUT, CorsDecision, Entry, InjectedFault, LocalPart, MTLS_PORT, Memo, RequestEdits,
     RouteDecision, RouteOutcome, RouteRequest, STEERING_HEADERS, SetCookie, Target, Tier, apply_headers, cors, rewrite,

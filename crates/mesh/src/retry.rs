@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::policy::limit::{millis, optional_millis};
 
+mod count;
+pub use count::{FailedAttempt, counts_as_attempt, is_unreachable};
+
 /// Bodies up to this many bytes are kept for a retry (design: "Remote balancing", point 6).
 pub const RETRY_BODY_MAX: usize = 64 * 1024;
 
@@ -200,7 +203,7 @@ pub enum Failure {
 pub struct Attempt {
     /// How it failed.
     pub failure: Failure,
-    /// Attempts made so far, this one included.
+    /// Attempts made so far that count ([`counts_as_attempt`]), this one included.
     pub made: u32,
     /// The method has no effect when repeated (RFC 9110 §9.2.2).
     pub idempotent: bool,

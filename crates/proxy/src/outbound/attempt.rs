@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use mesh::{
-    Attempt, Denial, Draw, Failure, Load, Outcome, RetryDecision, RouteDecision, RouteOutcome, Target, Tier, Unreached,
+    Attempt, Denial, Draw, FailedAttempt, Failure, Load, Outcome, RetryDecision, RouteDecision, RouteOutcome, Target,
+    Tier, Unreached,
 };
 use tokio::time::Instant;
 
@@ -14,9 +15,6 @@ use super::{Engine, TargetKey};
 use crate::balance::LoadGuard;
 use crate::fault::{Fault, flag};
 use crate::metrics::{Happening, Metrics};
-
-/// More attempts than this are never made for one request, however many targets refuse connections.
-const ATTEMPTS_MAX: u32 = 12;
 
 /// The attempts at one request or connection.
 pub(super) struct Attempts<'a> {
@@ -36,7 +34,7 @@ pub(super) struct Attempts<'a> {
     began: Instant,
     /// All attempts.
     pub(super) made: u32,
-    /// Those that count against the retry policy.
+    /// Those that count against the retry policy ([`mesh::counts_as_attempt`]).
     counted: u32,
 }
 
@@ -183,14 +181,12 @@ impl<'a> Attempts<'a> {
         self.destination.observe(&observed, &chosen.key, outcome, &self.engine.config.recorder.metrics);
     }
 
-    /// Whether to try again after a failure. A target that could not even be connected to is set aside, and does not
-    /// count against the policy as long as another one is left: nothing was sent, so nothing was tried. Nor does a path
-    /// between gateways that goes down.
+    /// Whether to try again after a failure. A target that could not even be connected to is set aside.
     pub(super) async fn again(&mut self, chosen: Chosen, fault: &Fault, repeatable: Repeatable) -> Result<(), GiveUp> {
         let Chosen { key, load, tier, .. } = chosen;
         drop(load);
         let policy = &self.decision.retry;
-        let unreachable = fault.failure == Failure::Connect || fault.denial.is_some_and(Denial::is_retriable);
+        let unreachable = mesh::is_unreachable(fault.failure, fault.denial);
         if unreachable {
             self.engine.aside.set(key.clone());
         }
@@ -213,10 +209,8 @@ impl<'a> Attempts<'a> {
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
             return Ok(());
         }
-        // A path that went down says nothing of the target, and the next one may be dead already without being known to be: a
-        // hole kills all of them within moments.
-        let moves_on = unreachable && untried || fault.failure == Failure::PathDown;
-        if !(moves_on && self.made < ATTEMPTS_MAX) {
+        let failed = FailedAttempt { failure: fault.failure, denial: fault.denial, untried, made: self.made };
+        if mesh::counts_as_attempt(&failed) {
             self.counted += 1;
         }
         let attempt = Attempt {
