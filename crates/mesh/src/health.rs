@@ -2,7 +2,7 @@
 //!
 //! A path is probed (every 5 s idle, every 500 ms in use, every 2 s when it is busy) and ejected after max(1 s, 4 × smoothed RTT) in which
 //! something was sent and nothing came back. It returns when packets come back, with a slow start. The clock is an
-//! argument.
+//! argument. Time in which the process itself did not run is no silence of the path: what came in meanwhile waits to be read.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ pub const PROBE_IN_USE: Duration = Duration::from_millis(500);
 pub const PROBE_BUSY: Duration = Duration::from_secs(2);
 /// The shortest silence that ejects.
 pub const EJECT_MIN: Duration = Duration::from_secs(1);
+/// The longest time between two observations that counts as silence. More of it the process was stopped, or had no CPU.
+const LOOK_MAX: Duration = Duration::from_millis(300);
 /// How long a returned path takes to its full share.
 pub const SLOW_START: Duration = Duration::from_secs(5);
 
@@ -58,17 +60,30 @@ pub struct PathHealth {
     ejected: bool,
     /// When it last returned.
     returned_at: Option<Instant>,
+    /// When the transport was last looked at.
+    observed_at: Instant,
 }
 
 impl PathHealth {
     /// A path whose handshake has just ended.
     pub fn new(now: Instant) -> Self {
-        Self { received: 0, alive_at: now, waiting_since: None, probed_at: now, ejected: false, returned_at: None }
+        Self {
+            received: 0,
+            alive_at: now,
+            waiting_since: None,
+            probed_at: now,
+            ejected: false,
+            returned_at: None,
+            observed_at: now,
+        }
     }
 
     /// Takes what the transport says; called every 100 ms or so. Returns what to do, in order.
     pub fn observe(&mut self, now: Instant, seen: Observation) -> Vec<PathAction> {
         let mut actions = Vec::new();
+        let stopped = now.duration_since(self.observed_at).saturating_sub(LOOK_MAX);
+        self.observed_at = now;
+        self.waiting_since = self.waiting_since.map(|since| (since + stopped).min(now));
         if seen.received != self.received {
             self.received = seen.received;
             self.alive_at = now;
@@ -212,12 +227,39 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_was_stopped_itself_ejects_no_path_that_answers_as_soon_as_it_runs_again() {
+        // Stopped once, and with so little CPU that it looks only now and then.
+        for gaps in [&[5_000, 100, 100, 100][..], &[900, 900, 900, 900, 900]] {
+            let start = Instant::now();
+            let (mut health, mut now) = (PathHealth::new(start), start);
+            for (turn, gap) in gaps.iter().enumerate() {
+                health.opened_stream(now);
+                now += Duration::from_millis(*gap);
+                // What came in meanwhile is read only after the first look.
+                let seen = Observation { received: u64::try_from(turn).unwrap(), rtt: TICK, streams: 1 };
+                let actions = health.observe(now, seen);
+                assert!(!actions.contains(&PathAction::Eject), "{gaps:?}, turn {turn}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_dead_is_ejected_however_seldom_the_process_runs() {
+        let start = Instant::now();
+        let (mut health, seen) = (PathHealth::new(start), Observation { received: 0, rtt: TICK, streams: 1 });
+        health.opened_stream(start);
+        let looks = (1..).find(|look| health.observe(start + EJECT_MIN * 2 * *look, seen).contains(&PathAction::Eject));
+        assert_eq!(looks, Some(4), "300 ms of silence each");
+    }
+
+    #[test]
     fn a_returned_path_starts_slowly() {
         let start = Instant::now();
         let mut health = PathHealth::new(start);
         health.opened_stream(start);
         let seen = |received| Observation { received, rtt: TICK, streams: 1 };
-        assert!(health.observe(start + EJECT_MIN, seen(0)).contains(&PathAction::Eject));
+        let look = |n: u32| health.observe(start + TICK * n, seen(0));
+        assert!((1..=10).flat_map(look).any(|action| action == PathAction::Eject));
         assert!(!health.is_usable());
         assert!(health.observe(start + EJECT_MIN * 2, seen(1)).contains(&PathAction::Return));
         assert!(health.share(start + EJECT_MIN * 2) < 0.2);

@@ -76,11 +76,17 @@ async fn what_fits_is_a_datagram_of_quic_and_the_rest_is_on_the_stream() {
     assert_eq!(next(&mut io, &mut capsules, LONG).await, Some(Capsule { kind: DATAGRAM, value: long.into() }));
     assert_eq!((carried(&world, "sent", "stream"), carried(&world, "received", "stream")), (1, 1));
 
-    // Short ones: nearly none is lost on loopback, and their order is not promised.
-    let mut seen = BTreeSet::new();
+    // Short ones: nearly none is lost on loopback, and their order is not promised. Five are under way at a time, so that
+    // no queue gets too long whatever the machine is busy with.
+    let (mut seen, mut lost) = (BTreeSet::new(), 0);
     for number in 0..50_u8 {
         send(&mut io, DATAGRAM, &[number; 900]).await;
-        while let Some(Capsule { kind, value }) = next(&mut io, &mut capsules, Duration::from_millis(20)).await {
+        let ahead = if number == 49 { 1 } else { 5 };
+        while usize::from(number) + 1 >= seen.len() + lost + ahead {
+            let Some(Capsule { kind, value }) = next(&mut io, &mut capsules, Duration::from_secs(2)).await else {
+                lost = usize::from(number) + 1 - seen.len();
+                continue;
+            };
             assert_eq!((kind, &value[..]), (DATAGRAM, &[value[0]; 900][..]));
             seen.insert(value[0]);
         }
@@ -88,7 +94,11 @@ async fn what_fits_is_a_datagram_of_quic_and_the_rest_is_on_the_stream() {
     assert!(seen.len() >= 45, "{} of 50", seen.len());
     assert_eq!(carried(&world, "sent", "datagram"), 50);
     send(&mut io, TLS, b"hello").await;
-    assert_eq!(next(&mut io, &mut capsules, LONG).await, Some(hello));
+    let mut answer = next(&mut io, &mut capsules, LONG).await;
+    while answer.as_ref().is_some_and(|late| late.kind == DATAGRAM) {
+        answer = next(&mut io, &mut capsules, LONG).await;
+    }
+    assert_eq!(answer, Some(hello));
     io.shutdown().await.unwrap();
     assert_eq!(tokio::time::timeout(LONG, io.read(&mut [0])).await.unwrap().unwrap(), 0, "the end is passed on");
 }

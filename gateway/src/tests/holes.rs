@@ -1,11 +1,12 @@
 //! Black holes between gateways.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::transports::{Between, between, flow, lives};
+use super::world::OwnTime;
 
 /// QUIC doubles its probe timeout while nothing is acknowledged, so that after a hole it would rest for up to as long again; and
 /// what is sent into the hole uses up the congestion window, so that probes would not leave either.
@@ -38,7 +39,7 @@ async fn flows_go_on_soon_after_a_hole_whatever_was_under_way() {
     }
     tokio::time::sleep(Duration::from_secs(8)).await;
     relay.block_udp(false);
-    let begun = Instant::now();
+    let begun = OwnTime::begin();
     for quiet in &mut flows {
         let mut seen = [0; 13];
         let read = tokio::time::timeout(Duration::from_secs(30), quiet.read_exact(&mut seen)).await;

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use api::tunnel::{Denied, Header, Reply, reply};
 use http::{HeaderName, HeaderValue};
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::limits::Bounds;
 use crate::{Parts, Running, TunnelSettings};
@@ -254,6 +256,38 @@ pub(crate) async fn gateway_with(
     change(&mut parts, &mut bounds);
     let running = crate::run::start_with(parts, Arc::new(dial), bounds).unwrap();
     Gateway { running, view: view_tx, shutdown, registry }
+}
+
+/// The time in which this process ran. It stands still, as everything in the process does, while the machine has no time for it,
+/// so that what it measures is what gateways do and not what else the machine does.
+pub(crate) struct OwnTime {
+    micros: Arc<AtomicU64>,
+    _counting: AbortOnDropHandle<()>,
+}
+
+impl OwnTime {
+    /// More than this between two looks is time in which nothing ran.
+    const LOOK_MAX: Duration = Duration::from_millis(30);
+
+    pub(crate) fn begin() -> Self {
+        let micros = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&micros);
+        let counting = tokio::spawn(async move {
+            let mut looked = Instant::now();
+            loop {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                let now = Instant::now();
+                let ran = now.duration_since(looked).min(Self::LOOK_MAX);
+                counted.fetch_add(u64::try_from(ran.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                looked = now;
+            }
+        });
+        Self { micros, _counting: AbortOnDropHandle::new(counting) }
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        Duration::from_micros(self.micros.load(Ordering::Relaxed))
+    }
 }
 
 /// Both clusters, with one gateway each.
