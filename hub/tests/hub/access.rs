@@ -191,13 +191,13 @@ async fn a_right_root_vouches_for_its_own_trust_domain_only() {
 async fn a_connection_ends_when_the_certificate_expires() {
     let hub = one_node().await;
     let east = hub.join("east").await;
-    let svid = east.ca.issue_self(&id("east.demo", "agent"), Duration::from_secs(3), SystemTime::now()).unwrap();
+    let svid = east.ca.issue_self(&id("east.demo", "agent"), Duration::from_secs(6), SystemTime::now()).unwrap();
     let credentials = Credentials::fixed(svid, hub.hub_bundles());
     let mut client = Rpc::new(channel(&hub.api(1), &credentials));
     let mut stream = client.watch(pb::WatchRequest { revision: 0 }).await.unwrap().into_inner();
     stream.message().await.unwrap();
     let ended =
-        tokio::time::timeout(Duration::from_secs(8), async { while let Ok(Some(_)) = stream.message().await {} });
+        tokio::time::timeout(Duration::from_secs(11), async { while let Ok(Some(_)) = stream.message().await {} });
     ended.await.expect("it ends within 5 s of the expiry");
     client.read(pb::ReadRequest::default()).await.expect_err("no new connection either");
 }

@@ -128,7 +128,7 @@ mod tests {
         let ca = ClusterCa::create(&directory.path().join("ca"), &trust_domain).unwrap();
         let id = |account: &str| SpiffeId::system(trust_domain.clone(), account).unwrap();
         let (now, bundles) = (SystemTime::now(), TrustBundles::from(ca.bundle(1).unwrap()));
-        let agent = ca.issue_self(&id("agent"), Duration::from_secs(2), now).unwrap();
+        let agent = ca.issue_self(&id("agent"), Duration::from_secs(6), now).unwrap();
         let agent = Credentials::fixed(agent, bundles.clone());
         let proxy = ca.issue_self(&id("gateway"), Duration::from_secs(3600), now).unwrap();
         let proxy = Credentials::fixed(proxy, bundles);
@@ -144,7 +144,7 @@ mod tests {
         });
         let config = proxy.client_config(PeerPolicy::AnyKnown, ALPN).unwrap();
         let mut connection = dial(Dialer::unmarked(), address, config, proxy).await.unwrap().into_inner();
-        let read = tokio::time::timeout(Duration::from_secs(7), connection.read_u8()).await;
+        let read = tokio::time::timeout(Duration::from_secs(11), connection.read_u8()).await;
         assert_eq!(read.expect("it ends in time").unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
     }
 }

@@ -125,7 +125,7 @@ async fn traffic_fails_over_to_the_other_cluster_and_comes_back_without_losing_a
     assert_eq!(ask().await, "west");
     let _east = start_east().await;
     let back = async { while ask().await != "east" {} };
-    tokio::time::timeout(Duration::from_secs(10), back).await.expect("it comes back");
+    tokio::time::timeout(Duration::from_secs(40), back).await.expect("it comes back");
 }
 
 #[tokio::test]
@@ -149,12 +149,17 @@ async fn a_long_way_is_not_the_fault_of_the_gateway_that_is_asked_first() {
     // A round trip between clusters that is longer than the patience with one gateway while there is another.
     let late = Behaviour::Late(Duration::from_secs(3), (server.ip, MTLS_PORT).into());
     first.behaviour.send_replace(late.clone());
-    let second = Gateway::start(&world, "gateway-2", late).await;
-    let client = Client::start(&world, view.gateway("gateway-2", second.address));
+    let (mut view, mut others) = (view, Vec::new());
+    for name in ["gateway-2", "gateway-3", "gateway-4"] {
+        let other = Gateway::start(&world, name, late.clone()).await;
+        view = view.gateway(name, other.address);
+        others.push(other);
+    }
+    let client = Client::start(&world, view);
     let begun = std::time::Instant::now();
     assert_eq!(client.http1("reviews", get("/")).await.status(), 200);
-    // Giving the first one up would have cost its two seconds and the three of the second.
-    assert!(begun.elapsed() < Duration::from_millis(4_700), "{:?}", begun.elapsed());
+    // Giving up one after the other would have cost two seconds for each of three, and the three of the last.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -189,7 +194,7 @@ async fn requests_move_to_another_gateway_when_one_drains() {
             assert_eq!(client.http1("reviews", post("/", "x")).await.status(), 200);
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), moved).await.expect("it moves");
+    tokio::time::timeout(Duration::from_secs(20), moved).await.expect("it moves");
     assert_eq!(draining.flows.load(Ordering::Relaxed), 1);
 }
 
@@ -226,7 +231,7 @@ async fn a_request_that_waits_on_a_path_which_goes_down_is_sent_again_elsewhere(
     }
     let event = PathEvent { path: "gateway-1-to-west".into(), cluster: "west".into(), usable: false };
     first.events.send(event).unwrap();
-    let response = tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("sent again").unwrap();
+    let response = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("sent again").unwrap();
     assert_eq!(json(&response)["app"], "good");
     client.view.send_replace(Arc::new(view.0));
 }
@@ -258,7 +263,7 @@ async fn a_request_outlives_paths_that_go_down_one_after_the_other() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    let response = tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("sent again").unwrap();
+    let response = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("sent again").unwrap();
     assert_eq!(json(&response)["app"], "good");
 }
 

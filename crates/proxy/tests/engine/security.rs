@@ -90,7 +90,7 @@ async fn plain_text_is_refused_in_strict_mode() {
 async fn a_connection_ends_within_five_seconds_of_its_peers_certificate() {
     let world = World::new();
     let server = Server::of(&world, "east", "reviews", Protocol::Http, http_app("one").await).await;
-    let ttl = Duration::from_secs(2);
+    let ttl = Duration::from_secs(6);
     let credentials = Credentials::fixed(world.svid("east", &id("east", "web"), ttl), world.bundles());
     let began = Instant::now();
     let config = credentials.client_config(PeerPolicy::AnyKnown, &[b"h2"]).unwrap();
@@ -99,7 +99,7 @@ async fn a_connection_ends_within_five_seconds_of_its_peers_certificate() {
     tls.write_all(proxy::detect::HTTP2_PREFACE).await.unwrap();
     tls.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
     let mut all = Vec::new();
-    let ended = tokio::time::timeout(Duration::from_secs(15), tls.read_to_end(&mut all)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(30), tls.read_to_end(&mut all)).await;
     assert!(ended.is_ok(), "the connection is still open");
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(1) && took <= ttl + Duration::from_secs(5), "{took:?}");
