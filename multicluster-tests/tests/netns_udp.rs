@@ -4,12 +4,11 @@
 
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "whatever fails here is a failed test")]
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use multicluster_tests::{Scenario, eventually, on_netns, step, tool, within};
+use multicluster_tests::{Scenario, addresses, connected, echo, eventually, exchange, on_netns, step, tool, within};
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
@@ -45,11 +44,11 @@ fn datagrams_of_unchanged_pods_are_captured_and_cross_clusters() {
     on_netns(FILE, async |scenario| {
         names_are_asked_by_dig(scenario).await;
         step("1,200 bytes go to another cluster and come back, of both families");
-        for address in addresses(scenario, ECHO).await {
+        for address in addresses(scenario, "east/web", ECHO).await {
             echoes(scenario, SocketAddr::new(address, 7));
         }
         step("as in the own cluster, by address of the service and of the pod");
-        for address in addresses(scenario, NEAR).await.into_iter().chain([pod(scenario, "east", "near")]) {
+        for address in addresses(scenario, "east/web", NEAR).await.into_iter().chain([pod(scenario, "east", "near")]) {
             echoes(scenario, SocketAddr::new(address, 7));
         }
         both_ends_know_each_other(scenario).await;
@@ -61,7 +60,7 @@ fn datagrams_of_unchanged_pods_are_captured_and_cross_clusters() {
 }
 
 async fn names_are_asked_by_dig(scenario: &Scenario) {
-    let address = addresses(scenario, NAMES).await.first().expect("an address").to_string();
+    let address = addresses(scenario, "east/web", NAMES).await.first().expect("an address").to_string();
     for server in [NAMES, &address] {
         step(&format!("dig @{server}"));
         let (at, arguments) = (format!("@{server}"), ["+short", "+notcp", "+tries=1", "+time=5", "www.answer.example"]);
@@ -77,14 +76,6 @@ async fn names_are_asked_by_dig(scenario: &Scenario) {
     assert!(own.trim().parse::<IpAddr>().is_ok(), "{own}");
 }
 
-/// What a name means in `east/web`, of both families.
-async fn addresses(scenario: &Scenario, name: &str) -> BTreeSet<IpAddr> {
-    let said = scenario.ok(&["fleet", "exec", "east/web", "--", "getent", "ahosts", name]).await;
-    let found = said.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
-    assert_ne!(found, BTreeSet::new(), "{name}: {said}");
-    found
-}
-
 fn pod(scenario: &Scenario, cluster: &str, workload: &str) -> IpAddr {
     let pods = &scenario.fleet.cluster(cluster).expect("the cluster").pods;
     pods.iter().find(|pod| pod.workload == workload).expect("the pod").ip.into()
@@ -94,40 +85,18 @@ fn pod(scenario: &Scenario, cluster: &str, workload: &str) -> IpAddr {
 fn echoes(scenario: &Scenario, server: SocketAddr) {
     let came = within(&scenario.fleet, "east/web-1", async || {
         assert_eq!(echo(server, &[1; 1200]).await, Some(vec![1; 1200]), "{server}");
-        let socket = connected(server).await;
-        let (mut came, mut answer) = (BTreeSet::new(), vec![0; 2000]);
-        for number in 0..100_u8 {
-            socket.send(&[number; 1200]).await.unwrap();
-            let wait = if number == 99 { Duration::from_secs(2) } else { Duration::from_millis(5) };
-            while let Ok(received) = tokio::time::timeout(wait, socket.recv(&mut answer)).await {
-                let length = received.unwrap();
-                assert_eq!(&answer[..length], [answer[0]; 1200]);
-                came.insert(answer[0]);
-            }
-        }
-        came.len()
+        let (socket, mut answer) = (connected(server).await, vec![0; 2000]);
+        let send = async |number| {
+            socket.send(&[u8::try_from(number).unwrap(); 1200]).await.unwrap();
+        };
+        let receive = async |within| {
+            let length = tokio::time::timeout(within, socket.recv(&mut answer)).await.ok()?.unwrap();
+            assert_eq!(&answer[..length], [answer[0]; 1200]);
+            Some(answer[0].into())
+        };
+        exchange(100, send, receive).await.len()
     });
     assert!(came >= 95, "{server}: {came} of 100 came back");
-}
-
-async fn connected(server: SocketAddr) -> UdpSocket {
-    let any: SocketAddr = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
-    let socket = UdpSocket::bind(any).await.unwrap();
-    socket.connect(server).await.unwrap();
-    socket
-}
-
-/// Asks until an answer comes: datagrams may be lost.
-async fn echo(server: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
-    let (socket, mut answer) = (connected(server).await, vec![0; 2000]);
-    for _ in 0..15 {
-        socket.send(payload).await.unwrap();
-        if let Ok(Ok(length)) = tokio::time::timeout(Duration::from_secs(2), socket.recv(&mut answer)).await {
-            answer.truncate(length);
-            return Some(answer);
-        }
-    }
-    None
 }
 
 async fn both_ends_know_each_other(scenario: &Scenario) {

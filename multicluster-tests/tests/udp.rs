@@ -2,12 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "whatever fails here is a failed test")]
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use fleet::dns;
-use multicluster_tests::{Scenario, eventually, step, tool};
+use multicluster_tests::{Scenario, eventually, exchange, step, tool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -101,18 +100,17 @@ async fn datagrams_and_dns_cross_clusters() {
     step("datagrams of 1,200 bytes come back whole");
     web.ask(ECHO, 7, b"are you there").await;
     let datagram = |n: u32| [&n.to_be_bytes()[..], &vec![n as u8; 1196]].concat();
-    let mut seen = BTreeSet::new();
-    for n in 0..200 {
-        web.send(ECHO, 7, &datagram(n)).await;
-        // Neither order nor arrival is promised; what comes is whole.
-        while let Some(answer) = web.receive(ECHO, Duration::from_millis(if n == 199 { 1000 } else { 5 })).await {
-            let number = u32::from_be_bytes(answer[..4].try_into().unwrap());
-            if answer.len() == 1200 {
-                assert_eq!(answer, datagram(number));
-                seen.insert(number);
-            }
+    // Neither order nor arrival is promised; what comes is whole.
+    let receive = async |within| loop {
+        let answer = web.receive(ECHO, within).await?;
+        let number = u32::from_be_bytes(answer[..4].try_into().unwrap());
+        // A late answer to the question before is none.
+        if answer.len() == 1200 {
+            assert_eq!(answer, datagram(number));
+            return Some(number);
         }
-    }
+    };
+    let seen = exchange(200, async |n| web.send(ECHO, 7, &datagram(n)).await, receive).await;
     assert!(seen.len() >= 190, "{} of 200", seen.len());
 
     step("a server of the own cluster answers");

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 
 use fleet::network::NODE_ADDRESS;
 use fleet::plan::{ClusterPlan, Plan, port};
+use proxy::capsule::TLS_FIRST;
 
 use super::capture::Captured;
 use super::packet::{End, Frame, Packet, parse};
 use super::quic;
 use super::search::Search;
-use super::tls::{Hello, Streams, records};
+use super::tls::{Hello, Streams, capsules, records};
 
 /// A kind of flow; TLS over TCP unless it says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +30,14 @@ enum Kind {
     Meshed,
     /// The management namespace to a gateway's admin listener: plain text, of the fleet's operator.
     Admin,
+}
+
+/// What is readable of flows that are ciphertext.
+#[derive(Default)]
+struct Readable {
+    hellos: BTreeMap<Kind, Vec<Hello>>,
+    /// How many sealed datagrams are beside the TLS of flows of UDP.
+    sealed: BTreeMap<Kind, usize>,
 }
 
 /// What a capture shows.
@@ -81,10 +90,10 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// Fails unless all of it is ciphertext; gives the hellos of each kind.
-    fn check(&self, classify: &dyn Fn(&Frame<'_>) -> Option<Kind>) -> BTreeMap<Kind, Vec<Hello>> {
+    /// Fails unless all of it is ciphertext.
+    fn check(&self, classify: &dyn Fn(&Frame<'_>) -> Option<Kind>) -> Readable {
         assert!(self.problems.is_empty(), "{:#?}", self.problems);
-        let mut hellos: BTreeMap<Kind, Vec<Hello>> = BTreeMap::new();
+        let Readable { mut hellos, mut sealed } = Readable::default();
         for ((from, to), stream) in self.streams.iter() {
             let place = format!("{from:?} -> {to:?}");
             let packet = Packet { from: *from, to: *to, payload: &[] };
@@ -97,7 +106,15 @@ impl<'a> Seen<'a> {
                 continue;
             }
             assert!(whole, "{place}: a segment is missing");
-            let said = records(&bytes).unwrap_or_else(|why| panic!("{kind:?} {place}: {why}"));
+            let readable = match bytes.first() {
+                Some(&TLS_FIRST) => capsules(&bytes),
+                _ => Ok((bytes, 0)),
+            };
+            let said = readable.and_then(|(tls, beside)| {
+                *sealed.entry(kind).or_default() += beside;
+                records(&tls)
+            });
+            let said = said.unwrap_or_else(|why| panic!("{kind:?} {place}: {why}"));
             hellos.entry(kind).or_default().extend(said);
         }
         self.quic.decrypted.iter().for_each(|plain| self.search.none_in(plain, "a decrypted Initial packet"));
@@ -121,7 +138,8 @@ impl<'a> Seen<'a> {
             self.quic.decrypted.len(),
             self.quic.protected
         );
-        hellos
+        println!("sealed datagrams beside TLS: {sealed:?}");
+        Readable { hellos, sealed }
     }
 }
 
@@ -199,7 +217,7 @@ impl<'a> Between<'a> {
 
     /// Gateways and agents only, and nothing to read.
     pub(crate) fn check(&self) {
-        let hellos = self.seen.check(&|frame| Self::classify(self.plan, frame));
+        let Readable { hellos, .. } = self.seen.check(&|frame| Self::classify(self.plan, frame));
         for kind in [Kind::Quic, Kind::Tunnel, Kind::Hub] {
             let hellos = hellos.get(&kind).map(Vec::as_slice).unwrap_or_default();
             assert!(
@@ -247,12 +265,14 @@ impl<'a> Inside<'a> {
     /// Ciphertext only, but for the operator's.
     pub(crate) fn check(&self) {
         println!("at the gateway of {}:", self.cluster.name);
-        let hellos = self.seen.check(&|frame| Self::classify(self.plan, self.cluster, frame));
+        let Readable { hellos, sealed } = self.seen.check(&|frame| Self::classify(self.plan, self.cluster, frame));
         let leg = if self.cluster.name.as_str() == "west" { Kind::Meshed } else { Kind::Hbone };
         let hellos = hellos.get(&leg).map(Vec::as_slice).unwrap_or_default();
         assert!(
             hellos.iter().any(|hello| hello.client) && hellos.iter().any(|hello| !hello.client),
             "{leg:?}: no hellos"
         );
+        // Those of east are inside the TLS of the sidecar's connection to its gateway.
+        assert!(leg != Kind::Meshed || sealed.get(&leg).is_some_and(|sealed| *sealed > 0), "no datagrams: {sealed:?}");
     }
 }

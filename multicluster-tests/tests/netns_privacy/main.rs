@@ -18,7 +18,7 @@ use fleet::call::{Call, Reply, Speak};
 use fleet::echo::Answer;
 use fleet::http::get_json;
 use http::Method;
-use multicluster_tests::{Scenario, eventually, on_netns, step, tool};
+use multicluster_tests::{Scenario, addresses, echo, eventually, on_netns, step, tool, within};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -50,6 +50,7 @@ clusters:
           - {name: grpc, port: 9090, protocol: grpc}
           - {name: tcp, port: 9000, protocol: tcp}
           - {name: first, port: 9001, protocol: tcp-server-first}
+          - {name: datagrams, port: 9007, protocol: udp}
       - {name: sanderling, namespace: mudflats, serviceAccount: wader, mesh: false, labels: {kind: bird}, export: true, ports: [{name: http, port: 9080, protocol: http}]}
       - {name: bitternreed, namespace: mudflats, serviceAccount: bitternreed, ports: [{name: http, port: 9080, protocol: http}]}
       - {name: turnstone, namespace: mudflats, export: [north], ports: [{name: http, port: 9080, protocol: http}]}
@@ -68,15 +69,17 @@ const VALUE: &str = "curlew-token-7341";
 const BODY: &str = "dunlin-body-text";
 const MESSAGE: &str = "avocet-message";
 const BYTES: &str = "whimbrel-bytes";
+const DATAGRAM: &str = "phalarope-datagram";
 
 /// What must be readable nowhere but between the server's sidecar and the server.
-const WORDS: [&str; 16] = [
+const WORDS: [&str; 17] = [
     PATH,
     HEADER,
     VALUE,
     BODY,
     MESSAGE,
     BYTES,
+    DATAGRAM,
     "kingfisher",
     "mudflats",
     "pelicanry",
@@ -103,7 +106,7 @@ async fn call(scenario: &Scenario, speak: Speak, target: &str, body: &'static st
     reply.unwrap_or_else(|error| panic!("{target}: {error:#}\n{}", scenario.logs()))
 }
 
-/// HTTP, gRPC, TCP either way round, and DNS, each with what may not be seen; the server must have seen it all, and the client's
+/// HTTP, gRPC, TCP either way round, UDP, and DNS, each with what may not be seen; the server must have seen it all, and the client's
 /// own identity.
 async fn traffic(scenario: &Scenario) {
     // Sidecars find their gateways and paths again.
@@ -129,6 +132,39 @@ async fn traffic(scenario: &Scenario) {
     let curl = ["curl", "-sS", "--max-time", "20", "-H", &format!("{HEADER}: {VALUE}"), "-d", BODY, &url];
     let said = scenario.ok(&[&["fleet", "exec", "east/heronries", "--"], &curl[..]].concat()).await;
     assert!(said.contains(CLIENT), "{said}");
+    datagrams(scenario).await;
+}
+
+/// UDP of an application: as it fits into a packet of the WAN, and longer.
+async fn datagrams(scenario: &Scenario) {
+    for address in addresses(scenario, "east/heronries", HOST).await {
+        for length in [0, 900, 4000] {
+            let payload = [DATAGRAM.as_bytes(), &vec![b'.'; length]].concat();
+            let server = (address, 9007).into();
+            let echoed = within(&scenario.fleet, "east/heronries-1", async || echo(server, &payload).await);
+            assert!(echoed == Some(payload), "{server}, {length} bytes more: {echoed:?}");
+        }
+    }
+}
+
+/// Some datagrams were datagrams of QUIC, and some went on streams: the longer ones, and all over TCP.
+async fn went_both_ways(scenario: &Scenario) {
+    for (cluster, direction) in [("east", "sent"), ("east", "received"), ("west", "sent"), ("west", "received")] {
+        let as_datagrams = carried(scenario, cluster, direction, "datagram").await;
+        let on_streams = carried(scenario, cluster, direction, "stream").await;
+        println!("the gateway of {cluster} has {direction} {as_datagrams} datagrams of QUIC, {on_streams} on streams");
+        assert!(as_datagrams > 0 && on_streams > 0, "{cluster} {direction}: {as_datagrams}, {on_streams}");
+    }
+}
+
+/// How many datagrams a gateway has sent to another cluster, or received from there, as datagrams of QUIC or on streams.
+async fn carried(scenario: &Scenario, cluster: &str, direction: &str, how: &str) -> u64 {
+    let gateway = scenario.fleet.cluster(cluster).expect("a cluster").gateways[0].ip;
+    let admin = fleet::plan::at(gateway, fleet::plan::port::ADMIN);
+    let (_, metrics) = fleet::http::get(admin, "/metrics", PATIENCE).await.expect("metrics");
+    let name = format!("isthmus_gateway_datagrams_total{{direction=\"{direction}\",carried=\"{how}\"}} ");
+    let text = String::from_utf8_lossy(&metrics).into_owned();
+    text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or_default()
 }
 
 /// What is started anew, in this order, so that every handshake is captured whole.
@@ -171,6 +207,7 @@ fn whoever_listens_between_the_clusters_or_at_a_gateway_reads_nothing() {
             devices.iter().map(|(namespace, device)| Capture::begin(scenario, namespace, device)).collect();
         let gateways = ["east/gateway-1", "west/gateway-1"].map(|name| Capture::begin(scenario, name, "eth0"));
         let server = Capture::begin(scenario, SERVER, "lo");
+        let before_sidecar = Capture::begin(scenario, SERVER, "eth0");
         step("captures run; gateways and agents start anew");
         for process in ANEW {
             scenario.fleet.start(process, PATIENCE).await.expect("it starts");
@@ -183,19 +220,27 @@ fn whoever_listens_between_the_clusters_or_at_a_gateway_reads_nothing() {
         traffic(scenario).await;
         step("traffic over TCP is done");
 
+        let gateways = gateways.map(Capture::end);
+        // Only now: operators read the names of services in metrics.
+        went_both_ways(scenario).await;
+
         let search = Search::new(&WORDS);
         let plain = server.end();
         let missed = search.missing(plain.frames.iter().map(Vec::as_slice));
         let never: Vec<_> =
-            missed.iter().filter(|word| [PATH, HEADER, VALUE, BODY, MESSAGE, BYTES].contains(word)).collect();
+            missed.iter().filter(|word| [PATH, HEADER, VALUE, BODY, MESSAGE, BYTES, DATAGRAM].contains(word)).collect();
         assert!(never.is_empty(), "the search finds nothing where it must: {never:?}");
+
+        // What gateways read of a flow's header goes no further than to them: the server's sidecar gets ciphertext.
+        let arriving = before_sidecar.end();
+        arriving.frames.iter().for_each(|frame| search.none_in(frame, &arriving.name));
 
         let mut seen = Between::new(scenario.fleet.plan(), &search);
         between.into_iter().for_each(|capture| seen.take(&capture.end()));
         seen.check();
         for (cluster, capture) in ["east", "west"].into_iter().zip(gateways) {
             let mut seen = Inside::new(scenario.fleet.plan(), cluster, &search);
-            seen.take(&capture.end());
+            seen.take(&capture);
             seen.check();
         }
     });

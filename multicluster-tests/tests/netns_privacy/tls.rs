@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use proxy::capsule::{Capsule, Capsules, DATAGRAM, TLS};
+
 use super::packet::{End, Packet, Segment};
 
 /// The streams of TCP of a capture, one per direction and connection.
@@ -92,6 +94,21 @@ pub(crate) fn records(mut bytes: &[u8]) -> Result<Vec<Hello>, String> {
         bytes = &bytes[5 + length..];
     }
     Ok(hellos)
+}
+
+/// The bytes of TLS in one direction of a flow of UDP, and how many sealed datagrams are beside them (ADR 7): capsules of these two
+/// types and no others, of which the last may be cut off by the end of the capture.
+pub(crate) fn capsules(bytes: &[u8]) -> Result<(Vec<u8>, usize), String> {
+    let (mut capsules, mut tls, mut sealed) = (Capsules::default(), Vec::new(), 0);
+    capsules.push(bytes);
+    while let Some(Capsule { kind, value }) = capsules.next_capsule().map_err(|error| error.to_string())? {
+        match kind {
+            TLS => tls.extend(value),
+            DATAGRAM => sealed += 1,
+            other => return Err(format!("a capsule of type {other:#x}")),
+        }
+    }
+    Ok((tls, sealed))
 }
 
 /// Reads a ClientHello or a ServerHello; any other message in the clear is an error.
