@@ -11,11 +11,16 @@ fuzz_target!(|bytes: &[u8]| {
         let (mut capsules, mut seen) = (Capsules::default(), Vec::new());
         for chunk in bytes.chunks(chunk) {
             capsules.push(chunk);
-            while let Ok(Some(payload)) = capsules.next_datagram() {
-                seen.push(payload);
+            loop {
+                match capsules.next_datagram() {
+                    Ok(Some(payload)) => seen.push(payload),
+                    Ok(None) => break,
+                    // The stream is of no more use.
+                    Err(error) => return (seen, Err(error)),
+                }
             }
         }
-        seen
+        (seen, Ok(capsules.is_at_boundary()))
     };
     assert_eq!(datagrams(usize::MAX), datagrams(3), "however the chunks fall");
     let (mut whole, mut again) = (Capsules::default(), Capsules::default());
