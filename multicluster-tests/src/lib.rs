@@ -32,6 +32,7 @@ mod mixed;
 mod netns;
 mod shots;
 mod tools;
+mod undisturbed;
 pub use agreement::Asked;
 pub use certificates::Certificates;
 pub use credentials::{BadCredential, Fakes};
@@ -45,6 +46,7 @@ pub use mixed::{Flow, FlowKind, Mixed, Sent};
 pub use netns::{demand_netns, network_file, on_netns, within};
 pub use shots::{Shot, assert_at_most, assert_only_in_flight_failed, assert_share, shoot, tally, volley};
 pub use tools::{Server, foreign_binary, python, tool};
+pub use undisturbed::Undisturbed;
 
 /// Two clusters: `east/web` calls, `west/reviews` serves. One hub voter and one gateway each, to start fast.
 pub const SMALL: &str = "
@@ -215,6 +217,12 @@ pub fn step(name: &str) {
     static STARTED: OnceLock<Instant> = OnceLock::new();
     println!("[{:5.1} s] {name}", STARTED.get_or_init(Instant::now).elapsed().as_secs_f64());
 }
+
+/// A service of the client's own cluster, for [`Undisturbed`].
+pub const NEAR: &str = "near.default.svc.cluster.local";
+/// A workload that serves it, as an element of a fleet file's list.
+pub const NEAR_WORKLOAD: &str =
+    "{name: near, labels: {app: near, version: v1}, ports: [{name: http, port: 9080, protocol: http}]}";
 
 /// The exported service of [`SMALL`], by its clusterset name.
 pub const REVIEWS: &str = "reviews.default.svc.clusterset.local";

@@ -10,7 +10,7 @@ use fleet::call::parse_url;
 use fleet::http::get_json;
 use fleet::load::{Load, Running, summarize};
 use fleet::plan::port;
-use multicluster_tests::{REVIEWS, Scenario, eventually, step};
+use multicluster_tests::{NEAR, NEAR_WORKLOAD, REVIEWS, Scenario, Undisturbed, eventually, step};
 use rustix::process::Signal;
 
 const FILE: &str = "
@@ -22,6 +22,7 @@ clusters:
     gateways: 2
     workloads:
       - {name: web, labels: {app: web, version: v1}}
+      - NEAR
   - name: west
     gateways: 2
     workloads:
@@ -75,12 +76,12 @@ fn neighbour(ip: Ipv4Addr) -> Ipv4Addr {
 /// The gateway that the other cluster's gateways dial, then the one that its own cluster's sidecars do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_go_on_while_gateways_move_to_other_addresses() {
-    let scenario = Scenario::up(FILE).await;
+    let scenario = Scenario::up(&FILE.replace("NEAR", NEAR_WORKLOAD)).await;
     for (cluster, of, wire) in [("west", "quic", port::QUIC), ("east", "hbone", port::HBONE)] {
         step(&format!("{cluster}/gateway-1 changes its address for {of}"));
         let ip = scenario.fleet.cluster(cluster).unwrap().gateways[0].ip;
         let (old, new) = (SocketAddr::from((ip, wire)), SocketAddr::from((neighbour(ip), wire)));
-        let running = load(&scenario);
+        let (running, near) = (load(&scenario), Undisturbed::start(scenario.proxy("east/web"), NEAR));
         tokio::time::sleep(2 * SECOND).await;
         let process = format!("{cluster}/gateway-1");
         readdress(&scenario.fleet.layout.component(cluster, "gateway-1").join("gateway.yaml"), old, new);
@@ -92,7 +93,7 @@ async fn requests_go_on_while_gateways_move_to_other_addresses() {
         let used = eventually("the new address is used", UP, async || is_used(&scenario, of, old, new).await).await;
         let learnt = running.elapsed();
         tokio::time::sleep(2 * SECOND).await;
-        let summary = summarize(&running.stop().await);
+        let (summary, machine) = (summarize(&running.stop().await), near.stop().await);
         println!(
             "| {process} changes its {of} address | 0 fail, none waits longer than 2.5 s | {} of {} fail, longest {:.0} ms; {used} {:.1} s after its agent was told ({:.1} s after it moved) |",
             summary.failed,
@@ -102,7 +103,7 @@ async fn requests_go_on_while_gateways_move_to_other_addresses() {
             learnt.saturating_sub(moved).as_secs_f64(),
         );
         assert_eq!(summary.failed, 0, "{:?}\n{}", summary.errors, scenario.logs());
-        assert!(summary.longest_ms <= 2_500.0, "{summary:?}");
+        assert!(summary.longest_ms <= 2_500.0 + machine.as_secs_f64() * 1e3, "{summary:?}, {machine:?}");
     }
 }
 

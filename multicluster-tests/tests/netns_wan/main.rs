@@ -29,6 +29,7 @@ clusters:
     gateways: 2
     workloads:
       - {name: web, labels: {app: web, version: v1}}
+      - {name: near, labels: {app: near, version: v1}, ports: [{name: http, port: 9080, protocol: http}]}
   - name: west
     gateways: 2
     workloads:

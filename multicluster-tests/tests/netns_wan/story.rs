@@ -28,6 +28,18 @@ pub(crate) struct Budget {
     pub(crate) flows: Duration,
 }
 
+impl Budget {
+    /// On a machine that makes requests wait which no fault touches.
+    fn beside(self, machine: Duration) -> Self {
+        Self {
+            failed_during: self.failed_during,
+            avoided: self.avoided.map(|avoided| avoided + machine),
+            requests: self.requests + machine,
+            flows: self.flows + machine,
+        }
+    }
+}
+
 /// A fault and what it cost.
 #[derive(Debug)]
 pub(crate) struct Cost {
@@ -67,8 +79,9 @@ pub(crate) async fn fault(
     traffic.assert_alive();
     let scenario = traffic.scenario;
     let (begun, healed) = (traffic.due(begun), traffic.due(healed));
-    let records = traffic.finish().await;
-    let cost = cost(&records, begun, healed, flows, budget);
+    let (records, machine) = traffic.judged().await;
+    let budget = budget.beside(machine);
+    let cost = cost(&records, &Story { begun, healed, flows, slow: SLOW + machine }, budget);
     println!("{name}: {}", cost.errors);
     let refused = records.iter().filter(|it| it.is_failed()).take(5);
     refused.for_each(|it| println!("{name}: failed: {it:?}, {:?} after the beginning", it.due.saturating_sub(begun)));
@@ -92,12 +105,21 @@ pub(crate) enum Phase {
     Healed,
 }
 
-fn cost(records: &[Record], begun: Duration, healed: Duration, flows: Duration, budget: Budget) -> Cost {
+/// When the fault began and was healed, how long flows took from then on, and how long a request may take that notices nothing.
+struct Story {
+    begun: Duration,
+    healed: Duration,
+    flows: Duration,
+    slow: Duration,
+}
+
+fn cost(records: &[Record], story: &Story, budget: Budget) -> Cost {
+    let Story { begun, healed, flows, slow } = *story;
     // One that was under way when the fault began counts with those due in it.
     let met = |it: &&Record| it.due + it.latency >= begun && it.due < healed + budget.requests;
     let during: Vec<_> = records.iter().filter(met).collect();
     let failed = |it: &&Record| it.is_failed();
-    let disturbed = records.iter().filter(|it| it.due >= begun && (it.is_failed() || it.latency > SLOW));
+    let disturbed = records.iter().filter(|it| it.due >= begun && (it.is_failed() || it.latency > slow));
     let disturbed: Vec<_> = disturbed.collect();
     let over = disturbed.iter().map(|it| it.due + it.latency).max().unwrap_or_default();
     let last = disturbed.iter().map(|it| it.due).max().unwrap_or_default();

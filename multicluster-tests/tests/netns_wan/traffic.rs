@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fleet::call::parse_url;
 use fleet::load::{Load, Record, Running};
-use multicluster_tests::{Inside, LongFlow, REVIEWS, Scenario};
+use multicluster_tests::{Inside, LongFlow, NEAR, REVIEWS, Scenario, Undisturbed};
 use tokio::time::{Instant, sleep};
 
 /// Requests per second.
@@ -34,6 +34,7 @@ pub(crate) struct Traffic<'a> {
     /// The service, for HTTP.
     address: SocketAddr,
     requests: Running,
+    undisturbed: Undisturbed,
     started: Instant,
 }
 
@@ -55,11 +56,12 @@ impl<'a> Traffic<'a> {
         }
         let url = parse_url(&format!("http://{REVIEWS}:9080/small")).expect("a URL");
         let load = Load { proxy: address, url, rate: RATE, duration: None, timeout: PATIENCE };
-        let requests = {
+        let near = scenario.resolve("east/web", NEAR, 9080).await;
+        let (requests, undisturbed) = {
             let _on = on.enter();
-            load.start()
+            (load.start(), Undisturbed::start(near, NEAR))
         };
-        let traffic = Self { scenario, flows, inside, address, requests, started: Instant::now() };
+        let traffic = Self { scenario, flows, inside, address, requests, undisturbed, started: Instant::now() };
         traffic.level("every flow carries something", PATIENCE * 4, |flow| flow.arrivals() >= 2).await;
         traffic
     }
@@ -106,6 +108,11 @@ impl<'a> Traffic<'a> {
     pub(crate) fn due(&self, moment: Instant) -> Duration {
         // Both clocks began within microseconds of each other.
         moment.duration_since(self.started)
+    }
+
+    /// Ends the requests and gives their records, and how much of a wait may be the machine's.
+    pub(crate) async fn judged(self) -> (Vec<Record>, Duration) {
+        (self.requests.stop().await, self.undisturbed.stop().await)
     }
 
     /// Ends the requests and gives their records.
