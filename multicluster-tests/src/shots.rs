@@ -169,12 +169,15 @@ impl Scenario {
     }
 }
 
-/// What a kill of a server's sidecar may cost: an answer of it that had begun breaks off, and nothing may repeat that request.
-/// Requests may fail only if they were under way at the kill, and hardly any was.
+/// What a kill of a server's sidecar, or of a gateway on the way, may cost: an answer that had begun breaks off, and nothing may
+/// repeat that request. Requests may fail only if they were under way at the kill, and of those hardly any: two, or one in ten
+/// where a busy machine has many under way.
 pub fn assert_only_in_flight_failed(records: &[Record], kill: &Range<Duration>, logs: &str) {
+    let met = |record: &&Record| record.due <= kill.end && record.due + record.latency >= kill.start;
     let failed: Vec<_> = records.iter().filter(|record| record.is_failed()).collect();
-    let met = failed.iter().all(|record| record.due <= kill.end && record.due + record.latency >= kill.start);
-    assert!(met && failed.len() <= 2, "killed at {kill:?}: {failed:?}\n{logs}");
+    let most = (records.iter().filter(met).count() / 10).max(2);
+    let in_flight = failed.iter().all(met) && failed.len() <= most;
+    assert!(in_flight, "killed at {kill:?}, {most} may fail: {failed:?}\n{logs}");
     println!("{} requests, {} under way failed with their server", records.len(), failed.len());
 }
 
