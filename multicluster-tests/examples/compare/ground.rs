@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use fleet::http::get_json;
+use fleet::plan::port;
 use multicluster_tests::{Certificates, Scenario, eventually, foreign_binary, network_file, python, tool};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -163,6 +165,16 @@ impl<'a> Ground<'a> {
     /// Sets it for tunnels between our gateways, which begin anew.
     pub(crate) async fn set_tunnels(&self, congestion: &str) {
         self.scenario.set_tunnels(&format!("{{congestion: {congestion}}}")).await;
+        // Flows take TCP for a while when QUIC was not there at once, and keep it.
+        let gateway = self.scenario.fleet.cluster("east").expect("east").gateways[0].ip;
+        eventually("new flows take QUIC", Duration::from_secs(60), async || {
+            let shown = get_json((gateway, port::ADMIN).into(), "/debug/paths", Duration::from_secs(5)).await;
+            let shown = shown.map_err(|error| error.to_string())?;
+            let rows = shown["paths"].as_array().or(shown.as_array()).cloned().unwrap_or_default();
+            let all = !rows.is_empty() && rows.iter().all(|row| row["transport"] == "quic" && row["usable"] == true);
+            if all { Ok(()) } else { Err(json!(rows).to_string()) }
+        })
+        .await;
         self.answers("east/web", "http://far.default.svc.clusterset.local:9080/").await;
     }
 

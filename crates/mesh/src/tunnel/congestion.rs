@@ -55,6 +55,8 @@ const CRUISE_ROUNDS: u32 = 8;
 const CRUISE_MORE: u32 = 5;
 /// Rounds of cruising after the start.
 const FIRST_CRUISE: u32 = 2;
+/// Rounds in a row in which packets wait and far less is delivered than before, until that is believed.
+const SLOWER: u32 = 3;
 /// Rounds in a row in which a queue overflows while this connection cruises, before it gives way: one or two are the ascent
 /// of another.
 const CROWDED: u32 = 3;
@@ -278,6 +280,7 @@ impl WanCongestion {
         if let Some(mean) = mean {
             self.trips.round(now, mean, round.trips.count, app_limited);
         }
+        let before = self.last_rate;
         if !app_limited {
             self.last_rate = rate;
         }
@@ -312,19 +315,19 @@ impl WanCongestion {
             self.losses.low_round(&round);
         }
         if !app_limited {
-            self.end_full_round(now, rate, waits || excess.is_some(), excess.is_some());
+            self.end_full_round(now, (before, rate), waits || excess.is_some(), excess.is_some());
         }
     }
 
     /// A round that had enough to send.
-    fn end_full_round(&mut self, now: Instant, rate: f64, congested: bool, overflowed: bool) {
+    fn end_full_round(&mut self, now: Instant, (before, rate): (f64, f64), congested: bool, overflowed: bool) {
         let known = self.rate.get();
         self.slower = if congested && rate < 0.8 * known { self.slower + 1 } else { 0 };
         let target = self.target();
         match &mut self.phase {
-            Phase::Cruise { .. } | Phase::Up { .. } if self.slower >= 2 => {
+            Phase::Cruise { .. } | Phase::Up { .. } if self.slower >= SLOWER => {
                 self.slower = 0;
-                self.rate.reset(rate);
+                self.rate.reset(rate.max(before));
                 self.go_low(now, LOW);
             }
             Phase::Cruise { left, from } => {
