@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use loss::Losses;
 use phase::{Low, Phase};
-use rate::{Delivered, Mean, RateFilter, Round};
+use rate::{Delivered, Heaps, Mean, RateFilter, Round};
 use trip::{Shortest, Trips};
 
 /// The first window (RFC 9002, section 7.2).
@@ -41,6 +41,8 @@ const CRUISE: f64 = 1.1;
 const SLACK: Duration = Duration::from_millis(1);
 /// Acknowledgements come for every second packet, and a packet leaves only if the window exceeds what is under way then.
 const SLACK_PACKETS: u64 = 3;
+/// Room for acknowledgements that come in heaps, over what the path holds.
+const HEAPS_MAX: f64 = 0.3;
 const UP: f64 = 1.25;
 const LOW: f64 = 0.85;
 /// Up to here nothing of this connection waits.
@@ -81,6 +83,7 @@ pub struct WanCongestion {
     /// The newest packet of those that are acknowledged together, and bytes of all.
     batch: Option<(Instant, u64)>,
     rate: RateFilter,
+    heaps: Heaps,
     /// The rate of the last round that counted.
     last_rate: f64,
     /// Rounds in a row that say that the rate is far less than believed.
@@ -124,6 +127,7 @@ impl WanCongestion {
             delivered,
             batch: None,
             rate: RateFilter::default(),
+            heaps: Heaps::new(now),
             last_rate: 0.0,
             slower: 0,
             overflows: 0,
@@ -203,6 +207,9 @@ impl WanCongestion {
     pub fn handle_acks_end(&mut self, now: Instant, in_flight: u64, app_limited: bool) {
         self.in_flight = in_flight;
         let Some((newest, bytes)) = self.batch.take() else { return };
+        if !matches!(self.phase, Phase::Startup { .. }) {
+            self.heaps.take(now, bytes, self.rate.get());
+        }
         // Packets that were overtaken say how long they were waited for, not how long the way is.
         if newest >= self.delivered.newest_sent {
             self.delivered.newest_sent = newest;
@@ -337,6 +344,7 @@ impl WanCongestion {
                     self.go_low(now, LOWEST);
                 } else if *left == 0 || grows {
                     self.rate.next_cycle();
+                    self.heaps.next_cycle();
                     self.go_up(false);
                 }
             }
@@ -400,7 +408,9 @@ impl WanCongestion {
     fn target(&self) -> f64 {
         let trip = self.trips.base().mul_f64(CRUISE) + SLACK;
         let path = self.rate.get() * trip.as_secs_f64() / (1.0 - self.losses.chance());
-        path + (SLACK_PACKETS * self.packet) as f64
+        // Two packets are acknowledged together anyway.
+        let heaps = self.heaps.most() - (2 * self.packet) as f64;
+        path + heaps.clamp(0.0, HEAPS_MAX * self.path()) + (SLACK_PACKETS * self.packet) as f64
     }
 
     /// What the path holds without a queue, as far as is known.

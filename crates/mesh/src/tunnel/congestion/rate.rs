@@ -113,3 +113,40 @@ impl Round {
         now.saturating_duration_since(self.before.at)
     }
 }
+
+/// Acknowledgements that come in heaps: how many bytes more than the rate accounts for came at once, at most, of late. A
+/// window must have room for them, or the path runs empty before each heap (draft-ietf-ccwg-bbr, "extra_acked").
+#[derive(Debug, Clone)]
+pub(super) struct Heaps {
+    since: Instant,
+    acked: f64,
+    most: RateFilter,
+}
+
+impl Heaps {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { since: now, acked: 0.0, most: RateFilter::default() }
+    }
+
+    /// So many bytes were acknowledged together, of a path with this rate.
+    pub(super) fn take(&mut self, now: Instant, bytes: u64, rate: f64) {
+        let expected = rate * now.saturating_duration_since(self.since).as_secs_f64();
+        if self.acked <= expected || rate <= 0.0 {
+            (self.since, self.acked) = (now, bytes as f64);
+            self.most.take(bytes as f64);
+        } else {
+            self.acked += bytes as f64;
+            self.most.take(self.acked - expected);
+        }
+    }
+
+    /// What came before the last cycle is forgotten.
+    pub(super) fn next_cycle(&mut self) {
+        self.most.next_cycle();
+    }
+
+    /// Bytes.
+    pub(super) fn most(&self) -> f64 {
+        self.most.get()
+    }
+}
