@@ -109,7 +109,7 @@ impl Default for TunnelSettings {
     fn default() -> Self {
         Self {
             connections: 3,
-            congestion: Congestion::Cubic,
+            congestion: Congestion::Wan,
             ack_every: 2,
             fallback: true,
             datagrams: true,
@@ -118,19 +118,18 @@ impl Default for TunnelSettings {
     }
 }
 
-/// A congestion controller: ours, or one of quinn's. Cubic is the default although one loss in a hundred packets brings it
-/// down to a few Mbit/s at 80 ms (docs/tunnels.md).
+/// A congestion controller: ours, or one of quinn's (docs/tunnels.md, ADR 8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Congestion {
-    /// RFC 9438.
-    #[default]
+    /// RFC 9438: one loss in a hundred packets brings it down to a few Mbit/s at 80 ms.
     Cubic,
     /// quinn's BBR, version 1: insensitive to loss, overfills queues.
     Bbr,
     /// RFC 9002.
     NewReno,
     /// Ours, after BBRv3: insensitive to loss by chance, with little in queues; see [`mesh::WanCongestion`].
+    #[default]
     Wan,
 }
 

@@ -79,9 +79,9 @@ fn bar<'a>(name: &'a str, words: &'a str, p99_ms: u64) -> Bar<'a> {
 fn packets_are_lost() {
     on_wan(async |scenario| {
         lasting(scenario, Bar { goodput: 10.0, ..bar("no loss", "loss=off", 1_000) }).await;
-        lasting(scenario, Bar { goodput: 0.5, ..bar("loss 1 %", "loss=1%", 1_500) }).await;
-        lasting(scenario, Bar { goodput: 0.3, ..bar("loss 3 %", "loss=3%", 2_000) }).await;
-        lasting(scenario, Bar { goodput: 0.05, ..bar("loss 10 %", "loss=10%", 3_000) }).await;
+        lasting(scenario, Bar { goodput: 20.0, ..bar("loss 1 %", "loss=1%", 1_500) }).await;
+        lasting(scenario, Bar { goodput: 10.0, ..bar("loss 3 %", "loss=3%", 2_000) }).await;
+        lasting(scenario, Bar { goodput: 5.0, ..bar("loss 10 %", "loss=10%", 3_000) }).await;
         let worst = bar("loss 30 %", "loss=30%", 8_000);
         lasting(scenario, Bar { failed: 2.0, goodput: 0.0, ejections: 20, ..worst }).await;
     });
