@@ -150,3 +150,39 @@ impl Heaps {
         self.most.get()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acknowledgements_in_one_heap_prove_no_rate() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let before = Delivered { bytes: 0, at: at(80), newest_sent: at(0) };
+        let round = Round::begin(at(80), before, 0);
+        // Sent over 80 ms, acknowledged within 10 ms.
+        let rate = round.rate(Delivered { bytes: 80_000, at: at(90), newest_sent: at(80) }, Duration::ZERO);
+        assert!((rate - 1e6).abs() < 1.0, "{rate}");
+    }
+
+    #[test]
+    fn the_rate_of_two_cycles_counts() {
+        let mut filter = RateFilter::default();
+        for (rate, expected) in [(5.0, 5.0), (3.0, 5.0), (2.0, 3.0)] {
+            filter.next_cycle();
+            filter.take(rate);
+            assert!((filter.get() - expected).abs() < f64::EPSILON, "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn a_heap_is_what_the_rate_does_not_account_for() {
+        let start = Instant::now();
+        let mut heaps = Heaps::new(start);
+        for ms in (0..100).step_by(20) {
+            heaps.take(start + Duration::from_millis(ms), 20_000, 1e6);
+        }
+        assert!((20_000.0..20_001.0).contains(&heaps.most()), "{heaps:?}");
+    }
+}
