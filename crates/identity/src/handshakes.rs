@@ -6,8 +6,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::{OfSource, Sources};
+use mesh::source_network;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::places::Places;
 
 /// A turn is over after this long: the work that turns are for is done by then, or the client has not sent enough for it.
 const TURN: Duration = Duration::from_millis(100);
@@ -38,10 +41,9 @@ pub struct HandshakeBounds {
 /// The handshakes of one listener; clones share the counts.
 #[derive(Debug, Clone)]
 pub struct Handshakes {
-    bounds: HandshakeBounds,
     turns: Arc<Semaphore>,
     pending: Arc<Semaphore>,
-    sources: Sources,
+    sources: Places<IpAddr>,
 }
 
 /// A handshake that may be done; counts until it is.
@@ -49,7 +51,7 @@ pub struct Handshakes {
 pub struct Pending {
     turns: Arc<Semaphore>,
     _pending: OwnedSemaphorePermit,
-    _source: OfSource,
+    _source: OwnedSemaphorePermit,
 }
 
 impl Handshakes {
@@ -57,12 +59,23 @@ impl Handshakes {
     pub fn new(bounds: HandshakeBounds) -> Self {
         let semaphore = |most| Arc::new(Semaphore::new(most));
         let (turns, pending) = (semaphore(bounds.turns), semaphore(bounds.pending));
-        Self { bounds, turns, pending, sources: Sources::default() }
+        Self { turns, pending, sources: Places::new(bounds.per_source) }
     }
 
     /// One more; the error is why not, in the words of `telemetry::shed`.
     pub fn begin(&self, source: IpAddr) -> Result<Pending, &'static str> {
-        let of_source = self.sources.enter(source, self.bounds.per_source).ok_or("per-source")?;
+        let of_source = self.sources.of(source_network(source)).try_acquire_owned().map_err(|_| "per-source")?;
+        self.enter(of_source)
+    }
+
+    /// The same for a source that dials on behalf of many: while it has as many as it may, one more waits for the others, in
+    /// the order in which they came, so long at most. Meanwhile it is in nobody's way; what may wait is for the caller to bound.
+    pub async fn begin_within(&self, source: IpAddr, patience: Duration) -> Result<Pending, &'static str> {
+        let place = timeout(patience, self.sources.of(source_network(source)).acquire_owned()).await;
+        self.enter(place.ok().and_then(Result::ok).ok_or("per-source")?)
+    }
+
+    fn enter(&self, of_source: OwnedSemaphorePermit) -> Result<Pending, &'static str> {
         let pending = Arc::clone(&self.pending).try_acquire_owned().map_err(|_| "connections")?;
         Ok(Pending { turns: Arc::clone(&self.turns), _pending: pending, _source: of_source })
     }
@@ -104,5 +117,31 @@ mod tests {
         let _held = [handshakes.begin(other).unwrap(), handshakes.begin(other).unwrap()];
         assert_eq!(handshakes.begin(third).unwrap_err(), "connections");
         stalled.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_dials_for_many_waits_for_its_own_handshakes_and_for_nobody_elses() {
+        let handshakes = Handshakes::new(HandshakeBounds { turns: 1, pending: 8, per_source: 2 });
+        let [gateway, other]: [IpAddr; 2] = ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse().unwrap());
+        let patience = Duration::from_secs(5);
+        let (done_tx, mut done) = tokio::sync::mpsc::unbounded_channel();
+        for flow in 0..6 {
+            let (handshakes, done) = (handshakes.clone(), done_tx.clone());
+            tokio::spawn(async move {
+                let pending = handshakes.begin_within(gateway, patience).await.unwrap();
+                pending.run(tokio::time::sleep(Duration::from_millis(50))).await;
+                done.send(flow).unwrap();
+            });
+        }
+        tokio::task::yield_now().await;
+        assert!(handshakes.begin(gateway).is_err() && handshakes.begin(other).is_ok());
+        for flow in 0..6 {
+            assert_eq!(done.recv().await, Some(flow));
+        }
+        let _stalled = [handshakes.begin(gateway).unwrap(), handshakes.begin(gateway).unwrap()];
+        let begun = tokio::time::Instant::now();
+        assert_eq!(handshakes.begin_within(gateway, patience).await.unwrap_err(), "per-source");
+        assert_eq!(begun.elapsed(), patience);
+        assert!(handshakes.begin(other).is_ok());
     }
 }

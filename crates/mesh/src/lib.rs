@@ -82,7 +82,7 @@ pub use route::{
     RouteDecision, RouteOutcome, RouteRequest, STEERING_HEADERS, SetCookie, Target, Tier, apply_headers, cors, rewrite,
     route, route_to,
 };
-pub use sources::{OfSource, Sources};
+pub use sources::{OfSource, Sources, source_network};
 pub use spread::{LocalHealth, LocalShare, Spread, spread};
 pub use stand_in::StandIn;
 

@@ -22,7 +22,7 @@ impl Sources {
 
     /// `None`: the address (of IPv6: its /64) has as many as it may have.
     pub fn enter(&self, address: IpAddr, most: usize) -> Option<OfSource> {
-        let address = network(address);
+        let address = source_network(address);
         let mut counts = self.lock();
         let count = counts.entry(address).or_default();
         if *count >= most {
@@ -45,8 +45,8 @@ impl Drop for OfSource {
     }
 }
 
-/// Who has one IPv6 address has the rest of its /64.
-fn network(address: IpAddr) -> IpAddr {
+/// What counts as one source: an address; of IPv6 its /64, for who has one address of it has the rest.
+pub fn source_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         address => address,

@@ -55,7 +55,9 @@ impl Engine {
                 }
             }
         };
-        let pending = match self.handshakes.begin(source.ip()) {
+        // A gateway dials once for every flow of whole clusters. While it has as many handshakes as one source may have the
+        // next ones wait, of which there are no more than it may have connections.
+        let pending = match self.handshakes.begin_within(source.ip(), limits.handshake_timeout).await {
             Ok(pending) => pending,
             Err(reason) => return telemetry::shed(limits.listener, reason),
         };

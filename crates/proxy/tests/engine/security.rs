@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use identity::{Credentials, PeerPolicy};
 use mesh::{MTLS_PORT, MtlsMode, Protocol};
+use proxy::listen::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -103,6 +104,35 @@ async fn a_connection_ends_within_five_seconds_of_its_peers_certificate() {
     assert!(ended.is_ok(), "the connection is still open");
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(1) && took <= ttl + Duration::from_secs(5), "{took:?}");
+}
+
+/// A gateway dials once for each flow that it carries.
+#[tokio::test]
+async fn handshakes_beyond_those_that_one_source_may_have_wait_for_them() {
+    let world = World::new();
+    let view = ViewOf::cluster("east").workload("reviews", Protocol::Http, MtlsMode::Permissive);
+    let credentials = world.credentials("east", &id("east", "reviews"));
+    // Four of one source.
+    let limits = Limits { connections: 16, per_source: 16, ..Limits::default() };
+    let server = Server::within(limits, credentials, view, http_app("one").await, address()).await;
+    let mut streams = Vec::new();
+    for _ in 0..12 {
+        streams.push(TcpStream::connect((server.ip, MTLS_PORT)).await.unwrap());
+    }
+    let credentials = world.credentials("east", &id("east", "web"));
+    let one = |stream| {
+        let config = credentials.client_config(PeerPolicy::AnyKnown, &[b"h2"]).unwrap();
+        tokio::spawn(async move {
+            let (mut tls, _) = identity::connect_tls(config, stream, Duration::from_secs(5)).await.unwrap();
+            // Of TLS 1.3 a client knows only by the first byte whether its handshake was taken.
+            tls.write_all(proxy::detect::HTTP2_PREFACE).await.unwrap();
+            tls.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+            tls.read_u8().await.unwrap();
+        })
+    };
+    for done in streams.into_iter().map(one).collect::<Vec<_>>() {
+        done.await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -247,6 +247,16 @@ impl Drop for Server {
 
 impl Server {
     pub(crate) async fn start(credentials: Credentials, view: ViewOf, app: SocketAddr, ip: IpAddr) -> Self {
+        Self::within(Limits::default(), credentials, view, app, ip).await
+    }
+
+    pub(crate) async fn within(
+        limits: Limits,
+        credentials: Credentials,
+        view: ViewOf,
+        app: SocketAddr,
+        ip: IpAddr,
+    ) -> Self {
         let (view, directory) = watch::channel(Arc::new(view.0));
         let (recorder, records) = recorder();
         let life = Lifecycle::default();
@@ -267,7 +277,7 @@ impl Server {
             recorder,
             guard: Guard::new(outbound),
             life: life.clone(),
-            limits: Limits::default(),
+            limits,
             application: None,
             ports: [Protocol::Auto, Protocol::Udp]
                 .map(|protocol| AppPort { number: PORT, app: Some(app), protocol })
