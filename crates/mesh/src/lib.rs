@@ -42,6 +42,7 @@ mod patience;
 mod remote_ip;
 mod resolve;
 mod retry;
+mod ride;
 mod route;
 mod sources;
 mod spread;
@@ -77,6 +78,7 @@ pub use retry::{
     Answer, Attempt, FailedAttempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryDecision, RetryPolicy,
     counts_as_attempt, is_unreachable, retry,
 };
+pub use ride::{Rider, RiderBounds, RiderStep, Rides, dials_ahead, ride};
 pub use route::{
     Across, Affinity, CONNECT_TIMEOUT, CorsDecision, Entry, InjectedFault, LocalPart, MTLS_PORT, Memo, RequestEdits,
     RouteDecision, RouteOutcome, RouteRequest, STEERING_HEADERS, SetCookie, Target, Tier, apply_headers, cors, rewrite,

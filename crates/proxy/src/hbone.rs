@@ -87,6 +87,8 @@ impl Settings {
 pub const ACROSS_STREAM_WINDOW: u32 = 2 << 20;
 /// Bytes on the way on one connection between clusters.
 pub const ACROSS_CONNECTION_WINDOW: u32 = 8 << 20;
+/// The same for the answers on a connection that brief requests share (`pool::Policy::REMOTE`): more streams fit into it.
+pub const ACROSS_ANSWERS_WINDOW: u32 = 24 << 20;
 const ACROSS_PING: Duration = Duration::from_secs(30);
 /// Longer than the 90 s for which gateways keep a tunnel that is silent.
 const ACROSS_PING_TIMEOUT: Duration = Duration::from_secs(100);

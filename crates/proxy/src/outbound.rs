@@ -19,6 +19,7 @@ mod limits;
 mod mirror;
 mod names;
 mod own;
+mod remotes;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use dial::Dialer;
-use identity::Credentials;
+use identity::{Credentials, Places};
 use mesh::{RouteDecision, ServiceName, Target, View};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -56,6 +57,7 @@ use arrival::Way;
 use destinations::Destinations;
 use mirror::Mirrors;
 use names::Names;
+use remotes::Remotes;
 
 /// Where views come from; the sidecar's discovery client, or a fixed view in tests.
 pub trait Directory: Send + Sync + 'static {
@@ -112,10 +114,9 @@ struct Engine {
     local: Pool<LocalKey, HttpConnection>,
     /// HTTP to sidecars of other clusters.
     remote: Pool<RemoteKey, HttpConnection>,
-    paths: Paths,
+    remotes: Remotes,
     /// Opaque flows to sidecars of the own cluster.
     opaque: Pool<LocalKey, Outer>,
-    gateways: Gateways,
     /// Servers without a sidecar.
     direct: DirectPool,
     destinations: Destinations,
@@ -176,16 +177,21 @@ impl Outbound {
     pub fn start(config: OutboundConfig) -> Self {
         let (paths, aside) = (Paths::default(), Aside::default());
         let on_path_event = on_path_event(paths.clone(), aside.clone());
-        let gateways = Gateways::new(config.credentials.clone(), config.dialer, on_path_event);
+        let remotes = Remotes {
+            credentials: config.credentials.clone(),
+            directory: config.directory.clone(),
+            gateways: Arc::new(Gateways::new(config.credentials.clone(), config.dialer, on_path_event)),
+            paths,
+            turns: Places::new(remotes::OPENING),
+        };
         let engine = Arc::new(Engine {
             limits: Limits::for_own_workload(),
             load: LoadTable::default(),
             aside,
             local: Pool::new(Policy::SHARED),
             remote: Pool::new(Policy::REMOTE),
-            paths,
+            remotes,
             opaque: Pool::new(Policy::SHARED),
-            gateways,
             direct: DirectPool::new(config.credentials.clone(), Opener::new(config.dialer)),
             destinations: Destinations::default(),
             names: Names::default(),
@@ -247,7 +253,7 @@ impl Outbound {
         self.0.remote.for_each(|key, connection, active| {
             add("remote", format!("{} in {}", key.service, key.cluster), path(connection), active);
         });
-        self.0.gateways.for_each(|address, active| add("gateway", address.to_string(), String::new(), active));
+        self.0.remotes.gateways.for_each(|address, active| add("gateway", address.to_string(), String::new(), active));
         self.0.direct.for_each(|address, active| add("direct", address.to_string(), String::new(), active));
         entries
     }
@@ -287,7 +293,7 @@ impl Engine {
         self.local.sweep();
         self.remote.sweep();
         self.opaque.sweep();
-        self.gateways.sweep();
+        self.remotes.gateways.sweep();
         self.direct.sweep();
         self.destinations.sweep();
         self.names.sweep();

@@ -1,12 +1,15 @@
 //! Connections that are shared: how many there are per destination, and which of them carries the next request.
 //!
 //! A [`Pool`] knows no protocol. It counts what is in flight on each connection ([`Lease`]), prefers one that has room,
-//! dials when none has, and shares the least busy one when no more may be dialled.
+//! dials when none has, and shares the least busy one when no more may be dialled. Where dialling takes a long way
+//! ([`Policy::ahead`]) it dials before a connection is needed, and lets what is brief share one meanwhile: see [`grow`].
 
 pub mod dial;
 pub mod direct;
 pub mod gateways;
+pub(crate) mod grow;
 pub mod http;
+pub(crate) mod meter;
 pub mod origin;
 pub mod plain;
 mod policy;
@@ -23,13 +26,18 @@ use tokio::sync::Notify;
 
 use crate::fault::Fault;
 
-pub use policy::Policy;
 use policy::idle_of;
+pub use policy::{Ahead, Policy};
 
 /// A connection that can carry several things at once.
 pub trait Pooled: Send + Sync + 'static {
     /// Whether something new may be put on it.
     fn is_usable(&self) -> bool;
+
+    /// Whether it has carried little of late, so that something brief does not wait behind something long.
+    fn is_light(&self) -> bool {
+        true
+    }
 }
 
 /// Shared connections by destination.
@@ -58,6 +66,8 @@ struct Member<C> {
     carried: AtomicUsize,
     /// Takes nothing new from then on.
     until: Option<Instant>,
+    /// Should have a successor from then on.
+    ages: Option<Instant>,
     last_used: Mutex<Instant>,
     /// Closed when it is unused for this long.
     idle: Duration,
@@ -74,6 +84,10 @@ impl<C: Pooled> Member<C> {
 
     fn active(&self) -> usize {
         self.active.load(Ordering::Relaxed)
+    }
+
+    fn is_young(&self, now: Instant) -> bool {
+        self.ages.is_none_or(|ages| now < ages)
     }
 }
 
@@ -157,9 +171,14 @@ impl<K: Eq + Hash + Clone, C: Pooled> Pool<K, C> {
             }
         };
         match dial().await {
-            Ok(connection) => Ok(admit(&policy, guard, connection)),
+            Ok(connection) => {
+                let member = slot.admit(&policy, connection);
+                let lease = slot.lease(&member);
+                drop(guard);
+                Ok(lease)
+            }
             Err(fault) => {
-                lock(&slot.state).failed = Some((Instant::now(), fault.clone()));
+                slot.fail(&fault);
                 Err(fault)
             }
         }
@@ -219,25 +238,6 @@ fn step<C: Pooled>(policy: &Policy, slot: &Arc<Slot<C>>, began: Instant) -> Step
     }
 }
 
-fn admit<C: Pooled>(policy: &Policy, guard: DialGuard<C>, connection: C) -> Lease<C> {
-    let now = Instant::now();
-    let until = policy.lifetime.map(|lifetime| now + lifetime.mul_f64(1.0 - rand::random::<f64>() / 3.0));
-    let member = Arc::new(Member {
-        connection,
-        active: AtomicUsize::new(0),
-        carried: AtomicUsize::new(0),
-        until,
-        last_used: Mutex::new(now),
-        idle: policy.idle,
-    });
-    let lease = guard.slot.lease(&member);
-    let mut state = lock(&guard.slot.state);
-    state.failed = None;
-    state.connections.push(member);
-    drop(state);
-    lease
-}
-
 impl<C: Pooled> Slot<C> {
     fn empty() -> Arc<Self> {
         let state = SlotState { connections: Vec::new(), dialling: 0, failed: None };
@@ -248,6 +248,30 @@ impl<C: Pooled> Slot<C> {
         member.active.fetch_add(1, Ordering::Relaxed);
         member.carried.fetch_add(1, Ordering::Relaxed);
         Lease { member: member.clone(), slot: self.clone() }
+    }
+
+    /// Takes in a connection that was dialled.
+    fn admit(&self, policy: &Policy, connection: C) -> Arc<Member<C>> {
+        let now = Instant::now();
+        let lifetime = policy.lifetime.map(|lifetime| lifetime.mul_f64(1.0 - rand::random::<f64>() / 3.0));
+        let member = Arc::new(Member {
+            connection,
+            active: AtomicUsize::new(0),
+            carried: AtomicUsize::new(0),
+            until: lifetime.map(|lifetime| now + lifetime),
+            ages: lifetime.map(|lifetime| now + lifetime.mul_f64(grow::YOUNG)),
+            last_used: Mutex::new(now),
+            idle: policy.idle,
+        });
+        let mut state = lock(&self.state);
+        state.failed = None;
+        state.connections.push(member.clone());
+        member
+    }
+
+    /// Tells those who wait that a dial failed.
+    fn fail(&self, fault: &Fault) {
+        lock(&self.state).failed = Some((Instant::now(), fault.clone()));
     }
 }
 

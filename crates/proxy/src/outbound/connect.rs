@@ -223,7 +223,7 @@ impl Engine {
             }
             Target::Remote { expected, .. } => {
                 let key = remote_key(decision, target).ok_or_else(|| Fault::connect("no service"))?;
-                let remote = self.open_remote(decision, &key, expected).await?;
+                let remote = self.remotes.flow(&key, expected, decision.connect_timeout).await?;
                 let host = key.service.clusterset_host();
                 let authority = format!("{host}:{}", key.port);
                 let opening = async {
@@ -236,9 +236,7 @@ impl Engine {
                 let (outer, io) = tokio::select! {
                     opened = opening => opened?,
                     // Nothing of the client has left yet.
-                    () = remote.lost.cancelled() => {
-                        return Err(Fault::connect(format!("{authority}: the path went down")));
-                    }
+                    () = remote.lost.cancelled() => return Err(dial::way_lost(&authority)),
                 };
                 let expiry = end_with_identity(self, &outer, remote.peer.clone());
                 let party = self.server(decision, target, &remote.endpoint, Some(&remote.peer.id));

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::uri::Authority;
-use http::{HeaderName, HeaderValue, Request, Response, request};
+use http::{HeaderName, HeaderValue, Method, Request, Response, request};
 use hyper::body::Incoming;
 use mesh::{Failure, Labels, Protocol, RouteDecision, ServiceName, SpiffeId, Target, TrafficPolicy};
 
@@ -17,7 +18,8 @@ use crate::access::{self, Party, Via};
 use crate::body::{Body, Replay};
 use crate::fault::Fault;
 use crate::headers;
-use crate::pool::dial::{self, LocalKey, RemoteKey, RemoteRequest};
+use crate::pool::dial::{self, LocalKey, RemoteKey};
+use crate::pool::grow::Wanted;
 use crate::pool::http::{HttpConnection, Parts, Pings};
 use crate::pool::origin::To;
 use crate::pool::plain::Speaks;
@@ -111,13 +113,31 @@ impl Engine {
             }
             Target::Remote { expected, cluster, .. } => {
                 let key = remote_key(decision, target).ok_or_else(|| Fault::connect("no service"))?;
-                let policy = Policy::REMOTE.within(&decision.policy.pool);
-                let lease = self.remote.get_as(&key, policy, || self.dial_remote(decision, &key, expected)).await?;
+                let lease = self.remote_lease(decision, &key, expected, outgoing).await?;
                 let upstream = format!("{} in {cluster}", key.service);
                 let server = Server { upstream, ..self.server_over(decision, target, &lease) };
                 self.over(lease, key.port, outgoing, server).await
             }
         }
+    }
+
+    /// A connection to a server of another cluster.
+    async fn remote_lease(
+        &self,
+        decision: &RouteDecision,
+        key: &RemoteKey,
+        expected: &BTreeSet<SpiffeId>,
+        outgoing: &Outgoing<'_>,
+    ) -> Result<Lease<HttpConnection>, Fault> {
+        let pool = &decision.policy.pool;
+        let (timeout, pings) = (decision.connect_timeout, pool.http2_keep_alive.map(Pings::from));
+        let dial = || {
+            let (remotes, key, expected) = (self.remotes.clone(), key.clone(), expected.clone());
+            async move { remotes.http(&key, &expected, timeout, pings).await }
+        };
+        let (policy, brief) = (Policy::REMOTE.within(pool), is_brief(outgoing.head));
+        let wanted = Wanted { policy, brief, ended: &self.config.life.ended };
+        self.remote.get_ahead(key, &wanted, dial).await
     }
 
     /// One exchange on a connection to a sidecar.
@@ -195,39 +215,9 @@ impl Engine {
             lost: Arc::default(),
             hold: None,
             pings: Some(pool.http2_keep_alive.map_or(Pings::SIDECAR, Pings::from)),
+            meter: None,
         };
         HttpConnection::handshake(parts, &self.config.credentials).await
-    }
-
-    async fn dial_remote(
-        &self,
-        decision: &RouteDecision,
-        key: &RemoteKey,
-        expected: &BTreeSet<SpiffeId>,
-    ) -> Result<HttpConnection, Fault> {
-        let remote = self.open_remote(decision, key, expected).await?;
-        let parts = Parts {
-            lost: remote.lost,
-            io: remote.io,
-            peer: Some(remote.peer),
-            via: Some(remote.via),
-            endpoint: remote.endpoint,
-            hold: Some(remote.hold),
-            pings: decision.policy.pool.http2_keep_alive.map(Pings::from),
-        };
-        HttpConnection::handshake(parts, &self.config.credentials).await
-    }
-
-    pub(super) async fn open_remote(
-        &self,
-        decision: &RouteDecision,
-        key: &RemoteKey,
-        expected: &BTreeSet<SpiffeId>,
-    ) -> Result<dial::Remote, Fault> {
-        let ride = |gateway: &str, path: &str| self.paths.ride(gateway, path);
-        let request = RemoteRequest { key, expected, timeout: decision.connect_timeout, ride: &ride };
-        let view = self.config.directory.view();
-        dial::remote(&self.config.credentials, &self.gateways, &view, &request).await
     }
 
     /// What is known of the server at the other end of a connection to a sidecar.
@@ -301,6 +291,18 @@ async fn answer_of(
         }
     }
     send.await
+}
+
+/// Whether a request is likely over soon, by its head: it asks for no stream, and its body is one that would be kept.
+fn is_brief(head: &request::Parts) -> bool {
+    let of = |name: HeaderName| head.headers.get(name).map(HeaderValue::as_bytes);
+    let length = of(CONTENT_LENGTH).map(|text| std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()));
+    let small = match length {
+        Some(length) => length.is_some_and(|length: usize| length <= mesh::RETRY_BODY_MAX),
+        None => matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS),
+    };
+    let streams = |text: &[u8]| text.starts_with(b"application/grpc") || text.starts_with(b"text/event-stream");
+    small && !of(CONTENT_TYPE).is_some_and(streams) && !of(ACCEPT).is_some_and(streams)
 }
 
 /// Whether the server is a host outside the mesh, which learns nothing of who is inside.

@@ -255,7 +255,7 @@ async fn through(
             let shaken = tokio::select! {
                 shaken = handshake => shaken,
                 // The server hello will not come, or so late that another way is better.
-                () = lost.cancelled() => return Err(Fault::connect(format!("{whom}: the path went down"))),
+                () = lost.cancelled() => return Err(way_lost(&whom)),
             };
             (shaken, parts)
         }
@@ -278,6 +278,11 @@ async fn through(
     let mut hold = tunnel.hold;
     hold.usable_for_ms(accepted.usable_for_ms);
     Ok(Remote { io, datagrams, peer, via, endpoint: accepted.endpoint, hold, lost })
+}
+
+/// The path between the gateways went down before anything of a request or flow was sent: another way is asked for.
+pub(crate) fn way_lost(whom: &str) -> Fault {
+    Fault::denied(Denial::ClusterUnreachable, format!("{whom}: the path went down"))
 }
 
 /// What a gateway says of a flow that it carries.

@@ -182,6 +182,7 @@ impl DirectPool {
                 lost: Arc::default(),
                 hold: None,
                 pings: to.policy.pool.http2_keep_alive.map(Pings::from),
+                meter: None,
             };
             HttpConnection::handshake(parts, &self.credentials).await
         };

@@ -14,11 +14,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::gateways::Hold;
+use super::meter::Meter;
 use super::{Policy, Pooled};
 use crate::access::Via;
 use crate::body::{Body, chain};
 use crate::fault::Fault;
-use crate::hbone::{ACROSS_CONNECTION_WINDOW, ACROSS_STREAM_WINDOW};
+use crate::hbone::{ACROSS_ANSWERS_WINDOW, ACROSS_STREAM_WINDOW};
 use crate::serve::STREAM_WINDOW;
 
 /// How long a connection may go on after its peer's identity ran out: design says 5 s, the rest is for closing.
@@ -35,6 +36,8 @@ pub struct HttpConnection {
     pub endpoint: String,
     /// The flow below, through an own gateway.
     hold: Option<Arc<Hold>>,
+    /// What it carries; counted where ways are long.
+    meter: Option<Meter>,
     shared: Arc<Shared>,
 }
 
@@ -51,6 +54,10 @@ impl Pooled for HttpConnection {
             && !self.shared.retired.load(Ordering::Acquire)
             && !self.shared.lost.is_cancelled()
             && !self.requests.is_closed()
+    }
+
+    fn is_light(&self) -> bool {
+        self.meter.as_ref().is_none_or(Meter::is_light)
     }
 }
 
@@ -72,6 +79,8 @@ pub struct Parts<T> {
     /// Ping the peer; not across clusters unless a policy says so: flows outlive short holes there, and the gateways watch
     /// the path.
     pub pings: Option<Pings>,
+    /// What counts the bytes of `io`, if anything does.
+    pub(crate) meter: Option<Meter>,
 }
 
 /// How a peer is pinged.
@@ -105,7 +114,7 @@ impl HttpConnection {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (stream_window, connection_window) = match parts.via {
-            Some(_) => (ACROSS_STREAM_WINDOW, ACROSS_CONNECTION_WINDOW),
+            Some(_) => (ACROSS_STREAM_WINDOW, ACROSS_ANSWERS_WINDOW),
             None => (STREAM_WINDOW, WINDOW),
         };
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -130,8 +139,8 @@ impl HttpConnection {
             drop(held);
             state.retired.store(true, Ordering::Release);
         });
-        let Parts { peer, via, endpoint, .. } = parts;
-        Ok(Self { requests, peer, via, endpoint, hold, shared })
+        let Parts { peer, via, endpoint, meter, .. } = parts;
+        Ok(Self { requests, peer, via, endpoint, hold, meter, shared })
     }
 
     /// Sends one request and waits for the head of its answer.

@@ -100,8 +100,16 @@ impl PlainPool {
             .map_err(|_| Fault::connect_timeout(&address.to_string()))?
             .map_err(|error| Fault::connect(format!("{address}: {error}")))?;
         let _ = io.set_nodelay(true);
-        let parts =
-            Parts { io, peer: None, via: None, endpoint: String::new(), lost: Arc::default(), hold: None, pings: None };
+        let parts = Parts {
+            io,
+            peer: None,
+            via: None,
+            endpoint: String::new(),
+            lost: Arc::default(),
+            hold: None,
+            pings: None,
+            meter: None,
+        };
         HttpConnection::handshake(parts, &self.credentials).await
     }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mesh::ConnectionPool;
 
+use crate::hbone::{ACROSS_ANSWERS_WINDOW, ACROSS_STREAM_WINDOW};
+
 /// How a pool grows and shrinks.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
@@ -21,6 +23,17 @@ pub struct Policy {
     pub carries: Option<u32>,
     /// What a connection never carries more of at once; `None` = a full one is shared when no other may be dialled.
     pub at_once: Option<usize>,
+    /// For long ways: connections are dialled before they are needed; `None` = when they are.
+    pub ahead: Option<Ahead>,
+}
+
+/// How connections are dialled before they are needed.
+#[derive(Debug, Clone, Copy)]
+pub struct Ahead {
+    /// How many brief requests may share a connection while others are dialled, the first one included.
+    pub brief: usize,
+    /// How many dials brief requests begin while there is no connection; all wait for the first that succeeds.
+    pub first: usize,
 }
 
 /// No connection is kept unused for longer, whatever a policy says.
@@ -36,9 +49,11 @@ impl Policy {
         idle: Duration::from_secs(300),
         carries: None,
         at_once: None,
+        ahead: None,
     };
     /// To another cluster: a connection carries one request at a time, so that each rides its own QUIC stream, and
-    /// lives briefly, so that load follows endpoints (design: remote balancing).
+    /// lives briefly, so that load follows endpoints (design: remote balancing). A new one costs two round trips, so one
+    /// that is unused is kept ready, and brief requests share one rather than wait for another.
     pub const REMOTE: Self = Self {
         connections: 64,
         per_connection: 1,
@@ -47,8 +62,12 @@ impl Policy {
         idle: Duration::from_secs(30),
         carries: None,
         at_once: None,
+        ahead: Some(Ahead { brief: BRIEF_AT_ONCE, first: 2 }),
     };
 }
+
+/// One less than the streams whose whole windows fit into a connection's: readers that are slow never stop the others.
+const BRIEF_AT_ONCE: usize = (ACROSS_ANSWERS_WINDOW / ACROSS_STREAM_WINDOW) as usize - 1;
 
 impl Policy {
     /// The same within a destination's `connectionPool`: how long connections live, idle and altogether, and what one
@@ -62,6 +81,7 @@ impl Policy {
         if pool.max_requests_per_connection.is_some() {
             // Connections end often then, so that several may be dialled at once.
             policy.carries = pool.max_requests_per_connection;
+            policy.ahead = None;
             policy.dials = policy.dials.max(16);
             policy.connections = policy.connections.max(64);
         }
@@ -70,6 +90,7 @@ impl Policy {
             policy.at_once = Some(most.max(1));
             policy.per_connection = policy.per_connection.min(most.max(1));
             policy.dials = policy.dials.max(16);
+            policy.ahead = policy.ahead.map(|ahead| Ahead { brief: ahead.brief.min(most.max(1)), ..ahead });
         }
         policy
     }

@@ -9,6 +9,8 @@ mod destinations;
 #[cfg(test)]
 mod envoy;
 #[cfg(test)]
+mod far;
+#[cfg(test)]
 mod grpc;
 #[cfg(test)]
 mod http;

@@ -33,7 +33,7 @@ async fn a_request_reaches_another_cluster_under_the_clients_own_identity() {
     assert!(xfcc.starts_with("By=spiffe://west.demo/ns/default/sa/reviews;"), "{xfcc}");
     assert!(xfcc.ends_with("URI=spiffe://east.demo/ns/default/sa/web"), "{xfcc}");
     client.http1("reviews", get("/again")).await;
-    assert_eq!(gateway.flows.load(Ordering::Relaxed), 1, "the inner connection is kept");
+    assert!(gateway.flows.load(Ordering::Relaxed) <= 2, "the inner connection is kept, and another one ready");
     let record = client.records.lock().unwrap()[0].clone();
     let via = record.gateways.unwrap();
     assert_eq!((via.source_gateway.as_str(), via.path.as_str()), ("gateway-1", "gateway-1-to-west"));
@@ -195,7 +195,7 @@ async fn requests_move_to_another_gateway_when_one_drains() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), moved).await.expect("it moves");
-    assert_eq!(draining.flows.load(Ordering::Relaxed), 1);
+    assert!(draining.flows.load(Ordering::Relaxed) <= 2);
 }
 
 #[tokio::test]
@@ -258,6 +258,7 @@ async fn a_request_outlives_paths_that_go_down_one_after_the_other() {
         let before = flows();
         // Until the request has got so far as to be put on another connection.
         while flows() == before {
+            assert!(!waiting.is_finished(), "the request was given up in round {round}");
             let event = PathEvent { path: "gateway-1-to-west".into(), cluster: "west".into(), usable: false };
             first.events.send(event).unwrap();
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -269,15 +270,21 @@ async fn a_request_outlives_paths_that_go_down_one_after_the_other() {
 
 #[tokio::test]
 async fn nothing_new_is_put_on_a_tunnel_that_is_about_to_end() {
-    for (millis, tunnels) in [(0, 1), (3_600_000, 1), (1, 2)] {
+    for (millis, is_kept) in [(0, true), (3_600_000, true), (1, false)] {
         let world = World::new();
         let (server, gateway, view) = west(&world, Protocol::Http, http_app("west").await).await;
         gateway.behaviour.send_replace(Behaviour::Ending(millis, (server.ip, MTLS_PORT).into()));
         let client = Client::start(&world, view);
-        for _ in 0..2 {
-            assert_eq!(client.http1("reviews", get("/")).await.status(), 200);
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        let flows = || gateway.flows.load(Ordering::Relaxed);
+        assert_eq!(client.http1("reviews", get("/")).await.status(), 200);
+        // Until the one that is kept ready is connected too.
+        let ready = || client.outbound.pools().iter().filter(|entry| entry.kind == "remote").count() == 2;
+        while !ready() {
+            tokio::task::yield_now().await;
         }
-        assert_eq!(gateway.flows.load(Ordering::Relaxed), tunnels, "usable for {millis} ms");
+        let before = flows();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(client.http1("reviews", get("/")).await.status(), 200);
+        assert_eq!(flows() == before, is_kept, "usable for {millis} ms");
     }
 }

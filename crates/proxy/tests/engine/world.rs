@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use api::tunnel::{Accepted, Denied, PathEvent, Reply, reply};
 use bytes::Bytes;
-use http::{HeaderName, Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -25,9 +25,9 @@ use proxy::outbound::{Dialled, Outbound, OutboundConfig};
 use proxy::resolve::{Resolve, SystemResolver};
 use proxy::serve::serve;
 use proxy::tunnel;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 pub(crate) const PORT: u16 = 9080;
 
@@ -477,6 +477,8 @@ pub(crate) enum Behaviour {
     Late(Duration, SocketAddr),
     /// Pipes to this sidecar; after the first duration nothing moves for the second one.
     Hole(Duration, Duration, SocketAddr),
+    /// Pipes to this sidecar; every byte, and the gateway's answer, takes so long in each direction.
+    Far(Duration, SocketAddr),
     /// Pipes to this sidecar, over a connection between the gateways that takes new flows for so many milliseconds.
     Ending(u64, SocketAddr),
     /// Denies for this reason.
@@ -564,7 +566,11 @@ async fn carry(
             let headers = reply_header(reply::Reply::Denied(denied));
             incoming.refuse(http::StatusCode::SERVICE_UNAVAILABLE, headers);
         }
-        Behaviour::Pipe(to) | Behaviour::Late(_, to) | Behaviour::Hole(_, _, to) | Behaviour::Ending(_, to) => {
+        Behaviour::Pipe(to)
+        | Behaviour::Late(_, to)
+        | Behaviour::Far(_, to)
+        | Behaviour::Hole(_, _, to)
+        | Behaviour::Ending(_, to) => {
             if let Behaviour::Late(delay, _) = behaviour {
                 tokio::time::sleep(delay).await;
             }
@@ -581,6 +587,9 @@ async fn carry(
                 usable_for_ms: if let Behaviour::Ending(millis, _) = behaviour { millis } else { 0 },
             };
             flows.fetch_add(1, Ordering::Relaxed);
+            if let Behaviour::Far(way, _) = behaviour {
+                return carry_far(incoming, reply_header(reply::Reply::Accepted(accepted)), server, way).await;
+            }
             let mut io = incoming.accept(reply_header(reply::Reply::Accepted(accepted))).unwrap();
             let outcome = pipe(&mut io, &mut server, &behaviour).await;
             if outcome.error.is_some() {
@@ -601,4 +610,44 @@ async fn pipe(io: &mut hbone::H2Io, server: &mut TcpStream, behaviour: &Behaviou
         }
     }
     copy.await
+}
+
+/// Copies in both directions over a long way, which the answer has to come too.
+async fn carry_far(
+    incoming: hbone::Incoming,
+    answer: Vec<(HeaderName, HeaderValue)>,
+    server: TcpStream,
+    way: Duration,
+) {
+    let (_, reader, responder) = incoming.split();
+    let (of_server, to_server) = server.into_split();
+    let (there_tx, there) = mpsc::unbounded_channel();
+    let (back_tx, back) = mpsc::unbounded_channel();
+    let answering = async {
+        tokio::time::sleep(way * 2).await;
+        if let Ok(writer) = responder.accept(answer) {
+            arrive(back, writer).await;
+        }
+    };
+    tokio::join!(depart(reader, there_tx, way), arrive(there, to_server), depart(of_server, back_tx, way), answering);
+}
+
+type Departed = (tokio::time::Instant, Vec<u8>);
+
+async fn depart(mut reader: impl AsyncRead + Unpin, way: mpsc::UnboundedSender<Departed>, takes: Duration) {
+    let mut bytes = vec![0; 16 * 1024];
+    while let Ok(count @ 1..) = reader.read(&mut bytes).await {
+        let _ = way.send((tokio::time::Instant::now() + takes, bytes[..count].to_vec()));
+    }
+}
+
+async fn arrive(mut way: mpsc::UnboundedReceiver<Departed>, mut writer: impl AsyncWrite + Unpin) {
+    while let Some((due, bytes)) = way.recv().await {
+        tokio::time::sleep_until(due).await;
+        if writer.write_all(&bytes).await.is_err() {
+            return;
+        }
+        let _ = writer.flush().await;
+    }
+    let _ = writer.shutdown().await;
 }
