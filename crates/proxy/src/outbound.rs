@@ -19,6 +19,7 @@ mod limits;
 mod mirror;
 mod names;
 mod own;
+mod paths;
 mod remotes;
 mod stream;
 
@@ -26,7 +27,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dial::Dialer;
@@ -34,7 +35,6 @@ use identity::{Credentials, Places};
 use mesh::{RouteDecision, ServiceName, Target, View};
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::access::{Party, Recorder};
 use crate::balance::{Aside, LoadTable};
@@ -42,7 +42,7 @@ use crate::hbone::Outer;
 use crate::listen::{Lifecycle, Limits};
 use crate::pool::dial::{LocalKey, RemoteKey};
 use crate::pool::direct::DirectPool;
-use crate::pool::gateways::{Gateways, OnPathEvent};
+use crate::pool::gateways::Gateways;
 use crate::pool::http::HttpConnection;
 use crate::pool::origin::Opener;
 use crate::pool::{Policy, Pool};
@@ -57,6 +57,7 @@ use arrival::Way;
 use destinations::Destinations;
 use mirror::Mirrors;
 use names::Names;
+use paths::{Paths, on_path_event};
 use remotes::Remotes;
 
 /// Where views come from; the sidecar's discovery client, or a fixed view in tests.
@@ -298,50 +299,5 @@ impl Engine {
         self.destinations.sweep();
         self.names.sweep();
         self.aside.sweep();
-    }
-}
-
-/// What rides on a path that went down is told; a cluster to which a path is usable again is tried at once, however long it
-/// was to be left alone.
-fn on_path_event(paths: Paths, aside: Aside<TargetKey>) -> OnPathEvent {
-    Arc::new(move |gateway, event| {
-        if event.usable {
-            let leads_to =
-                |key: &TargetKey| matches!(key, TargetKey::Remote(key) if key.cluster.as_str() == event.cluster);
-            aside.hurry(leads_to);
-        } else {
-            paths.lose(gateway, &event.path);
-        }
-    })
-}
-
-/// The paths between gateways that connections ride on, each with the token that says it is dead.
-#[derive(Clone, Default)]
-struct Paths(Arc<Mutex<PathTokens>>);
-
-/// By gateway and path; a token lives as long as something rides on its path.
-type PathTokens = BTreeMap<(String, String), Weak<CancellationToken>>;
-
-impl Paths {
-    /// The token of a path, for a connection that rides on it.
-    fn ride(&self, gateway: &str, path: &str) -> Arc<CancellationToken> {
-        let mut paths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        paths.retain(|_, token| token.strong_count() > 0);
-        let entry = paths.entry((gateway.to_owned(), path.to_owned())).or_default();
-        entry.upgrade().unwrap_or_else(|| {
-            let token = Arc::new(CancellationToken::new());
-            *entry = Arc::downgrade(&token);
-            token
-        })
-    }
-
-    /// Tells everything that rides on a path that it is dead.
-    fn lose(&self, gateway: &str, path: &str) {
-        let key = (gateway.to_owned(), path.to_owned());
-        let token = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        if let Some(token) = token.and_then(|token| token.upgrade()) {
-            tracing::info!(gateway, path, "a path between gateways went down");
-            token.cancel();
-        }
     }
 }

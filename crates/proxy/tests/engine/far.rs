@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::world::*;
 
 /// One direction; long, so that what this machine adds does not look like a round trip.
-const WAY: Duration = Duration::from_millis(400);
+const WAY: Duration = Duration::from_millis(700);
 
 /// A client in `east` of a server in `west`, which is far away.
 struct Far {
