@@ -43,7 +43,7 @@ pub enum HubError {
     /// A watch ended or broke; resume it from the last revision.
     #[error("the watch ended")]
     WatchEnded {
-        /// What broke it; `None` if the hub closed it.
+        /// What broke it; `None` if the hub closed it, or its node was found silent.
         source: Option<Box<Status>>,
     },
 }
