@@ -68,9 +68,8 @@ pub fn ride(riders: &[Rider], dialling: usize, resting: bool, who: Rides, bounds
     };
     let room = riders.len() + dialling < bounds.connections;
     if let Some((index, _)) = unused.or_else(shared) {
-        let mut taken = riders.to_vec();
-        taken[index].active += 1;
-        return RiderStep::Use { index, ahead: dials_ahead(&taken, dialling, resting, bounds) };
+        let ahead = lacks_unused(riders, Some(index), bounds) && may_dial_ahead(riders, dialling, resting, bounds);
+        return RiderStep::Use { index, ahead };
     }
     if who.dialled {
         return RiderStep::Wait;
@@ -90,9 +89,17 @@ pub fn ride(riders: &[Rider], dialling: usize, resting: bool, who: Rides, bounds
 
 /// Whether to dial before a connection is needed: no unused light one that lives on is left, and dials have not just failed.
 pub fn dials_ahead(riders: &[Rider], dialling: usize, resting: bool, bounds: &RiderBounds) -> bool {
-    let left = riders.iter().any(|it| it.active < bounds.alone && it.light && it.young);
-    let room = riders.len() + dialling < bounds.connections;
-    !left && !resting && room && dialling <= riders.len() / 2
+    lacks_unused(riders, None, bounds) && may_dial_ahead(riders, dialling, resting, bounds)
+}
+
+/// Whether no unused light one that lives on is left when one more request has been put on `taken`.
+fn lacks_unused(riders: &[Rider], taken: Option<usize>, bounds: &RiderBounds) -> bool {
+    let active = |index: usize, it: &Rider| it.active + usize::from(taken == Some(index));
+    !riders.iter().enumerate().any(|(index, it)| active(index, it) < bounds.alone && it.light && it.young)
+}
+
+fn may_dial_ahead(riders: &[Rider], dialling: usize, resting: bool, bounds: &RiderBounds) -> bool {
+    !resting && riders.len() + dialling < bounds.connections && dialling <= riders.len() / 2
 }
 
 #[cfg(test)]
