@@ -78,7 +78,7 @@ pub use retry::{
     Answer, Attempt, FailedAttempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryDecision, RetryPolicy,
     counts_as_attempt, is_unreachable, retry,
 };
-pub use ride::{Rider, RiderBounds, RiderStep, Rides, dials_ahead, ride};
+pub use ride::{BriefHead, Rider, RiderBounds, RiderStep, Rides, dials_ahead, is_brief, ride};
 pub use route::{
     Across, Affinity, CONNECT_TIMEOUT, CorsDecision, Entry, InjectedFault, LocalPart, MTLS_PORT, Memo, RequestEdits,
     RouteDecision, RouteOutcome, RouteRequest, STEERING_HEADERS, SetCookie, Target, Tier, apply_headers, cors, rewrite,

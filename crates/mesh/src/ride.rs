@@ -102,6 +102,30 @@ fn may_dial_ahead(riders: &[Rider], dialling: usize, resting: bool, bounds: &Rid
     !resting && riders.len() + dialling < bounds.connections && dialling <= riders.len() / 2
 }
 
+/// What the head of a request says of how long it takes.
+#[derive(Debug, Clone, Copy)]
+pub struct BriefHead<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// `content-length`.
+    pub content_length: Option<&'a [u8]>,
+    /// `content-type`.
+    pub content_type: Option<&'a [u8]>,
+    /// `accept`.
+    pub accept: Option<&'a [u8]>,
+}
+
+/// Whether a request is likely over soon: it asks for no stream, and its body is one that would be kept for a retry.
+pub fn is_brief(head: &BriefHead<'_>) -> bool {
+    let length = head.content_length.map(|text| std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()));
+    let small = match length {
+        Some(length) => length.is_some_and(|length: usize| length <= crate::RETRY_BODY_MAX),
+        None => matches!(head.method, "GET" | "HEAD" | "OPTIONS"),
+    };
+    let streams = |text: &[u8]| text.starts_with(b"application/grpc") || text.starts_with(b"text/event-stream");
+    small && !head.content_type.is_some_and(streams) && !head.accept.is_some_and(streams)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,5 +196,23 @@ mod tests {
         let limited = RiderBounds { at_once: Some(3), ..BOUNDS };
         let step = ride(&riders("h3 h3 h3 h3"), 0, false, LONG, &limited);
         assert_eq!(step, RiderStep::Dial, "rather one more than the destination takes");
+    }
+
+    #[test]
+    fn brief_is_what_has_a_small_body_and_asks_for_no_stream() {
+        let head = BriefHead { method: "GET", content_length: None, content_type: None, accept: None };
+        let post = BriefHead { method: "POST", content_length: Some(b"65536"), ..head };
+        let cases = [
+            ("a GET", head, true),
+            ("a POST of unknown length", BriefHead { method: "POST", ..head }, false),
+            ("a small POST", post, true),
+            ("a large POST", BriefHead { content_length: Some(b"65537"), ..post }, false),
+            ("no number", BriefHead { content_length: Some(b"many"), ..post }, false),
+            ("gRPC", BriefHead { content_type: Some(b"application/grpc+proto"), ..post }, false),
+            ("an event stream", BriefHead { accept: Some(b"text/event-stream"), ..head }, false),
+        ];
+        for (name, head, expected) in cases {
+            assert_eq!(is_brief(&head), expected, "{name}");
+        }
     }
 }

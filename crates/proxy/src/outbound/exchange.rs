@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::uri::Authority;
-use http::{HeaderName, HeaderValue, Method, Request, Response, request};
+use http::{HeaderName, HeaderValue, Request, Response, request};
 use hyper::body::Incoming;
 use mesh::{Failure, Labels, Protocol, RouteDecision, ServiceName, SpiffeId, Target, TrafficPolicy};
 
@@ -293,16 +293,15 @@ async fn answer_of(
     send.await
 }
 
-/// Whether a request is likely over soon, by its head: it asks for no stream, and its body is one that would be kept.
+/// Whether a request is likely over soon, by its head.
 fn is_brief(head: &request::Parts) -> bool {
     let of = |name: HeaderName| head.headers.get(name).map(HeaderValue::as_bytes);
-    let length = of(CONTENT_LENGTH).map(|text| std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()));
-    let small = match length {
-        Some(length) => length.is_some_and(|length: usize| length <= mesh::RETRY_BODY_MAX),
-        None => matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS),
-    };
-    let streams = |text: &[u8]| text.starts_with(b"application/grpc") || text.starts_with(b"text/event-stream");
-    small && !of(CONTENT_TYPE).is_some_and(streams) && !of(ACCEPT).is_some_and(streams)
+    mesh::is_brief(&mesh::BriefHead {
+        method: head.method.as_str(),
+        content_length: of(CONTENT_LENGTH),
+        content_type: of(CONTENT_TYPE),
+        accept: of(ACCEPT),
+    })
 }
 
 /// Whether the server is a host outside the mesh, which learns nothing of who is inside.
