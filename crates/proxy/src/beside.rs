@@ -105,16 +105,18 @@ async fn put_together(
     outgoing: &Mailbox,
 ) -> io::Result<()> {
     let (mut chunk, mut capsules) = (BytesMut::with_capacity(CHUNK), BytesMut::new());
-    loop {
+    let mut ended = false;
+    while !ended {
         chunk.clear();
         tokio::select! {
             read = tls.read_buf(&mut chunk) => match read? {
-                0 => return io.shutdown().await,
+                0 => ended = true,
                 _ => put_capsule(TLS, &chunk, &mut capsules),
             },
             Some(datagram) = outgoing.take() => put_capsule(DATAGRAM, &datagram, &mut capsules),
         }
-        while capsules.len() < CHUNK
+        // What was handed over before the end goes before it.
+        while (ended || capsules.len() < CHUNK)
             && let Some(datagram) = outgoing.try_take()
         {
             put_capsule(DATAGRAM, &datagram, &mut capsules);
@@ -123,6 +125,7 @@ async fn put_together(
         io.flush().await?;
         capsules.clear();
     }
+    io.shutdown().await
 }
 
 async fn take_apart(
@@ -208,6 +211,19 @@ mod tests {
         drop(server);
         drop(writing.await.unwrap());
         assert_eq!((one.incoming.take().await, two.incoming.take().await), (None, None), "the end is the end of both");
+    }
+
+    #[tokio::test]
+    async fn datagrams_handed_over_before_the_end_arrive() {
+        let (near, far) = tokio::io::duplex(256);
+        let ((mut client, one), (_server, two)) = (split(near), split(far));
+        for number in 0..QUEUE {
+            assert!(one.outgoing.put(vec![number as u8; 1200].into()));
+        }
+        client.shutdown().await.unwrap();
+        for number in 0..QUEUE {
+            assert_eq!(two.incoming.take().await.as_deref(), Some(&[number as u8; 1200][..]));
+        }
     }
 
     #[tokio::test]

@@ -138,8 +138,10 @@ where
     let Datagrams { sealer, opener, outgoing, incoming } = datagrams;
     let all = async {
         tokio::select! {
-            end = seal(source, sealer, outgoing, counts) => end,
+            // In this order: what came before the end is delivered before it.
+            biased;
             end = open(incoming, opener, sink, counts) => end,
+            end = seal(source, sealer, outgoing, counts) => end,
             end = ended(reader) => end,
         }
     };
