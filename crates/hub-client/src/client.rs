@@ -206,16 +206,16 @@ impl HubClient {
     }
 
     fn node(&self, address: String) -> Result<Node, HubError> {
-        let channel = connection::channel(&address, &self.inner.credentials, &self.inner.hub_trust_domain)?;
-        Ok(Node::new(address, channel))
+        let dialled = connection::channel(&address, &self.inner.credentials, &self.inner.hub_trust_domain)?;
+        Ok(Node::new(address, dialled))
     }
 
-    /// Leaves a channel on which nothing came for a whole [`TRY`]. After a partition its TCP would be heard again only when a
+    /// Leaves a connection on which nothing came for a whole [`TRY`]. After a partition its TCP would be heard again only when a
     /// retransmission comes round, which takes up to as long again as the partition lasted; a new one is dialled until
     /// it answers.
     fn renew(&self, silent: &Node) {
         match self.node(silent.address.clone()) {
-            Ok(node) => self.with_nodes(|nodes| nodes.renew(silent, node.channel)),
+            Ok(node) => self.with_nodes(|nodes| nodes.renew(silent, node)),
             Err(error) => tracing::warn!(address = silent.address, %error, "the silent channel is kept"),
         }
     }
@@ -258,7 +258,7 @@ impl HubClient {
                     Err(status) if is_worth_another_node(&status) => {
                         tracing::debug!(address = node.address, %status, "hub node did not answer");
                         self.avoid(&node.address);
-                        if asked.elapsed() >= TRY {
+                        if asked.elapsed() >= TRY && node.since.before(asked) {
                             self.renew(&node);
                         }
                         last = Some((node.address, status));

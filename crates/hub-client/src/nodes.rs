@@ -3,18 +3,21 @@
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+use crate::connection::Since;
+
 /// A node's address and its channel.
 #[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) address: String,
     pub(crate) channel: Channel,
+    pub(crate) since: Since,
     /// Cancelled when another channel has taken the place of this one.
     pub(crate) replaced: CancellationToken,
 }
 
 impl Node {
-    pub(crate) fn new(address: String, channel: Channel) -> Self {
-        Self { address, channel, replaced: CancellationToken::new() }
+    pub(crate) fn new(address: String, (channel, since): (Channel, Since)) -> Self {
+        Self { address, channel, since, replaced: CancellationToken::new() }
     }
 }
 
@@ -63,13 +66,13 @@ impl Nodes {
 
     /// Puts a new channel in the place of one that is silent, unless that was done before. Whatever still waits on the old
     /// one is told.
-    pub(crate) fn renew(&mut self, silent: &Node, channel: Channel) {
+    pub(crate) fn renew(&mut self, silent: &Node, renewed: Node) {
         if silent.replaced.is_cancelled() {
             return;
         }
         silent.replaced.cancel();
         if let Some(node) = self.all.iter_mut().find(|node| node.address == silent.address) {
-            *node = Node::new(silent.address.clone(), channel);
+            *node = renewed;
         }
     }
 
@@ -89,12 +92,12 @@ mod tests {
 
     use super::*;
 
-    fn channel() -> Channel {
-        Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
+    fn node(name: &str) -> Node {
+        Node::new(name.to_owned(), (Endpoint::from_static("http://127.0.0.1:1").connect_lazy(), Since::default()))
     }
 
     fn nodes(names: &[&str]) -> Vec<Node> {
-        names.iter().map(|name| Node::new((*name).to_owned(), channel())).collect()
+        names.iter().map(|name| node(name)).collect()
     }
 
     fn order(nodes: &Nodes) -> Vec<String> {
@@ -120,10 +123,10 @@ mod tests {
     async fn a_silent_channel_is_replaced_once() {
         let mut known = Nodes::new(nodes(&["a", "b"]));
         let silent = known.find("b").unwrap();
-        known.renew(&silent, channel());
+        known.renew(&silent, node("b"));
         assert!(silent.replaced.is_cancelled());
         let renewed = known.find("b").unwrap();
-        known.renew(&silent, channel());
+        known.renew(&silent, node("b"));
         assert!(!renewed.replaced.is_cancelled(), "another call had found it silent before");
         assert!(!known.find("a").unwrap().replaced.is_cancelled());
     }

@@ -10,7 +10,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use crate::HUB_ACCOUNT;
-use crate::connection::{ALPN_H2, CONNECT_TIMEOUT, dial};
+use crate::connection::{ALPN_H2, TLS_TIMEOUT, dial};
 
 /// The trust domain of a mesh's hub is this and the mesh id.
 const HUB_PREFIX: &str = "hub.";
@@ -54,7 +54,7 @@ pub(crate) async fn contact(address: &str, ca_hash: &str) -> Result<HubConnectio
     let config = identity::pinned_client_config(ca_hash, peers, ALPN_H2)
         .map_err(|error| ContactError::NotTheHub(error.to_string()))?;
     let tcp = dial(address).await.map_err(|error: io::Error| ContactError::Passing(error.to_string()))?;
-    let (io, peer) = identity::connect_tls(config, tcp, CONNECT_TIMEOUT).await.map_err(|error| match error {
+    let (io, peer) = identity::connect_tls(config, tcp, TLS_TIMEOUT).await.map_err(|error| match error {
         TlsError::Peer(reason) => ContactError::NotTheHub(reason.to_string()),
         TlsError::NoProtocol => ContactError::NotTheHub("it speaks no HTTP/2".to_owned()),
         passing => ContactError::Passing(passing.to_string()),

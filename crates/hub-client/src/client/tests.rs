@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use api::hub::{TransactRequest, WatchResponse};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -126,6 +126,51 @@ async fn relay(to: String, frozen: CancellationToken) -> String {
         }
     });
     address
+}
+
+/// A way to a node on which every byte takes so long.
+async fn far_away(to: String, delay: Duration) -> String {
+    async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, delay: Duration) {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let reading = async move {
+            let mut chunk = [0; 4096];
+            while let Ok(read @ 1..) = from.read(&mut chunk).await {
+                let _ = sender.send((Instant::now() + delay, chunk[..read].to_vec()));
+            }
+        };
+        let writing = async {
+            while let Some((due, chunk)) = receiver.recv().await {
+                tokio::time::sleep_until(due).await;
+                if to.write_all(&chunk).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::join!(reading, writing);
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let (near_read, near_write) = near.into_split();
+            let (far_read, far_write) = TcpStream::connect(&to).await.unwrap().into_split();
+            tokio::spawn(carry(near_read, far_write, delay));
+            tokio::spawn(carry(far_read, near_write, delay));
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_node_two_seconds_away_is_reached() {
+    let files = files();
+    let node = FakeNode::new(|| Ok(()));
+    let (address, _) = node.serve(files.node()).await;
+    let address = far_away(address, Duration::from_millis(1_050)).await;
+    let client = client(&files, &[&address]).with_deadline(DEADLINE);
+    let begun = Instant::now();
+    client.renew_lease().await.unwrap();
+    assert!(begun.elapsed() >= TRY, "handshake and answer took more than one try");
 }
 
 #[tokio::test]
