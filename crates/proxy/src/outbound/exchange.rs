@@ -207,16 +207,8 @@ impl Engine {
         let (io, peer) =
             dial::local(self.config.dialer, credentials, key, decision.connect_timeout, pool.keep_alive.as_ref())
                 .await?;
-        let parts = Parts {
-            io,
-            peer: Some(peer),
-            via: None,
-            endpoint: endpoint.to_owned(),
-            lost: Arc::default(),
-            hold: None,
-            pings: Some(pool.http2_keep_alive.map_or(Pings::SIDECAR, Pings::from)),
-            meter: None,
-        };
+        let pings = Some(pool.http2_keep_alive.map_or(Pings::SIDECAR, Pings::from));
+        let parts = Parts { peer: Some(peer), endpoint: endpoint.to_owned(), pings, ..Parts::from(io) };
         HttpConnection::handshake(parts, &self.config.credentials).await
     }
 

@@ -174,16 +174,8 @@ impl DirectPool {
                 Some(io) => io,
                 None => origin::connect(&self.opener, view, to).await?,
             };
-            let parts = Parts {
-                io,
-                peer: None,
-                via: None,
-                endpoint: String::new(),
-                lost: Arc::default(),
-                hold: None,
-                pings: to.policy.pool.http2_keep_alive.map(Pings::from),
-                meter: None,
-            };
+            let pings = to.policy.pool.http2_keep_alive.map(Pings::from);
+            let parts = Parts { pings, ..Parts::from(io) };
             HttpConnection::handshake(parts, &self.credentials).await
         };
         let lease = self.http2.get_as(&key_of(to), Policy::SHARED.within(&to.policy.pool), dial).await?;

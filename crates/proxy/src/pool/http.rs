@@ -83,6 +83,22 @@ pub struct Parts<T> {
     pub(crate) meter: Option<Meter>,
 }
 
+impl<T> From<T> for Parts<T> {
+    /// A stream of which nothing is known, and which is not pinged.
+    fn from(io: T) -> Self {
+        Self {
+            io,
+            peer: None,
+            via: None,
+            endpoint: String::new(),
+            lost: Arc::default(),
+            hold: None,
+            pings: None,
+            meter: None,
+        }
+    }
+}
+
 /// How a peer is pinged.
 #[derive(Debug, Clone, Copy)]
 pub struct Pings {

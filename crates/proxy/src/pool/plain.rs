@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -100,17 +99,7 @@ impl PlainPool {
             .map_err(|_| Fault::connect_timeout(&address.to_string()))?
             .map_err(|error| Fault::connect(format!("{address}: {error}")))?;
         let _ = io.set_nodelay(true);
-        let parts = Parts {
-            io,
-            peer: None,
-            via: None,
-            endpoint: String::new(),
-            lost: Arc::default(),
-            hold: None,
-            pings: None,
-            meter: None,
-        };
-        HttpConnection::handshake(parts, &self.credentials).await
+        HttpConnection::handshake(Parts::from(io), &self.credentials).await
     }
 
     /// Closes what is no longer used.
