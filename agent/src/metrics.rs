@@ -22,19 +22,15 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn register(registry: &telemetry::Registry) -> Self {
-        let it = Self::default();
-        registry.register(
-            "isthmus_agent_refused_facts",
-            "Facts of other clusters that were not believed",
-            it.refused.clone(),
-        );
-        registry.register("isthmus_agent_revision", "Revision of the snapshot served to proxies", it.revision.clone());
-        registry.register("isthmus_agent_hub_revision", "Revision of the hub last seen", it.hub_revision.clone());
-        registry.register("isthmus_agent_hub_connected", "1 while the hub is watched", it.hub_connected.clone());
-        registry.register("isthmus_agent_hub_failures", "Failed calls to the hub", it.hub_failures.clone());
-        registry.register("isthmus_agent_lease_renewals", "Renewed leases", it.lease_renewals.clone());
-        registry.register("isthmus_agent_published_facts", "Facts written to the hub", it.published.clone());
-        it
+        Self {
+            refused: registry.make("isthmus_agent_refused_facts", "Facts of other clusters that were not believed"),
+            revision: registry.make("isthmus_agent_revision", "Revision of the snapshot served to proxies"),
+            hub_revision: registry.make("isthmus_agent_hub_revision", "Revision of the hub last seen"),
+            hub_connected: registry.make("isthmus_agent_hub_connected", "1 while the hub is watched"),
+            hub_failures: registry.make("isthmus_agent_hub_failures", "Failed calls to the hub"),
+            lease_renewals: registry.make("isthmus_agent_lease_renewals", "Renewed leases"),
+            published: registry.make("isthmus_agent_published_facts", "Facts written to the hub"),
+        }
     }
 
     pub(crate) fn refused(&self, refusal: &Refusal) {

@@ -71,41 +71,24 @@ impl Metrics {
     /// Registers the metrics.
     pub fn register(registry: &telemetry::Registry) -> Self {
         let constructor: fn() -> Histogram = histogram;
-        let metrics = Self {
-            queries: Family::default(),
-            durations: Family::new_with_constructor(constructor),
-            cache: Family::default(),
-            upstream: Family::default(),
-            upstream_durations: Family::new_with_constructor(constructor),
-            refused_connections: Counter::default(),
-        };
-        registry.register("isthmus_dns_queries", "Queries answered", metrics.queries.clone());
-        registry.register(
-            "isthmus_dns_query_duration_seconds",
-            "Time from a query to its answer",
-            metrics.durations.clone(),
-        );
-        registry.register(
-            "isthmus_dns_cache",
-            "Forwarded queries by what the cache had: hit, miss, stale, joined",
-            metrics.cache.clone(),
-        );
-        registry.register(
-            "isthmus_dns_upstream",
-            "Questions to name servers by result: udp, tcp, refused, timeout, error",
-            metrics.upstream.clone(),
-        );
-        registry.register(
-            "isthmus_dns_upstream_duration_seconds",
-            "Time from a question to a name server to its answer",
-            metrics.upstream_durations.clone(),
-        );
-        registry.register(
-            "isthmus_dns_refused_connections",
-            "TCP connections beyond the limits",
-            metrics.refused_connections.clone(),
-        );
-        metrics
+        Self {
+            queries: registry.make("isthmus_dns_queries", "Queries answered"),
+            durations: registry.register(
+                "isthmus_dns_query_duration_seconds",
+                "Time from a query to its answer",
+                Family::new_with_constructor(constructor),
+            ),
+            cache: registry
+                .make("isthmus_dns_cache", "Forwarded queries by what the cache had: hit, miss, stale, joined"),
+            upstream: registry
+                .make("isthmus_dns_upstream", "Questions to name servers by result: udp, tcp, refused, timeout, error"),
+            upstream_durations: registry.register(
+                "isthmus_dns_upstream_duration_seconds",
+                "Time from a question to a name server to its answer",
+                Family::new_with_constructor(constructor),
+            ),
+            refused_connections: registry.make("isthmus_dns_refused_connections", "TCP connections beyond the limits"),
+        }
     }
 
     pub(crate) fn record(&self, zone: &'static str, proto: &'static str, code: ResponseCode, took: Duration) {

@@ -74,19 +74,17 @@ struct Gauges {
 
 impl Gauges {
     fn register(registry: &Registry) -> Self {
-        let gauges = Self::default();
-        registry.register("isthmus_cluster_state", "1 for the state that a cluster is in", gauges.state.clone());
-        registry.register(
-            "isthmus_cluster_stale_seconds",
-            "For how long a cluster's announcements have been stale; 0 = fresh",
-            gauges.stale.clone(),
-        );
-        registry.register(
-            "isthmus_cluster_share_percent",
-            "What is left of the share of a cluster that drains; 100 = it does not",
-            gauges.share.clone(),
-        );
-        gauges
+        Self {
+            state: registry.make("isthmus_cluster_state", "1 for the state that a cluster is in"),
+            stale: registry.make(
+                "isthmus_cluster_stale_seconds",
+                "For how long a cluster's announcements have been stale; 0 = fresh",
+            ),
+            share: registry.make(
+                "isthmus_cluster_share_percent",
+                "What is left of the share of a cluster that drains; 100 = it does not",
+            ),
+        }
     }
 
     fn set(&self, rows: &[ClusterRow], known: &mut BTreeMap<String, ClusterState>) {

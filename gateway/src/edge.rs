@@ -108,12 +108,8 @@ impl Edge {
             life: parts.life.clone(),
             namespace: parts.namespace,
         });
-        let refused = Family::default();
-        parts.registry.register(
-            "isthmus_gateway_tls_refused",
-            "TLS connections that were refused at a port of a Gateway",
-            refused.clone(),
-        );
+        let help = "TLS connections that were refused at a port of a Gateway";
+        let refused = parts.registry.make("isthmus_gateway_tls_refused", help);
         let limits = Limits { listener: "edge", header_timeout: IDLE, per_source: PER_SOURCE, ..Limits::default() };
         let edge = Arc::new(Self {
             guard: Guard::new(outbound.clone()),

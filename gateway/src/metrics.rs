@@ -125,31 +125,27 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Makes the metrics and registers them.
     pub(crate) fn register(registry: &Registry) -> Self {
-        let metrics = Self::default();
         let name = |name: &str| format!("isthmus_gateway_{name}");
-        registry.register(&name("streams"), "Flows, by how they were answered", metrics.streams.clone());
-        registry.register(&name("bytes"), "Bytes carried by flows that have ended", metrics.bytes.clone());
-        registry.register(&name("paths"), "1 for the state that a path is in", metrics.paths.clone());
-        registry.register(&name("path_rtt_seconds"), "Smoothed round-trip time of a path", metrics.rtt.clone());
-        registry.register(&name("ejections"), "Paths taken out because they went silent", metrics.ejections.clone());
-        registry.register(&name("replays"), "Flows sent again, by the path that failed", metrics.replays.clone());
-        registry.register(&name("refused_connections"), "Connections refused", metrics.refused.clone());
-        registry.register(&name("udp_socket_buffer_bytes"), "What the kernel granted", metrics.socket.clone());
-        let help = "1 if the kernel granted smaller UDP socket buffers than wanted: raise net.core.{r,w}mem_max";
-        registry.register(&name("udp_socket_buffer_refused"), help, metrics.socket_refused.clone());
-        let help = "Connections of a path that take new flows";
-        registry.register(&name("path_connections"), help, metrics.connections.clone());
-        let help = "1 for the transport that new flows of a path take";
-        registry.register(&name("path_transport"), help, metrics.path_transport.clone());
-        let help = "How often new flows of a path went over to a transport";
-        registry.register(&name("path_transport_changes"), help, metrics.transport_changes.clone());
-        let help = "Flows reset because their reader was too slow";
-        registry.register(&name("slow_readers"), help, metrics.slow_readers.clone());
-        let help = "Streams refused because their peer had too many";
-        registry.register(&name("refused_streams"), help, metrics.refused_streams.clone());
-        let help = "Datagrams of UDP flows between clusters, by what carried them";
-        registry.register(&name("datagrams"), help, metrics.datagrams.clone());
-        metrics
+        let buffers = "1 if the kernel granted smaller UDP socket buffers than wanted: raise net.core.{r,w}mem_max";
+        Self {
+            streams: registry.make(&name("streams"), "Flows, by how they were answered"),
+            bytes: registry.make(&name("bytes"), "Bytes carried by flows that have ended"),
+            paths: registry.make(&name("paths"), "1 for the state that a path is in"),
+            rtt: registry.make(&name("path_rtt_seconds"), "Smoothed round-trip time of a path"),
+            ejections: registry.make(&name("ejections"), "Paths taken out because they went silent"),
+            replays: registry.make(&name("replays"), "Flows sent again, by the path that failed"),
+            refused: registry.make(&name("refused_connections"), "Connections refused"),
+            socket: registry.make(&name("udp_socket_buffer_bytes"), "What the kernel granted"),
+            socket_refused: registry.make(&name("udp_socket_buffer_refused"), buffers),
+            connections: registry.make(&name("path_connections"), "Connections of a path that take new flows"),
+            path_transport: registry.make(&name("path_transport"), "1 for the transport that new flows of a path take"),
+            transport_changes: registry
+                .make(&name("path_transport_changes"), "How often new flows of a path went over to a transport"),
+            slow_readers: registry.make(&name("slow_readers"), "Flows reset because their reader was too slow"),
+            refused_streams: registry.make(&name("refused_streams"), "Streams refused because their peer had too many"),
+            datagrams: registry
+                .make(&name("datagrams"), "Datagrams of UDP flows between clusters, by what carried them"),
+        }
     }
 
     /// Counts one refused connection.

@@ -31,29 +31,17 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn register(registry: &Registry) -> Self {
-        let metrics = Self::default();
-        let Self {
-            connections_refused,
-            commands,
-            batches,
-            refused,
-            rebuilds,
-            revision,
-            is_leader,
-            watches,
-            disk_free,
-            disk_short,
-        } = metrics.clone();
-        registry.register("isthmus_hub_connections_refused", "Connections that were refused", connections_refused);
-        registry.register("isthmus_hub_commands", "Commands proposed by this node as leader", commands);
-        registry.register("isthmus_hub_batches", "Log entries that commands went into", batches);
-        registry.register("isthmus_hub_commands_refused", "Commands that were refused", refused);
-        registry.register("isthmus_hub_state_rebuilds", "Rebuilds of the applied state on start", rebuilds);
-        registry.register("isthmus_hub_revision", "Revision that this node has applied", revision);
-        registry.register("isthmus_hub_is_leader", "1 on the leader", is_leader);
-        registry.register("isthmus_hub_watches", "Open watches", watches);
-        registry.register("isthmus_hub_disk_free_bytes", "Free bytes where the node's data lies", disk_free);
-        registry.register("isthmus_hub_disk_full", "1 while they are too few to write", disk_short);
-        metrics
+        Self {
+            connections_refused: registry.make("isthmus_hub_connections_refused", "Connections that were refused"),
+            commands: registry.make("isthmus_hub_commands", "Commands proposed by this node as leader"),
+            batches: registry.make("isthmus_hub_batches", "Log entries that commands went into"),
+            refused: registry.make("isthmus_hub_commands_refused", "Commands that were refused"),
+            rebuilds: registry.make("isthmus_hub_state_rebuilds", "Rebuilds of the applied state on start"),
+            revision: registry.make("isthmus_hub_revision", "Revision that this node has applied"),
+            is_leader: registry.make("isthmus_hub_is_leader", "1 on the leader"),
+            watches: registry.make("isthmus_hub_watches", "Open watches"),
+            disk_free: registry.make("isthmus_hub_disk_free_bytes", "Free bytes where the node's data lies"),
+            disk_short: registry.make("isthmus_hub_disk_full", "1 while they are too few to write"),
+        }
     }
 }

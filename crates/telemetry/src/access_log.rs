@@ -37,8 +37,7 @@ impl AccessLog {
 
     /// Writes to anything, from a thread of its own.
     pub fn to_writer(writer: impl Write + Send + 'static, registry: &Registry) -> io::Result<Self> {
-        let dropped = Counter::default();
-        registry.register("isthmus_access_log_dropped", "Access log lines dropped", dropped.clone());
+        let dropped: Counter = registry.make("isthmus_access_log_dropped", "Access log lines dropped");
         let (queue, lines) = sync_channel(QUEUE);
         let lost = dropped.clone();
         std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_lines(writer, &lines, &lost))?;

@@ -28,10 +28,16 @@ impl Registry {
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// Registers a metric; keep a clone of it to update. The encoder adds `_total` to the names of counters and a full
-    /// stop to the help. A name must be registered once only.
-    pub fn register(&self, name: &str, help: &str, metric: impl Metric) {
-        self.with(|registry| registry.register(name, help, metric));
+    /// Registers a metric and gives it back for whoever updates it. The encoder adds `_total` to the names of counters and a
+    /// full stop to the help. A name must be registered once only.
+    pub fn register<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
+        self.with(|registry| registry.register(name, help, metric.clone()));
+        metric
+    }
+
+    /// The same for a metric that begins as its default.
+    pub fn make<M: Metric + Clone + Default>(&self, name: &str, help: &str) -> M {
+        self.register(name, help, M::default())
     }
 
     /// Anything else that the library's registry can do, such as collectors.
@@ -66,8 +72,7 @@ mod tests {
     #[test]
     fn what_is_registered_is_encoded_beside_the_metrics_of_the_process() {
         let registry = Registry::new("gateway");
-        let streams: Counter = Counter::default();
-        registry.register("isthmus_streams", "Streams carried", streams.clone());
+        let streams: Counter = registry.make("isthmus_streams", "Streams carried");
         streams.inc_by(3);
         let text = registry.encode();
         assert!(text.contains("isthmus_streams_total 3\n"), "{text}");

@@ -18,29 +18,15 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn register(registry: &telemetry::Registry) -> Self {
-        let metrics = Self::default();
-        registry.register(
-            "isthmus_discovery_connected",
-            "1 while the agent's discovery stream is open",
-            metrics.connected.clone(),
-        );
-        registry.register("isthmus_discovery_revision", "Revision of the current view", metrics.revision.clone());
-        registry.register(
-            "isthmus_discovery_refused_resources",
-            "Resources from the agent that were refused",
-            metrics.rejected.clone(),
-        );
-        registry.register(
-            "isthmus_svid_not_after_seconds",
-            "Unix time at which the own certificate expires",
-            metrics.svid_not_after.clone(),
-        );
-        registry.register(
-            "isthmus_svid_failures",
-            "Failed attempts to get a certificate",
-            metrics.svid_failures.clone(),
-        );
-        metrics
+        Self {
+            connected: registry.make("isthmus_discovery_connected", "1 while the agent's discovery stream is open"),
+            revision: registry.make("isthmus_discovery_revision", "Revision of the current view"),
+            rejected: registry
+                .make("isthmus_discovery_refused_resources", "Resources from the agent that were refused"),
+            svid_not_after: registry
+                .make("isthmus_svid_not_after_seconds", "Unix time at which the own certificate expires"),
+            svid_failures: registry.make("isthmus_svid_failures", "Failed attempts to get a certificate"),
+        }
     }
 
     pub(super) fn connected(&self, connected: bool) {
