@@ -5,6 +5,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use api::hub as pb;
@@ -12,10 +13,11 @@ use hub_client::OperatorCredential;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_isthmus-hub");
 
-/// Three ports that were free a moment ago, on an address that outgoing connections do not use.
+/// Three ports that were free a moment ago, on an address that neither outgoing connections nor other tests use.
 fn addresses() -> [String; 3] {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
     let [_, _, a, b] = std::process::id().to_be_bytes();
-    let ip = format!("127.{}.{}.1", 200 + a % 50, b);
+    let ip = format!("127.{}.{}.{}", 200 + a % 50, b, NEXT.fetch_add(1, Ordering::Relaxed));
     let bound = [(); 3].map(|()| TcpListener::bind(format!("{ip}:0")).unwrap());
     bound.map(|listener| listener.local_addr().unwrap().to_string())
 }
