@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mesh::{ClusterName, MeshId, NameError, TrustDomain};
 use serde::Deserialize;
+use settings::{ConfigError, Wrong};
 
 /// Validated configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,40 +70,6 @@ pub enum Acceptance {
     Manual,
 }
 
-/// What is wrong with the configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("{} cannot be read", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// It is not the expected YAML.
-    #[error("the configuration is malformed: {0}")]
-    Malformed(String),
-    /// A name breaks the rules.
-    #[error("field `{field}` is not valid")]
-    Name {
-        /// Which field.
-        field: &'static str,
-        /// Which rule.
-        source: NameError,
-    },
-    /// A value is out of range.
-    #[error("field `{field}` is not valid: {why}\nhint: {hint}")]
-    Value {
-        /// Which field.
-        field: &'static str,
-        /// What is wrong.
-        why: String,
-        /// What to write instead.
-        hint: &'static str,
-    },
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
@@ -126,12 +93,9 @@ fn default_group_labels() -> Vec<String> {
 }
 
 /// Label keys as Kubernetes has them, few: every combination of values is a group of its own.
-fn group_labels(keys: Vec<String>) -> Result<BTreeSet<String>, ConfigError> {
-    let refuse = |why| ConfigError::Value {
-        field: "group_labels",
-        why,
-        hint: "write at most 8 label keys, such as [app, version, tier]",
-    };
+fn group_labels(keys: Vec<String>) -> Result<BTreeSet<String>, Wrong> {
+    let hint = "write at most 8 label keys, such as [app, version, tier]";
+    let refuse = |why| Wrong::new("group_labels", why, hint);
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
     match keys.iter().find(|key| key.is_empty() || key.len() > 317 || !key.chars().all(allowed)) {
         Some(bad) => Err(refuse(format!("{bad:?} is no label key"))),
@@ -147,36 +111,32 @@ struct RawSource {
 }
 
 impl Config {
-    /// Reads and validates a file.
+    /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text)
+        settings::load(path, Self::check)
     }
 
-    /// Validates a text.
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let raw: Raw = serde_saphyr::from_str(text).map_err(|error| ConfigError::Malformed(error.to_string()))?;
-        let name = |field| move |source| ConfigError::Name { field, source };
+    fn check(raw: Raw) -> Result<Self, Wrong> {
+        let name = |field, hint| move |error: NameError| Wrong::new(field, error.to_string(), hint);
         let mut names = BTreeSet::new();
         for gateway in &raw.gateways {
             if gateway.name.is_empty() || !names.insert(&gateway.name) {
                 let why = format!("the name {:?} is empty or used twice", gateway.name);
-                return Err(ConfigError::Value { field: "gateways.name", why, hint: "name each gateway once" });
+                return Err(Wrong::new("gateways.name", why, "name each gateway once"));
             }
             if !is_host_port(&gateway.quic) {
                 let why = format!("{:?} is no address", gateway.quic);
-                return Err(ConfigError::Value { field: "gateways.quic", why, hint: "write host:port" });
+                return Err(Wrong::new("gateways.quic", why, "write host:port"));
             }
         }
         let ttl = raw.svid_ttl_seconds.unwrap_or(3600);
         if !(2..=30 * 24 * 3600).contains(&ttl) {
             let why = format!("{ttl} is out of range");
-            return Err(ConfigError::Value { field: "svid_ttl_seconds", why, hint: "2 seconds to 30 days" });
+            return Err(Wrong::new("svid_ttl_seconds", why, "2 seconds to 30 days"));
         }
         Ok(Self {
-            cluster: raw.cluster.parse().map_err(name("cluster"))?,
-            mesh_id: raw.mesh_id.parse().map_err(name("mesh_id"))?,
+            cluster: raw.cluster.parse().map_err(name("cluster", "it is the name that the cluster joined with"))?,
+            mesh_id: raw.mesh_id.parse().map_err(name("mesh_id", "it is the one that `isthmus-hub init` was given"))?,
             data_dir: raw.data_dir,
             directory: raw.source.directory,
             listen: raw.listen,
@@ -219,14 +179,18 @@ listen: {discovery: '127.1.0.1:15010', ca: '127.1.0.1:15012', admin: '127.1.0.1:
 gateways: [{name: gateway-1, hbone: '127.1.0.2:15008', quic: '127.1.0.2:15443'}]
 ";
 
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        settings::parse(text, Path::new("agent.yaml"), Config::check)
+    }
+
     #[test]
     fn a_good_file_is_read_with_defaults() {
-        let config = Config::parse(GOOD).expect("valid");
+        let config = parse(GOOD).expect("valid");
         assert_eq!(config.default_trust_domain().as_str(), "east.demo");
         assert_eq!((config.svid_ttl.as_secs(), config.acceptance), (3600, Acceptance::Auto));
         assert_eq!(config.gateways[0].quic, "127.1.0.2:15443");
         assert_eq!(config.group_labels, ["app", "version"].map(str::to_owned).into());
-        let config = Config::parse(&format!("{GOOD}group_labels: [tier]\n")).expect("valid");
+        let config = parse(&format!("{GOOD}group_labels: [tier]\n")).expect("valid");
         assert_eq!(config.group_labels, ["tier".to_owned()].into());
     }
 
@@ -243,7 +207,7 @@ gateways: [{name: gateway-1, hbone: '127.1.0.2:15008', quic: '127.1.0.2:15443'}]
             (GOOD.replace("'127.1.0.1:15010'", "here"), "discovery"),
         ];
         for (text, field) in cases {
-            let error = Config::parse(&text).expect_err(field).to_string();
+            let error = parse(&text).expect_err(field).to_string();
             assert!(error.contains(field), "{field}: {error}");
         }
     }

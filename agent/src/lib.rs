@@ -30,5 +30,5 @@ mod publish;
 mod run;
 mod state;
 
-pub use config::{Config, ConfigError};
+pub use config::Config;
 pub use run::{Listeners, RunError, run, serve};

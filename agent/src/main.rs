@@ -31,8 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: &Arguments) -> Result<()> {
-    let config = agent::Config::load(&arguments.config)
-        .with_context(|| format!("{} cannot be used", arguments.config.display()))?;
+    let config = agent::Config::load(&arguments.config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

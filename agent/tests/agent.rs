@@ -78,7 +78,9 @@ impl Cluster {
             self.discovery,
             self.ca_address,
         );
-        let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+        let file = self.directory.path().join("agent.yaml");
+        std::fs::write(&file, text).expect("written");
+        let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
         let shutdown = Shutdown::manual();
         let running = tokio::spawn(agent::serve(config, listeners, shutdown.clone()));
         self.running = Some((shutdown, running));

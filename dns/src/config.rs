@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use settings::{ConfigError, Wrong, address};
 
 use crate::forward::CacheLimits;
 use crate::serve::TcpLimits;
@@ -40,38 +41,6 @@ pub enum Upstream {
     ResolvConf,
     /// One server.
     Server(SocketAddr),
-}
-
-/// Why a configuration is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is no YAML of the expected shape.
-    #[error("{} is not a configuration of the DNS shim: {why}", path.display())]
-    Shape {
-        /// Which file.
-        path: PathBuf,
-        /// Field and position.
-        why: String,
-    },
-    /// A field has a value that cannot be.
-    #[error("{field}: {why}\nhint: {hint}")]
-    Field {
-        /// Which field.
-        field: String,
-        /// What is wrong with it.
-        why: String,
-        /// What to do.
-        hint: &'static str,
-    },
 }
 
 #[derive(Deserialize)]
@@ -117,15 +86,10 @@ struct RawListen {
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, path)
+        settings::load(path, Self::check)
     }
 
-    /// Checks a text; `path` goes into the errors.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let raw: RawConfig = serde_saphyr::from_str(text)
-            .map_err(|error| ConfigError::Shape { path: path.to_owned(), why: error.without_snippet().to_string() })?;
+    fn check(raw: RawConfig) -> Result<Self, Wrong> {
         let listen_dns = address("listen.dns", &raw.listen.dns)?;
         let forward = raw.forward.unwrap_or_else(|| vec!["resolv.conf".to_owned()]);
         let forward = forward
@@ -146,14 +110,12 @@ impl Config {
     }
 }
 
-fn cache(raw: &RawCache) -> Result<CacheLimits, ConfigError> {
+fn cache(raw: &RawCache) -> Result<CacheLimits, Wrong> {
     let default = CacheLimits::default();
     let seconds = |field: &str, value: Option<u64>, default: Duration| match value {
-        Some(value) if value > LONGEST => Err(ConfigError::Field {
-            field: format!("cache.{field}"),
-            why: format!("{value} s is too long"),
-            hint: "a week, 604800, is the most",
-        }),
+        Some(value) if value > LONGEST => {
+            Err(Wrong::new(format!("cache.{field}"), format!("{value} s is too long"), "a week, 604800, is the most"))
+        }
         Some(value) => Ok(Duration::from_secs(value)),
         None => Ok(default),
     };
@@ -166,23 +128,20 @@ fn cache(raw: &RawCache) -> Result<CacheLimits, ConfigError> {
         stale: seconds("serve_stale_seconds", raw.serve_stale_seconds, default.stale)?,
     };
     if limits.min_ttl > limits.max_ttl {
-        return Err(ConfigError::Field {
-            field: "cache.min_ttl_seconds".to_owned(),
-            why: "it is more than cache.max_ttl_seconds".to_owned(),
-            hint: "leave it out: records say how long they live",
-        });
+        let hint = "leave it out: records say how long they live";
+        return Err(Wrong::new("cache.min_ttl_seconds", "it is more than cache.max_ttl_seconds", hint));
     }
     Ok(limits)
 }
 
-fn tcp(raw: &RawTcp) -> Result<TcpLimits, ConfigError> {
+fn tcp(raw: &RawTcp) -> Result<TcpLimits, Wrong> {
     let default = TcpLimits::default();
     let count = |field: &str, value: Option<usize>, default: usize| match value {
-        Some(0) => Err(ConfigError::Field {
-            field: format!("tcp.{field}"),
-            why: "0 leaves no way for answers that are too long for UDP".to_owned(),
-            hint: "leave it out for the default",
-        }),
+        Some(0) => Err(Wrong::new(
+            format!("tcp.{field}"),
+            "0 leaves no way for answers that are too long for UDP",
+            "leave it out for the default",
+        )),
         value => Ok(value.unwrap_or(default)),
     };
     Ok(TcpLimits {
@@ -191,16 +150,8 @@ fn tcp(raw: &RawTcp) -> Result<TcpLimits, ConfigError> {
     })
 }
 
-fn address(field: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse().map_err(|_| ConfigError::Field {
-        field: field.to_owned(),
-        why: format!("{text:?} is not an address"),
-        hint: "write ip:port, such as 127.1.0.2:15053",
-    })
-}
-
-fn upstream(index: usize, text: &str, own: SocketAddr) -> Result<Upstream, ConfigError> {
-    let wrong = |why: String, hint| ConfigError::Field { field: format!("forward[{index}]"), why, hint };
+fn upstream(index: usize, text: &str, own: SocketAddr) -> Result<Upstream, Wrong> {
+    let wrong = |why: String, hint| Wrong::new(format!("forward[{index}]"), why, hint);
     if text == "resolv.conf" {
         return Ok(Upstream::ResolvConf);
     }
@@ -220,7 +171,7 @@ mod tests {
 
     fn parse(listen: &str, rest: &str) -> Result<Config, ConfigError> {
         let text = format!("credential: /c\ncache_dir: /d\nlisten: {listen}\n{rest}");
-        Config::parse(&text, Path::new("dns.yaml"))
+        settings::parse(&text, Path::new("dns.yaml"), Config::check)
     }
 
     #[test]

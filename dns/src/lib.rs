@@ -20,7 +20,7 @@ mod run;
 mod serve;
 mod shim;
 
-pub use config::{Config, ConfigError, Upstream};
+pub use config::{Config, Upstream};
 pub use forward::{CacheLimits, ForwardError, Forwarder, MAX_FORWARDS};
 pub use metrics::Metrics;
 pub use run::{RunError, run};

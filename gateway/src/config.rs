@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use settings::{ConfigError, Wrong};
 
 use crate::transport::{Congestion, TunnelSettings};
 
@@ -52,37 +53,6 @@ pub enum Role {
         bind: IpAddr,
         /// The DNS shim that knows hosts outside; `None`: the system's resolver.
         dns: Option<SocketAddr>,
-    },
-}
-
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {path}; hint: pass the gateway's YAML file with --config", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The file is not the YAML that it should be; the source names the field.
-    #[error("{path} is not a gateway configuration; hint: fields are name, role, credential, cache_dir, listen, bind, dns, drain_seconds, segmentation_offload, tunnel", path = path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong and where.
-        source: Box<serde_saphyr::Error>,
-    },
-    /// A field has a value that makes no sense.
-    #[error("{field}: {why}; hint: {hint}")]
-    Field {
-        /// The field.
-        field: &'static str,
-        /// What is wrong.
-        why: String,
-        /// What to do.
-        hint: &'static str,
     },
 }
 
@@ -151,22 +121,18 @@ fn default_true() -> bool {
 impl Config {
     /// Reads and checks a configuration file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let raw: Raw = serde_saphyr::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
-        Self::validate(raw)
+        settings::load(path, Self::check)
     }
 
-    fn validate(raw: Raw) -> Result<Self, ConfigError> {
+    fn check(raw: Raw) -> Result<Self, Wrong> {
         let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if raw.name.is_empty() || raw.name.len() > 63 || !raw.name.bytes().all(valid) {
             let why = format!("{:?} is no name", raw.name);
-            return Err(ConfigError::Field { field: "name", why, hint: "1 to 63 of a-z, 0-9 and '-'" });
+            return Err(Wrong::new("name", why, "1 to 63 of a-z, 0-9 and '-'"));
         }
         if raw.drain_seconds > DRAIN_MAX_SECONDS {
             let why = format!("{} s is too long", raw.drain_seconds);
-            return Err(ConfigError::Field { field: "drain_seconds", why, hint: "at most 3600" });
+            return Err(Wrong::new("drain_seconds", why, "at most 3600"));
         }
         let role = role(&raw)?;
         Ok(Self {
@@ -181,9 +147,9 @@ impl Config {
 }
 
 /// The listeners of the role; those of another one are a mistake that would stay unnoticed.
-fn role(raw: &Raw) -> Result<Role, ConfigError> {
-    let needed = |field, hint| ConfigError::Field { field, why: "the role needs it".to_owned(), hint };
-    let foreign = |field, hint| ConfigError::Field { field, why: "it belongs to another role".to_owned(), hint };
+fn role(raw: &Raw) -> Result<Role, Wrong> {
+    let needed = |field: &str, hint| Wrong::new(field, "the role needs it", hint);
+    let foreign = |field: &str, hint| Wrong::new(field, "it belongs to another role", hint);
     match raw.role {
         RawRole::EastWest => {
             if raw.listen.mtls.is_some() {
@@ -205,15 +171,15 @@ fn role(raw: &Raw) -> Result<Role, ConfigError> {
     }
 }
 
-fn tunnel(raw: &Raw) -> Result<TunnelSettings, ConfigError> {
+fn tunnel(raw: &Raw) -> Result<TunnelSettings, Wrong> {
     let RawTunnel { connections, congestion, ack_every, fallback, datagrams } = raw.tunnel;
     if !(1..=CONNECTIONS_MAX).contains(&connections) {
         let why = format!("{connections} connections to each gateway");
-        return Err(ConfigError::Field { field: "tunnel.connections", why, hint: "1 to 8; 3 is the default" });
+        return Err(Wrong::new("tunnel.connections", why, "1 to 8; 3 is the default"));
     }
     if !(2..=ACK_EVERY_MAX).contains(&ack_every) {
         let why = format!("an acknowledgement every {ack_every} packets");
-        return Err(ConfigError::Field { field: "tunnel.ack_every", why, hint: "2 to 64; 2 is the default" });
+        return Err(Wrong::new("tunnel.ack_every", why, "2 to 64; 2 is the default"));
     }
     let segmentation_offload = raw.segmentation_offload;
     Ok(TunnelSettings { connections, congestion, ack_every, fallback, datagrams, segmentation_offload })
@@ -227,12 +193,7 @@ mod tests {
                         '127.0.0.1:2', admin: '127.0.0.1:3'}\n";
 
     fn load(text: &str) -> Result<Config, String> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        Config::load(file.path()).map_err(|error| match error {
-            ConfigError::Parse { source, .. } => source.to_string(),
-            other => other.to_string(),
-        })
+        settings::parse(text, Path::new("gateway.yaml"), Config::check).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -261,7 +222,7 @@ mod tests {
         ];
         for (text, field) in cases {
             let error = load(&text).expect_err(field);
-            assert!(error.starts_with(field), "{error}");
+            assert!(error.contains(field), "{error}");
         }
     }
 
@@ -280,6 +241,6 @@ mod tests {
             let error = load(&format!("{GOOD}{change}")).expect_err(change);
             assert!(error.contains(expected) || error.contains("bool"), "{error}");
         }
-        assert!(load(&GOOD.replace("gateway-1", "Gateway_1")).expect_err("name").starts_with("name:"));
+        assert!(load(&GOOD.replace("gateway-1", "Gateway_1")).expect_err("name").contains(": name:"));
     }
 }

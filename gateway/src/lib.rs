@@ -45,7 +45,7 @@ mod paths;
 mod stream;
 mod transport;
 
-pub use config::{Config, ConfigError, Role};
+pub use config::{Config, Role};
 pub use run::{Parts, RunError, Running, run, start};
 pub use stand_in::Identities;
 pub use transport::{Congestion, TunnelSettings};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mesh::MeshId;
 use serde::Deserialize;
+use settings::{ConfigError, Wrong, address};
 
 use crate::raft_types::HubNode;
 
@@ -52,38 +53,6 @@ impl From<&Member> for HubNode {
     }
 }
 
-/// Why a configuration is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is no YAML of the expected shape.
-    #[error("{} is not a hub configuration: {why}", path.display())]
-    Shape {
-        /// Which file.
-        path: PathBuf,
-        /// Field and position.
-        why: String,
-    },
-    /// A field has a value that cannot be.
-    #[error("{field}: {why}; hint: {hint}")]
-    Field {
-        /// Which field.
-        field: &'static str,
-        /// What is wrong with it.
-        why: String,
-        /// What to do.
-        hint: &'static str,
-    },
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
@@ -118,27 +87,21 @@ impl Config {
 
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text).map_err(|error| match error {
-            ConfigError::Shape { why, .. } => ConfigError::Shape { path: path.to_owned(), why },
-            other => other,
-        })
+        settings::load(path, Self::check)
     }
 
-    fn parse(text: &str) -> Result<Self, ConfigError> {
-        let raw: Raw = serde_saphyr::from_str(text)
-            .map_err(|error| ConfigError::Shape { path: PathBuf::new(), why: error.to_string() })?;
+    fn check(raw: Raw) -> Result<Self, Wrong> {
         let lease_ttl_ms = raw.lease_ttl_ms.unwrap_or(LEASE_TTL_DEFAULT_MS);
         if lease_ttl_ms < LEASE_TTL_MIN_MS {
-            return Err(field("lease_ttl_ms", format!("{lease_ttl_ms} is too short"), "use at least 500"));
+            return Err(Wrong::new("lease_ttl_ms", format!("{lease_ttl_ms} is too short"), "use at least 500"));
         }
         let snapshot_every = raw.snapshot_every.unwrap_or(Self::SNAPSHOT_EVERY);
         if snapshot_every == 0 {
-            return Err(field("snapshot_every", "0 is no interval".to_owned(), "leave it out"));
+            return Err(Wrong::new("snapshot_every", "0 is no interval", "leave it out"));
         }
-        let mesh_id = MeshId::new(raw.mesh_id)
-            .map_err(|error| field("mesh_id", error.to_string(), "it is the one that `isthmus-hub init` was given"))?;
+        let mesh_id = MeshId::new(raw.mesh_id).map_err(|error| {
+            Wrong::new("mesh_id", error.to_string(), "it is the one that `isthmus-hub init` was given")
+        })?;
         Ok(Self {
             node_id: raw.node_id,
             mesh_id,
@@ -153,7 +116,7 @@ impl Config {
     }
 }
 
-fn members(node_id: u64, raw: Vec<RawMember>) -> Result<BTreeMap<u64, Member>, ConfigError> {
+fn members(node_id: u64, raw: Vec<RawMember>) -> Result<BTreeMap<u64, Member>, Wrong> {
     let mut members = BTreeMap::new();
     let mut addresses = BTreeSet::new();
     for RawMember { id, api, join } in raw {
@@ -162,29 +125,21 @@ fn members(node_id: u64, raw: Vec<RawMember>) -> Result<BTreeMap<u64, Member>, C
                 .rsplit_once(':')
                 .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
             if !has_port {
-                return Err(field("members", format!("{address:?} is not host:port"), "write host:port"));
+                return Err(Wrong::new("members", format!("{address:?} is not host:port"), "write host:port"));
             }
             if !addresses.insert(address.clone()) {
-                return Err(field("members", format!("{address} is there twice"), "each listener has its own"));
+                return Err(Wrong::new("members", format!("{address} is there twice"), "each listener has its own"));
             }
         }
         if members.insert(id, Member { api, join }).is_some() {
-            return Err(field("members", format!("id {id} is there twice"), "each node has its own id"));
+            return Err(Wrong::new("members", format!("id {id} is there twice"), "each node has its own id"));
         }
     }
     // A node that is added to a running hub is not among those that it began with.
     if members.is_empty() || node_id == 0 {
-        return Err(field("members", "the list is empty, or node_id is 0".to_owned(), "ids begin at 1"));
+        return Err(Wrong::new("members", "the list is empty, or node_id is 0", "ids begin at 1"));
     }
     Ok(members)
-}
-
-fn address(name: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse().map_err(|_| field(name, format!("{text:?} is not ip:port"), "write an address such as 127.9.0.1:7443"))
-}
-
-fn field(field: &'static str, why: String, hint: &'static str) -> ConfigError {
-    ConfigError::Field { field, why, hint }
 }
 
 #[cfg(test)]
@@ -201,9 +156,13 @@ members:
 - {id: 2, api: '127.9.0.2:7443', join: '127.9.0.2:7444'}
 ";
 
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        settings::parse(text, Path::new("hub.yaml"), Config::check)
+    }
+
     #[test]
     fn a_good_file_is_read_with_defaults() {
-        let config = Config::parse(GOOD).unwrap();
+        let config = parse(GOOD).unwrap();
         assert_eq!(config.lease_ttl, Duration::from_secs(10));
         assert_eq!(config.members.len(), 2);
     }
@@ -211,7 +170,7 @@ members:
     #[test]
     fn an_error_names_the_field() {
         let check = |from: &str, to: &str, expect: &str| {
-            let error = Config::parse(&GOOD.replace(from, to)).expect_err("it is wrong").to_string();
+            let error = parse(&GOOD.replace(from, to)).expect_err("it is wrong").to_string();
             assert!(error.contains(expect), "{error}");
         };
         check("mesh_id: demo", "mesh_id: Demo", "mesh_id: mesh id \"Demo\"");

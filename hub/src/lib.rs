@@ -32,5 +32,5 @@ mod trust;
 mod watch;
 mod wire;
 
-pub use config::{Config, ConfigError, Member};
+pub use config::{Config, Member};
 pub use serve::{Listeners, run, serve};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mesh::Protocol;
 use proxy::inbound::AppPort;
 use serde::Deserialize;
+use settings::{ConfigError, Wrong, address};
 
 use crate::capture::{Options, UDP_MARK};
 
@@ -47,38 +48,6 @@ pub struct CaptureConfig {
     pub mark: Option<u32>,
     /// Whether datagrams of the application are captured too, to `outbound_port`.
     pub udp: bool,
-}
-
-/// Why a configuration is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is no YAML of the expected shape.
-    #[error("{} is not a configuration of the sidecar: {why}", path.display())]
-    Shape {
-        /// Which file.
-        path: PathBuf,
-        /// Field and position.
-        why: String,
-    },
-    /// A field has a value that cannot be.
-    #[error("{field}: {why}\nhint: {hint}")]
-    Field {
-        /// Which field.
-        field: String,
-        /// What is wrong with it.
-        why: String,
-        /// What to do.
-        hint: &'static str,
-    },
 }
 
 #[derive(Deserialize)]
@@ -151,17 +120,12 @@ fn default_protocol() -> String {
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, path)
+        settings::load(path, Self::check)
     }
 
-    /// Checks a text; `path` goes into the errors.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let raw: RawConfig = serde_saphyr::from_str(text)
-            .map_err(|error| ConfigError::Shape { path: path.to_owned(), why: error.without_snippet().to_string() })?;
+    fn check(raw: RawConfig) -> Result<Self, Wrong> {
         let bind = raw.bind.parse().map_err(|_| {
-            wrong(
+            Wrong::new(
                 "bind",
                 format!("{:?} is not an IP address", raw.bind),
                 "write the workload's address, without a port",
@@ -173,16 +137,16 @@ impl Config {
             && let Some(index) = ports.iter().position(|port| port.app.is_none())
         {
             let hint = "write where the application listens, or a section `capture`: then it has its port itself";
-            return Err(wrong(&format!("ports[{index}].app"), "it is missing".into(), hint));
+            return Err(Wrong::new(format!("ports[{index}].app"), "it is missing", hint));
         }
         let mut seen = BTreeSet::new();
         if let Some(index) = ports.iter().position(|port| !seen.insert((port.number, port.protocol.is_udp()))) {
             let field = format!("ports[{index}].number");
-            return Err(wrong(&field, "the number is there twice".into(), "give each port once"));
+            return Err(Wrong::new(field, "the number is there twice", "give each port once"));
         }
         if raw.capture.is_none() && raw.listen.outbound.is_none() {
             let hint = "write ip:port of the explicit proxy, or a section `capture` for transparent capture";
-            return Err(wrong("listen.outbound", "it is missing".into(), hint));
+            return Err(Wrong::new("listen.outbound", "it is missing", hint));
         }
         let config = Self {
             credential: raw.credential,
@@ -220,7 +184,7 @@ impl Config {
     }
 
     /// Listeners that capture binds on all addresses leave their ports to nobody else.
-    fn check_listeners(&self) -> Result<(), ConfigError> {
+    fn check_listeners(&self) -> Result<(), Wrong> {
         let Some(capture) = self.capture else { return Ok(()) };
         let others = [
             ("listen.outbound", self.listen_outbound.map(|address| address.port())),
@@ -230,13 +194,13 @@ impl Config {
         let taken = [Some(capture.outbound_port), Some(capture.inbound_port)];
         if let Some((field, _)) = others.iter().find(|(_, port)| port.is_some() && taken.contains(port)) {
             let hint = "give capture.outbound_port and capture.inbound_port numbers that no other listener has";
-            return Err(wrong(field, "its port is one of capture's".into(), hint));
+            return Err(Wrong::new(*field, "its port is one of capture's", hint));
         }
         let own = self.own_ports();
         let is_own = |port: &AppPort| own.contains(&port.number) && !port.protocol.is_udp();
         if let Some(index) = self.ports.iter().position(is_own) {
             let hint = "the application cannot have a port of the sidecar; move one of the two";
-            return Err(wrong(&format!("ports[{index}].number"), "it is a port of the sidecar".into(), hint));
+            return Err(Wrong::new(format!("ports[{index}].number"), "it is a port of the sidecar", hint));
         }
         Ok(())
     }
@@ -245,48 +209,39 @@ impl Config {
 /// Istio's port for readiness probes, kept free for them.
 const READINESS_PORT: u16 = 15021;
 
-fn check_capture(raw: &RawCapture) -> Result<CaptureConfig, ConfigError> {
+fn check_capture(raw: &RawCapture) -> Result<CaptureConfig, Wrong> {
     for (field, port) in [("capture.outbound_port", raw.outbound_port), ("capture.inbound_port", raw.inbound_port)] {
         if port == 0 {
-            return Err(wrong(
+            return Err(Wrong::new(
                 field,
-                "0 is no port".into(),
+                "0 is no port",
                 "leave it out, or write a port that the application has not",
             ));
         }
     }
     if raw.outbound_port == raw.inbound_port {
         let hint = "captured connections of both directions arrive at listeners of their own";
-        return Err(wrong("capture.inbound_port", "it is capture.outbound_port too".into(), hint));
+        return Err(Wrong::new("capture.inbound_port", "it is capture.outbound_port too", hint));
     }
     if raw.udp && raw.mark == UDP_MARK {
         let hint = "leave it out, or write another number: datagrams on their way to the sidecar carry this one";
-        return Err(wrong("capture.mark", format!("{UDP_MARK} is the mark of captured datagrams"), hint));
+        return Err(Wrong::new("capture.mark", format!("{UDP_MARK} is the mark of captured datagrams"), hint));
     }
     let (outbound_port, inbound_port) = (raw.outbound_port, raw.inbound_port);
     Ok(CaptureConfig { outbound_port, inbound_port, mark: (raw.mark != 0).then_some(raw.mark), udp: raw.udp })
 }
 
-fn check_port(index: usize, raw: &RawPort) -> Result<AppPort, ConfigError> {
+fn check_port(index: usize, raw: &RawPort) -> Result<AppPort, Wrong> {
     let field = |name: &str| format!("ports[{index}].{name}");
     if raw.number == 0 {
-        return Err(wrong(&field("number"), "0 is no port".into(), "write the number that peers dial"));
+        return Err(Wrong::new(field("number"), "0 is no port", "write the number that peers dial"));
     }
     let protocol = Protocol::from_wire(&raw.protocol).ok_or_else(|| {
         let why = format!("{:?} is no protocol", raw.protocol);
-        wrong(&field("protocol"), why, "write http, http2, grpc, tcp, tcp-server-first, udp or auto")
+        Wrong::new(field("protocol"), why, "write http, http2, grpc, tcp, tcp-server-first, udp or auto")
     })?;
-    let app = raw.app.as_deref().map(|text| address(&field("app"), text)).transpose()?;
+    let app = raw.app.as_deref().map(|text| address(field("app"), text)).transpose()?;
     Ok(AppPort { number: raw.number, app, protocol })
-}
-
-fn address(field: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse()
-        .map_err(|_| wrong(field, format!("{text:?} is not an address"), "write ip:port, such as 127.1.0.9:15001"))
-}
-
-fn wrong(field: &str, why: String, hint: &'static str) -> ConfigError {
-    ConfigError::Field { field: field.to_owned(), why, hint }
 }
 
 #[cfg(test)]
@@ -297,7 +252,7 @@ mod tests {
         let text = format!(
             "credential: /c\ncache_dir: /d\nlisten: {{outbound: 127.0.0.9:15001, mtls: 127.0.0.9:15008, admin: 127.0.0.9:15020}}\nbind: 127.0.0.9\nports: {ports}\n{rest}"
         );
-        Config::parse(&text, Path::new("sidecar.yaml"))
+        settings::parse(&text, Path::new("sidecar.yaml"), Config::check)
     }
 
     #[test]
@@ -337,12 +292,13 @@ mod tests {
     fn with_capture_the_application_has_its_ports() {
         let text = "credential: /c\ncache_dir: /d\nlisten: {mtls: '[::]:15008', admin: '[::]:15020'}\nbind: 10.0.0.9\n\
                     ports: [{number: 9080}]\ncapture: {}\n";
-        let config = Config::parse(text, Path::new("sidecar.yaml")).unwrap();
+        let config = settings::parse(text, Path::new("sidecar.yaml"), Config::check).unwrap();
         let capture = CaptureConfig { outbound_port: 15001, inbound_port: 15006, mark: Some(1337), udp: false };
         assert_eq!((config.capture, config.listen_outbound, config.ports[0].app), (Some(capture), None, None));
         let options = config.capture_options().unwrap();
         assert_eq!(options.own_ports, [15001, 15006, 15008, 15020, 15021].into());
-        let unmarked = Config::parse(&text.replace("{}\n", "{mark: 0}\n"), Path::new("sidecar.yaml")).unwrap();
+        let unmarked =
+            settings::parse(&text.replace("{}\n", "{mark: 0}\n"), Path::new("sidecar.yaml"), Config::check).unwrap();
         assert_eq!(unmarked.capture_options().unwrap().mark, None);
     }
 }

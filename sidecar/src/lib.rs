@@ -25,7 +25,7 @@ mod run;
 mod socks;
 mod transparent;
 
-pub use config::{CaptureConfig, Config, ConfigError};
+pub use config::{CaptureConfig, Config};
 pub use datagrams::{CapturedDatagrams, listen_for_datagrams};
 pub use explicit::Explicit;
 pub use resolver::ShimResolver;
