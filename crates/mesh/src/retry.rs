@@ -13,7 +13,8 @@ pub use count::{FailedAttempt, counts_as_attempt, is_unreachable};
 /// Bodies up to this many bytes are kept for a retry (design: "Remote balancing", point 6).
 pub const RETRY_BODY_MAX: usize = 64 * 1024;
 
-/// Istio's default: 2 retries on `connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes`.
+/// Istio's default since 1.24: 2 retries on `connect-failure,refused-stream,unavailable,cancelled`. A server's own 503 is not
+/// among them: it may have done half of the work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetryPolicy {
@@ -46,7 +47,7 @@ impl Default for RetryPolicy {
             attempts: 2,
             per_try_timeout: None,
             on: BTreeSet::from([ConnectFailure, RefusedStream, Unavailable, Cancelled]),
-            statuses: BTreeSet::from([503]),
+            statuses: BTreeSet::new(),
             backoff: Duration::from_millis(25),
             avoid_previous: true,
             remote_localities: true,
@@ -74,7 +75,7 @@ pub enum RetryCondition {
     /// 409.
     #[serde(rename = "retriable-4xx")]
     Retriable4xx,
-    /// The statuses in the list; in Istio the default of the list is 503.
+    /// The statuses in the list.
     RetriableStatusCodes,
     /// gRPC `cancelled`.
     Cancelled,
@@ -138,15 +139,13 @@ impl RetryPolicy {
     fn names_answer(&self, answer: &Answer) -> bool {
         use RetryCondition::{
             Cancelled, DeadlineExceeded, EnvoyRatelimited, FiveXx, GatewayError, Internal, ResourceExhausted,
-            Retriable4xx, RetriableStatusCodes, Unavailable,
+            Retriable4xx, Unavailable,
         };
         // Who is told to slow down must not be asked again, unless a user says so.
         if answer.rate_limited {
             return self.on.contains(&EnvoyRatelimited);
         }
-        let listed = self.statuses.contains(&answer.status)
-            || (self.statuses.is_empty() && answer.status == 503 && self.on.contains(&RetriableStatusCodes));
-        listed
+        self.statuses.contains(&answer.status)
             || self.on.iter().any(|condition| match condition {
                 FiveXx => (500..600).contains(&answer.status),
                 GatewayError => matches!(answer.status, 502..=504),
@@ -294,7 +293,8 @@ mod tests {
             (ConnectFailure, gone.to_vec(), [&broken[..], &[answered(503)]].concat()),
             (RefusedStream, vec![Failure::Refused], vec![Failure::Connect, Failure::Broken]),
             (Retriable4xx, vec![answered(409)], vec![answered(404), answered(503)]),
-            (RetriableStatusCodes, vec![answered(503)], vec![answered(500)]),
+            // Without a list.
+            (RetriableStatusCodes, vec![], vec![answered(503)]),
             (Cancelled, vec![grpc(1)], vec![grpc(14), answered(503)]),
             (DeadlineExceeded, vec![grpc(4)], vec![grpc(1)]),
             (Internal, vec![grpc(13)], vec![grpc(2)]),
@@ -347,7 +347,7 @@ mod tests {
             ("the second retry", Attempt { made: 2, ..base }, true),
             ("a timeout", Attempt { failure: Failure::Timeout, idempotent: true, ..base }, false),
             ("a POST answered 503", Attempt { failure: answered(503), ..base }, false),
-            ("a GET answered 503", Attempt { failure: answered(503), idempotent: true, ..base }, true),
+            ("a GET answered 503", Attempt { failure: answered(503), idempotent: true, ..base }, false),
             ("a GET answered 500", Attempt { failure: answered(500), idempotent: true, ..base }, false),
         ];
         for (name, attempt, again) in cases {

@@ -52,5 +52,9 @@ fn conditions(retry_on: &str, path: &str, notes: &mut Notes<'_>) -> (BTreeSet<Re
             None => notes.not_compiled(format!("{path}.retryOn"), format!("{word:?} is not supported")),
         }
     }
+    if on.contains(&RetryCondition::RetriableStatusCodes) && statuses.is_empty() {
+        let hint = "write the statuses beside it, such as retriable-status-codes,503";
+        notes.add(codes::WITHOUT_EFFECT, format!("{path}.retryOn"), "retriable-status-codes names no status", hint);
+    }
     (on, statuses)
 }

@@ -169,7 +169,7 @@ async fn closed_port() -> std::net::SocketAddr {
 }
 
 #[tokio::test]
-async fn only_idempotent_requests_are_repeated_after_a_503() {
+async fn an_answer_of_503_is_an_answer() {
     let world = World::new();
     let calls = Arc::new(AtomicU32::new(0));
     let counted = calls.clone();
@@ -184,11 +184,13 @@ async fn only_idempotent_requests_are_repeated_after_a_503() {
     .await;
     let server = Server::of(&world, "east", "reviews", Protocol::Http, app).await;
     let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Http, &[server.ip]));
-    for (method, status, made) in [(Method::GET, 200, 2), (Method::POST, 503, 1)] {
+    for (method, asked_for, status, made) in
+        [(Method::GET, "", 503, 1), (Method::POST, "", 503, 1), (Method::POST, "5xx", 200, 2)]
+    {
         calls.store(0, Ordering::Relaxed);
-        let request = Request::builder().method(method.clone()).uri("/").body(body::empty()).unwrap();
-        assert_eq!(client.http1("reviews", request).await.status(), status, "{method}");
-        assert_eq!(calls.load(Ordering::Relaxed), made, "{method}");
+        let request = Request::builder().method(method.clone()).uri("/").header("x-envoy-retry-on", asked_for);
+        let answer = client.http1("reviews", request.body(body::empty()).unwrap()).await;
+        assert_eq!((answer.status().as_u16(), calls.load(Ordering::Relaxed)), (status, made), "{method} {asked_for}");
     }
 }
 

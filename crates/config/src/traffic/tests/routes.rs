@@ -107,7 +107,7 @@ fn retries_say_what_and_how_often() {
     assert_eq!((given.on, given.statuses), (on.into(), BTreeSet::from([503])));
     assert_eq!(given.backoff, Duration::from_millis(10));
     let few = retry("{attempts: 1}");
-    assert!(few.configured && few.on.contains(&RetryCondition::ConnectFailure) && few.statuses.contains(&503));
+    assert!(few.configured && few.on.contains(&RetryCondition::ConnectFailure) && few.statuses.is_empty());
     assert_eq!(retry("{attempts: 0}").attempts, 0);
 }
 
