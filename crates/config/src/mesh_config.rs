@@ -9,6 +9,8 @@ use std::sync::Arc;
 use federation_crds::istio::destination_rule::LocalitySetting;
 use federation_crds::{ConfigMap, Kind, Manifest};
 use mesh::{ExternalAuthorizer, ObjectRef, UnknownHosts};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::analyze::codes;
@@ -102,12 +104,35 @@ impl Reader<'_> {
 
     /// Reads a value of a known shape.
     fn typed<T: serde::de::DeserializeOwned>(&mut self, path: &str, value: &Value) -> Option<T> {
-        match serde_json::from_value(value.clone()) {
+        match serde_path_to_error::deserialize(value.clone()) {
             Ok(value) => Some(value),
             Err(error) => {
-                self.wrong(path, &error.to_string());
+                let inner = error.path().to_string();
+                // A field that is not known is named by the message.
+                let path = if inner == "." { path.to_owned() } else { format!("{path}.{inner}") };
+                self.wrong_with_hint(&path, &error.into_inner().to_string(), "see Istio's reference of MeshConfig");
                 None
             }
+        }
+    }
+}
+
+/// A number of MeshConfig, which is a Protobuf message in JSON: a text that is a number is one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Number(u32);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(u32),
+            Text(String),
+        }
+        let wrong = || D::Error::custom("must be a number from 0 to 4294967295");
+        match Written::deserialize(deserializer).map_err(|_| wrong())? {
+            Written::Number(number) => Ok(Self(number)),
+            Written::Text(text) => text.parse().map(Self).map_err(|_| wrong()),
         }
     }
 }

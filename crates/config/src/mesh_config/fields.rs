@@ -3,7 +3,7 @@
 use mesh::UnknownHosts;
 use serde_json::{Map, Value};
 
-use super::{MeshConfig, ROOT_NAMESPACE, Reader, providers};
+use super::{MeshConfig, Number, ROOT_NAMESPACE, Reader, providers};
 
 /// Fields that have an effect.
 const KNOWN: &[&str] = &[
@@ -150,13 +150,16 @@ fn default_config(config: &mut MeshConfig, value: &Value, path: &str, reader: &m
     for (name, member) in value.as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
         if name != "gatewayTopology" {
-            reader.without_effect(&path, "the proxies of this mesh are configured by flags; see docs/operations.md");
+            reader.without_effect(
+                &path,
+                "the proxies of this mesh have configuration files of their own; see ARCHITECTURE.md",
+            );
             continue;
         }
         for (name, member) in member.as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
             match name.as_str() {
-                "numTrustedProxies" => config.trusted_hops = reader.typed(&path, member).unwrap_or(0),
+                "numTrustedProxies" => config.trusted_hops = reader.typed(&path, member).unwrap_or(Number(0)).0,
                 _ => reader.without_effect(&path, "only numTrustedProxies is implemented"),
             }
         }

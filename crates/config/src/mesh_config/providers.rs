@@ -11,7 +11,7 @@ use mesh::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{ROOT_NAMESPACE, Reader};
+use super::{Number, ROOT_NAMESPACE, Reader};
 
 /// Istio's default for one check.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
@@ -21,7 +21,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RawAuthorizer {
     service: String,
-    port: u16,
+    port: Number,
     timeout: Option<String>,
     #[serde(default)]
     fail_open: bool,
@@ -44,7 +44,7 @@ struct RawAuthorizer {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RawBody {
-    max_request_bytes: u32,
+    max_request_bytes: Number,
     #[serde(default)]
     allow_partial_message: bool,
     pack_as_bytes: Option<bool>,
@@ -121,11 +121,10 @@ fn authorizer(name: &str, raw: RawAuthorizer, grpc: bool) -> Result<ExternalAuth
             .filter(|status| (200..600).contains(status))
             .ok_or_else(|| ("statusOnError", format!("{text:?} is not an HTTP status")))?,
     };
-    if raw.port == 0 {
-        return Err(("port", "must be 1 to 65535".to_owned()));
-    }
+    let port = u16::try_from(raw.port.0).ok().filter(|port| *port != 0);
+    let port = port.ok_or_else(|| ("port", "must be 1 to 65535".to_owned()))?;
     let body = raw.include_request_body_in_check.as_ref().map(|body| ExternalAuthorizerBody {
-        max_bytes: body.max_request_bytes,
+        max_bytes: body.max_request_bytes.0,
         allow_partial: body.allow_partial_message,
     });
     if raw.include_request_body_in_check.as_ref().is_some_and(|body| body.pack_as_bytes == Some(true)) && !grpc {
@@ -133,7 +132,7 @@ fn authorizer(name: &str, raw: RawAuthorizer, grpc: bool) -> Result<ExternalAuth
     }
     Ok(ExternalAuthorizer {
         name: name.to_owned(),
-        destination: Destination { host: host(&raw.service)?, subset: None, port: Some(raw.port) },
+        destination: Destination { host: host(&raw.service)?, subset: None, port: Some(port) },
         timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(DEFAULT_TIMEOUT),
         fail_open: raw.fail_open,
         status_on_error,

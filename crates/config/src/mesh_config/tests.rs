@@ -41,7 +41,7 @@ fn authorizers_have_istios_defaults() {
     let (config, findings) = read(
         "extensionProviders:\n\
          - name: http\n  envoyExtAuthzHttp: {service: authz.foo.svc.cluster.local, port: 8000, includeRequestHeadersInCheck: [X-Auth*], headersToUpstreamOnAllow: [x-user]}\n\
-         - name: grpc\n  envoyExtAuthzGrpc: {service: foo/authz, port: 9000, timeout: 0.5s, failOpen: true, statusOnError: \"503\", includeRequestBodyInCheck: {maxRequestBytes: 1024, allowPartialMessage: true}}\n\
+         - name: grpc\n  envoyExtAuthzGrpc: {service: foo/authz, port: \"9000\", timeout: 0.5s, failOpen: true, statusOnError: \"503\", includeRequestBodyInCheck: {maxRequestBytes: \"1024\", allowPartialMessage: true}}\n\
          - name: zipkin\n  zipkin: {service: zipkin.istio-system, port: 9411}\n",
     );
     assert_eq!(findings, [("data.mesh.extensionProviders[2].zipkin".to_owned(), "ISM0001")]);
@@ -50,6 +50,8 @@ fn authorizers_have_istios_defaults() {
     let ExternalAuthorizerProtocol::Http { include_request_headers, .. } = &http.protocol else { panic!("not HTTP") };
     assert_eq!(*include_request_headers, [StringMatch::Prefix("x-auth".to_owned())]);
     let grpc = &config.authorizers["grpc"];
+    let body = grpc.body.as_ref().unwrap();
+    assert_eq!((grpc.destination.port, body.max_bytes), (Some(9000), 1024), "numbers may be texts");
     assert_eq!((grpc.timeout.as_millis(), grpc.fail_open, grpc.status_on_error), (500, true, 503));
     assert_eq!(grpc.destination.host, Host::Cluster("foo/authz".parse().unwrap()));
 }
@@ -69,6 +71,21 @@ fn every_other_field_is_found() {
         (
             "extensionProviders: [{name: a, envoyExtAuthzGrpc: {service: a.b, port: 1, pathPrefix: /x}}]",
             "data.mesh.extensionProviders[0].envoyExtAuthzGrpc.pathPrefix",
+            "ISM0007",
+        ),
+        (
+            "extensionProviders: [{name: a, envoyExtAuthzGrpc: {service: a.b, port: http}}]",
+            "data.mesh.extensionProviders[0].envoyExtAuthzGrpc.port",
+            "ISM0007",
+        ),
+        (
+            "extensionProviders: [{name: a, envoyExtAuthzGrpc: {service: a.b, port: 70000}}]",
+            "data.mesh.extensionProviders[0].envoyExtAuthzGrpc.port",
+            "ISM0007",
+        ),
+        (
+            "defaultConfig: {gatewayTopology: {numTrustedProxies: two}}",
+            "data.mesh.defaultConfig.gatewayTopology.numTrustedProxies",
             "ISM0007",
         ),
         (
