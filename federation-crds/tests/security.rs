@@ -90,7 +90,8 @@ fn request_authentication() {
                 "{jwtRules: [{issuer: i, jwksUri: 'ftp://a'}]}",
                 &["spec.jwtRules[0].jwksUri: "],
             ),
-            ("no keys", "{jwtRules: [{issuer: i}]}", &["spec.jwtRules[0].jwksUri: is required"]),
+            ("keys where the issuer says", "{jwtRules: [{issuer: 'https://a.io/realms/b'}]}", &[]),
+            ("no keys", "{jwtRules: [{issuer: i}]}", &["spec.jwtRules[0].issuer: \"i\" must begin with http"]),
             ("keys that are none", "{jwtRules: [{issuer: i, jwks: '{}'}]}", &["spec.jwtRules[0].jwks: has no list"]),
             ("no issuer", &with("").replace("issuer: i, ", ""), &["spec.jwtRules[0].issuer: is required"]),
             (

@@ -1,6 +1,7 @@
 """Makes a signing key and what belongs to it: tokens.py <directory> <key id>.
 
-Writes jwks.json (this key only), <key id>.token (valid), <key id>.expired and <key id>.foreign (another issuer).
+Writes jwks.json (this key only), <key id>.token (valid), <key id>.expired, <key id>.foreign (another issuer), and
+<key id>.found, of the issuer JWKS_SERVER, whose .well-known/openid-configuration it writes.
 """
 
 import json
@@ -10,6 +11,8 @@ import time
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+JWKS_SERVER = "http://jwks.default.svc.cluster.local:8000"
 
 directory, key_id = pathlib.Path(sys.argv[1]), sys.argv[2]
 key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -27,6 +30,11 @@ def token(name, issuer="https://issuer.example", lives=3600):
 token("token")
 token("expired", lives=-600)
 token("foreign", issuer="https://somebody.example")
+token("found", issuer=JWKS_SERVER)
+well_known = directory / ".well-known"
+well_known.mkdir(exist_ok=True)
+configuration = {"issuer": JWKS_SERVER, "jwks_uri": f"{JWKS_SERVER}/jwks.json"}
+(well_known / "openid-configuration").write_text(json.dumps(configuration))
 fresh = directory / "jwks.new"
 fresh.write_text(json.dumps({"keys": [public]}))
 fresh.rename(directory / "jwks.json")

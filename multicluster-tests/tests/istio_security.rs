@@ -131,6 +131,21 @@ async fn tokens(scenario: &Scenario, python: &Path, keys: &Path) {
     .await;
     assert_eq!(get("/", &first).await.status, 401, "the old key is gone");
     scenario.delete("east", TOKENS).await;
+
+    step("without jwksUri the issuer says where its keys are");
+    let found = r#"
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: found}
+spec:
+  selector: {matchLabels: {app: api}}
+  jwtRules: [{issuer: "http://jwks.default.svc.cluster.local:8000", outputClaimToHeaders: [{header: x-sub, claim: sub}]}]
+"#;
+    scenario.apply("east", found).await;
+    let shot = get("/", &read("second.found")).await;
+    assert_eq!((shot.status, shot.seen("x-sub")), (200, "alice"), "{shot:?}");
+    assert_eq!(get("/", &second).await.status, 401, "of another issuer");
+    scenario.delete("east", found).await;
 }
 
 const POLICIES: &str = r#"

@@ -52,12 +52,15 @@ fn check_keys(rule: &JwtRule, path: &str, errors: &mut FieldErrors) {
     match (inline, rule.keys_uri()) {
         (Some(_), Some(_)) => errors.add(format!("{path}.jwks"), "only one of jwks and jwksUri can be set"),
         (Some(keys), None) => errors.check(format!("{path}.jwks"), key_set(keys)),
-        (None, Some(uri)) => errors.check(format!("{path}.jwksUri"), keys_uri(uri)),
-        (None, None) => errors.add_with_hint(
-            format!("{path}.jwksUri"),
-            "is required unless there is jwks: keys are not looked up at the issuer",
-            "write what the issuer's /.well-known/openid-configuration says as jwks_uri",
-        ),
+        (None, Some(uri)) => errors.check(format!("{path}.jwksUri"), web_url(uri)),
+        (None, None) if rule.issuer.is_empty() => {}
+        // OpenID Connect Discovery: the issuer says where its keys are.
+        (None, None) => {
+            if let Err(message) = web_url(&rule.issuer) {
+                let hint = "write jwks or jwksUri: without them, the issuer is asked for its /.well-known/openid-configuration";
+                errors.add_with_hint(format!("{path}.issuer"), message, hint);
+            }
+        }
     }
 }
 
@@ -71,7 +74,8 @@ fn key_set(text: &str) -> Result<(), String> {
     }
 }
 
-fn keys_uri(uri: &str) -> Result<(), String> {
+/// A URL of `http` or `https` with a host.
+fn web_url(uri: &str) -> Result<(), String> {
     let rest = uri.strip_prefix("https://").or_else(|| uri.strip_prefix("http://"));
     let Some(rest) = rest else { return Err(format!("{uri:?} must begin with http:// or https://")) };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

@@ -328,12 +328,13 @@ fn an_authorizer_is_asked_and_an_unknown_one_denies() {
 fn tokens_have_istios_defaults() {
     let text = "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: jwt}\nspec:\n  jwtRules:\n  \
                 - {issuer: a, jwks: '{\"keys\":[]}', fromHeaders: [{name: X-JWT}], outputClaimToHeaders: [{header: X-Sub, claim: sub}]}\n  \
-                - {issuer: b, jwks_uri: 'https://b.io/keys', timeout: 1s, forwardOriginalToken: true}\n";
+                - {issuer: b, jwks_uri: 'https://b.io/keys', timeout: 1s, forwardOriginalToken: true}\n  \
+                - {issuer: 'https://c.io'}\n";
     let compiled = compile(text);
     let tokens = &workload(&compiled, "default/backend-0").inbound.tokens;
     assert_eq!(
         tokens.iter().map(|rule| rule.origin.path.as_str()).collect::<Vec<_>>(),
-        ["spec.jwtRules[0]", "spec.jwtRules[1]"]
+        ["spec.jwtRules[0]", "spec.jwtRules[1]", "spec.jwtRules[2]"]
     );
     assert_eq!(
         (tokens[0].timeout.as_secs(), tokens[0].forward, tokens[0].from_headers[0].name.as_str()),
@@ -341,6 +342,7 @@ fn tokens_have_istios_defaults() {
     );
     assert_eq!(tokens[0].claims_to_headers, [("x-sub".to_owned(), "sub".to_owned())]);
     assert_eq!(tokens[1].keys, mesh::KeySource::Uri("https://b.io/keys".to_owned()));
+    assert_eq!(tokens[2].keys, mesh::KeySource::Issuer("https://c.io".to_owned()));
     assert_eq!((tokens[1].timeout.as_secs(), tokens[1].forward), (1, true));
 }
 

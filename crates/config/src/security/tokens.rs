@@ -10,7 +10,6 @@ use mesh::{KeySource, ObjectRef, Origin, TokenHeader, TokenRule};
 
 use super::Scoped;
 use super::scope::{Scope, Selection};
-use crate::analyze::codes;
 use crate::compile::Input;
 use crate::finding::Finding;
 use crate::mesh_config::MeshConfig;
@@ -40,18 +39,18 @@ pub(super) fn read(input: &Input<'_>, mesh_config: &MeshConfig, findings: &mut V
         let origin = Arc::new(object::reference(Kind::RequestAuthentication, &policy.metadata));
         for (index, rule) in policy.spec.jwt_rules.iter().enumerate() {
             let path = format!("spec.jwtRules[{index}]");
-            let part = Arc::new(token_rule(&origin, path, rule, findings));
+            let part = Arc::new(token_rule(&origin, path, rule));
             scoped.push(Scoped { scope: scope.clone(), part });
         }
     }
     scoped
 }
 
-fn token_rule(origin: &Arc<ObjectRef>, path: String, rule: &JwtRule, findings: &mut Vec<Finding>) -> TokenRule {
+fn token_rule(origin: &Arc<ObjectRef>, path: String, rule: &JwtRule) -> TokenRule {
     let headers = rule.from_headers.iter();
     let claims = rule.output_claim_to_headers.iter();
     TokenRule {
-        keys: keys(origin, &path, rule, findings),
+        keys: keys(rule),
         origin: Origin { object: origin.clone(), path, name: None },
         issuer: rule.issuer.clone(),
         audiences: rule.audiences.clone(),
@@ -68,16 +67,10 @@ fn token_rule(origin: &Arc<ObjectRef>, path: String, rule: &JwtRule, findings: &
     }
 }
 
-/// Without keys no token can be verified, so that every one of this issuer is refused.
-fn keys(origin: &ObjectRef, path: &str, rule: &JwtRule, findings: &mut Vec<Finding>) -> KeySource {
+fn keys(rule: &JwtRule) -> KeySource {
     match (rule.jwks.as_deref().filter(|keys| !keys.is_empty()), rule.keys_uri()) {
         (Some(keys), _) => KeySource::Inline(keys.to_owned()),
         (None, Some(uri)) => KeySource::Uri(uri.to_owned()),
-        (None, None) => {
-            let message = "there are no keys, so every token of this issuer is refused";
-            let finding = object::finding(origin, path, codes::NOT_COMPILED, message);
-            findings.push(finding.hint("write jwks or jwksUri"));
-            KeySource::Inline("{\"keys\":[]}".to_owned())
-        }
+        (None, None) => KeySource::Issuer(rule.issuer.clone()),
     }
 }

@@ -105,13 +105,15 @@ pub struct TokenHeader {
 }
 
 /// Where keys come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeySource {
     /// A JSON Web Key Set (RFC 7517).
     Inline(String),
     /// Fetched, kept, and fetched again when it grows old or a token names an unknown key.
     Uri(String),
+    /// The same, from where the issuer of this URL says (OpenID Connect Discovery 1.0 §4).
+    Issuer(String),
 }
 
 /// One AuthorizationPolicy that selects the workload.

@@ -24,6 +24,7 @@ pub(super) fn rows(view: &Value) -> Vec<Row> {
         let keys = match &token.keys {
             KeySource::Inline(_) => "keys in the object".to_owned(),
             KeySource::Uri(uri) => format!("keys from {uri}"),
+            KeySource::Issuer(url) => format!("keys from where {url} says"),
         };
         add("token", token.origin.to_string(), format!("issuer {}, {keys}", token.issuer));
     }

@@ -114,7 +114,7 @@ impl Key {
 pub(in crate::guard) struct KeyStore {
     fetch: Fetch,
     inline: Mutex<BTreeMap<String, Arc<KeySet>>>,
-    remote: Mutex<BTreeMap<String, Arc<Remote>>>,
+    remote: Mutex<BTreeMap<KeySource, Arc<Remote>>>,
 }
 
 /// No more keys of a set are kept: a token without a key id is tried with all of them.
@@ -142,13 +142,13 @@ impl KeyStore {
     ) -> Result<Arc<KeySet>, String> {
         match source {
             KeySource::Inline(document) => self.read(document),
-            KeySource::Uri(url) => {
+            KeySource::Uri(_) | KeySource::Issuer(_) => {
                 let remote = {
                     let mut all = lock(&self.remote);
-                    if all.len() >= SETS_MAX && !all.contains_key(url) {
+                    if all.len() >= SETS_MAX && !all.contains_key(source) {
                         all.clear();
                     }
-                    all.entry(url.clone()).or_insert_with(|| Arc::new(Remote::new(url, &self.fetch))).clone()
+                    all.entry(source.clone()).or_insert_with(|| Arc::new(Remote::new(source, &self.fetch))).clone()
                 };
                 remote.keys(id, timeout).await
             }
@@ -171,7 +171,7 @@ impl KeyStore {
 
 /// One key set that is fetched.
 struct Remote {
-    url: String,
+    source: KeySource,
     fetch: Fetch,
     state: Mutex<State>,
     /// Whoever holds it fetches; the others wait for what comes of it.
@@ -187,8 +187,13 @@ struct State {
 }
 
 impl Remote {
-    fn new(url: &str, fetch: &Fetch) -> Self {
-        Self { url: url.to_owned(), fetch: fetch.clone(), state: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    fn new(source: &KeySource, fetch: &Fetch) -> Self {
+        Self {
+            source: source.clone(),
+            fetch: fetch.clone(),
+            state: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     async fn keys(self: &Arc<Self>, id: Option<&str>, timeout: Duration) -> Result<Arc<KeySet>, String> {
@@ -216,8 +221,7 @@ impl Remote {
         if lock(&self.state).tried.is_some_and(|tried| tried >= asked) {
             return;
         }
-        let document = (self.fetch)(self.url.clone(), timeout).await;
-        let keys = document.and_then(|document| KeySet::parse(&document));
+        let keys = self.fetch_keys(timeout).await;
         let now = Instant::now();
         let mut state = lock(&self.state);
         state.tried = Some(now);
@@ -226,9 +230,36 @@ impl Remote {
                 state.keys = Some(Arc::new(keys));
                 state.fetched = Some(now);
             }
-            Err(error) => tracing::warn!(url = self.url, error, kept = state.keys.is_some(), "no keys of an issuer"),
+            Err(error) => {
+                tracing::warn!(source = ?self.source, error, kept = state.keys.is_some(), "no keys of an issuer");
+            }
         }
     }
+
+    /// `timeout` is of each document.
+    async fn fetch_keys(&self, timeout: Duration) -> Result<KeySet, String> {
+        let url = match &self.source {
+            KeySource::Inline(document) => return KeySet::parse(document.as_bytes()),
+            KeySource::Uri(url) => url.clone(),
+            KeySource::Issuer(issuer) => {
+                let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+                keys_url(&(self.fetch)(url, timeout).await?, issuer)?
+            }
+        };
+        KeySet::parse(&(self.fetch)(url, timeout).await?)
+    }
+}
+
+/// What an issuer's configuration says of its keys. It must be that issuer's (OpenID Connect Discovery 1.0 §4.3).
+fn keys_url(document: &[u8], issuer: &str) -> Result<String, String> {
+    let configuration: Value =
+        serde_json::from_slice(document).map_err(|_| "the issuer's openid-configuration is no JSON")?;
+    let text = |name: &str| configuration.get(name).and_then(Value::as_str);
+    let own = text("issuer").ok_or("the issuer's openid-configuration has no issuer")?;
+    if own.trim_end_matches('/') != issuer.trim_end_matches('/') {
+        return Err(format!("the openid-configuration is of the issuer {own:?}"));
+    }
+    text("jwks_uri").map(str::to_owned).ok_or_else(|| "the issuer's openid-configuration has no jwks_uri".to_owned())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

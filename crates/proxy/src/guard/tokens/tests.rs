@@ -232,6 +232,36 @@ async fn keys_are_fetched_kept_and_rotated() {
     assert_eq!((check(&with_new).await, asked.load(Ordering::Relaxed)), (String::new(), 4), "asked in the background");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_issuer_says_where_its_keys_are() {
+    let signer = Signer::p256();
+    let key = signer.jwk("one");
+    let fetch: Fetch = Arc::new(move |url, _| {
+        let answer = match url.as_str() {
+            "https://good/.well-known/openid-configuration" => {
+                json!({"issuer": "https://good/", "jwks_uri": "https://keys/here"})
+            }
+            "https://other/.well-known/openid-configuration" => {
+                json!({"issuer": "https://good", "jwks_uri": "https://keys/here"})
+            }
+            "https://empty/.well-known/openid-configuration" => json!({"issuer": "https://empty"}),
+            "https://keys/here" => json!({"keys": [key]}),
+            url => panic!("{url}"),
+        };
+        Box::pin(async move { Ok(Bytes::from(answer.to_string())) })
+    });
+    let store = KeyStore::new(fetch);
+    for (issuer, good) in
+        [("https://good", true), ("https://good/", true), ("https://other", false), ("https://empty", false)]
+    {
+        let rules = [Arc::new(rule(issuer, KeySource::Issuer(issuer.into())))];
+        let token = signer.token("one", &json!({"iss": issuer}));
+        let accepted = authenticate(&store, &rules, &mut bearer(&token), NOW).await;
+        let error = accepted.err().map(|error| error.text);
+        assert_eq!(error, (!good).then(|| "Jwks remote fetch is failed".to_owned()), "{issuer}");
+    }
+}
+
 #[test]
 fn what_brings_its_own_bytes_verifies_what_requests_verify() {
     let key = Signer::p256();
