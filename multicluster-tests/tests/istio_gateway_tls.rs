@@ -167,7 +167,21 @@ async fn clients(certificates: &Certificates, at: SocketAddr) {
             assert_eq!(served(certificates, at, host, client).await, expected, "{host} for {client:?}");
         }
     }
+    // As Istio's task makes it; of X.509 version 1 before OpenSSL 3.2.
+    let plain = "openssl req -new -newkey rsa:2048 -nodes -keyout plain.key -subj /CN=plain -out plain.csr && \
+                 openssl x509 -req -sha256 -days 1 -CA ca.crt -CAkey ca.key -set_serial 7 -in plain.csr -out plain.crt";
+    certificates.shell(plain);
+    let version =
+        certificates.shell("openssl x509 -in plain.crt -noout -text | sed -n 's/.*Version: \\([0-9]\\).*/\\1/p'");
+    assert!(served(certificates, at, "optional.edge.example", "plain").await, "version {version}");
+    assert!(!served(certificates, at, "named.edge.example", "plain").await, "it has no names");
     let foreign = Certificates::new(&["alice=alice.example"]);
+    foreign.shell(plain);
+    for end in ["crt", "key"] {
+        std::fs::copy(foreign.file(&format!("plain.{end}")), certificates.file(&format!("foreign.{end}")))
+            .expect("copied");
+    }
+    assert!(!served(certificates, at, "optional.edge.example", "foreign").await, "an authority of the same name");
     let (certificate, key) = (foreign.file("alice.crt"), foreign.file("alice.key"));
     let shown = ["--cert", certificate.as_str(), "--key", key.as_str()];
     let said = curl("optional.edge.example", at, "/", certificates, &shown).await;

@@ -10,6 +10,7 @@ mod names;
 mod origin;
 mod server;
 mod trust;
+mod unusual;
 
 pub use hello::{Hello, read_hello};
 pub use material::MaterialError;

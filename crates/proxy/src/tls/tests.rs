@@ -203,6 +203,31 @@ async fn a_self_signed_certificate_is_believed_when_it_is_the_root() {
 }
 
 #[tokio::test]
+async fn a_client_may_show_the_root_itself() {
+    let ca = Ca::new("ca");
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let own = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem().into_bytes();
+        Secret {
+            name: name.to_owned(),
+            certificate: pem,
+            private_key: key.serialize_pem().into_bytes(),
+            ..ca.secret("", &[])
+        }
+    };
+    let (known, stranger) = (own("ns/known"), own("ns/stranger"));
+    let server_secret = Secret { ca: known.certificate.clone(), ..ca.secret("ns/server", &["shop"]) };
+    let view = view([server_secret, known, stranger]);
+    let tls = server(ServerTlsMode::Mutual, &["ns/server"]);
+    for (name, expected) in [("ns/known", true), ("ns/stranger", false)] {
+        let shaken = shake(&configs(), (&tls, &view), (&client(name, true), &view, "shop")).await;
+        assert_eq!(shaken.is_ok_and(|shaken| shaken.proven), expected, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn clients_prove_themselves_as_the_mode_says() {
     let (ca, other) = (Ca::new("ca"), Ca::new("other"));
     let good = ca.secret("ns/client", &["spiffe://partner/ns/a", "client.example.com"]);

@@ -7,18 +7,17 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::tls::names::Names;
 use crate::tls::trust::Trust;
+use crate::tls::unusual;
 
 /// Checks the chain by roots and revocation lists, then the name: the server's, or one of a list.
 #[derive(Debug)]
 pub(super) struct ServerVerifier {
     /// `None`: any certificate will do.
     chain: Option<Arc<WebPkiServerVerifier>>,
-    /// Certificates that are believed themselves. A self-signed one that may also sign others is no leaf to webpki,
-    /// but it is what users name as root of a server that shows the very same.
+    /// Certificates that are believed themselves: users name as root what a server shows.
     pinned: Vec<CertificateDer<'static>>,
     /// Empty: the server's name.
     names: Vec<String>,
@@ -61,8 +60,7 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
-        if self.pinned.iter().any(|pinned| pinned.as_ref() == end_entity.as_ref()) {
-            judge_time(end_entity, now)?;
+        if unusual::is_among(end_entity, &self.pinned, now)? {
             self.judge_names(end_entity, server_name)?;
             return Ok(ServerCertVerified::assertion());
         }
@@ -102,19 +100,4 @@ impl ServerCertVerifier for ServerVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         identity::provider().signature_verification_algorithms.supported_schemes()
     }
-}
-
-fn judge_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
-        return Err(CertificateError::BadEncoding.into());
-    };
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let validity = certificate.validity();
-    if now < validity.not_before.timestamp() {
-        return Err(CertificateError::NotValidYet.into());
-    }
-    if now > validity.not_after.timestamp() {
-        return Err(CertificateError::Expired.into());
-    }
-    Ok(())
 }

@@ -12,11 +12,16 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use crate::tls::material::MaterialError;
 use crate::tls::names::{Names, is_pinned};
 use crate::tls::trust::Trust;
+use crate::tls::unusual;
 
 /// Checks the chain, then the names and the pins.
 #[derive(Debug)]
 struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
+    /// The roots: users name as root what a client shows, and certificates of version 1 are judged by them directly.
+    roots: Vec<CertificateDer<'static>>,
+    /// There are revocation lists, which only `chain` reads.
+    revocation: bool,
     names: Vec<String>,
     certificates: Vec<String>,
     keys: Vec<String>,
@@ -35,7 +40,8 @@ pub(super) fn verifier(
     let source = source.ok_or_else(missing)?;
     let trust = Trust::own(source)?;
     let mut builder = WebPkiClientVerifier::builder_with_provider(trust.roots, identity::provider());
-    if !trust.revoked.is_empty() {
+    let revocation = !trust.revoked.is_empty();
+    if revocation {
         builder = builder.with_crls(trust.revoked).only_check_end_entity_revocation().enforce_revocation_expiration();
     }
     if tls.mode == ServerTlsMode::OptionalMutual {
@@ -46,10 +52,34 @@ pub(super) fn verifier(
         chain.map_err(|error| MaterialError::new(&source.name, format!("its roots are not usable: {error}")))?;
     Ok(Arc::new(ClientVerifier {
         chain,
+        roots: trust.certificates,
+        revocation,
         names: tls.subject_alt_names.clone(),
         certificates: tls.certificate_hashes.clone(),
         keys: tls.spki_hashes.clone(),
     }))
+}
+
+impl ClientVerifier {
+    /// Whether the certificate is of one of the authorities.
+    fn judge_chain(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let is_first = unusual::is_first_version(end_entity);
+        if is_first && self.revocation {
+            return Err(CertificateError::UnknownRevocationStatus.into());
+        }
+        if unusual::is_among(end_entity, &self.roots, now)? {
+            return Ok(ClientCertVerified::assertion());
+        }
+        if is_first {
+            return unusual::judge_leaf(end_entity, &self.roots, now).map(|()| ClientCertVerified::assertion());
+        }
+        self.chain.verify_client_cert(end_entity, intermediates, now)
+    }
 }
 
 impl ClientCertVerifier for ClientVerifier {
@@ -71,7 +101,7 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self.judge_chain(end_entity, intermediates, now)?;
         let unpinned = self.certificates.is_empty() && self.keys.is_empty();
         if !unpinned && !is_pinned(end_entity, &self.certificates, &self.keys) {
             return Err(CertificateError::ApplicationVerificationFailure.into());
@@ -97,6 +127,9 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        if unusual::is_first_version(certificate) {
+            return unusual::verify_handshake(message, certificate, signed);
+        }
         self.chain.verify_tls13_signature(message, certificate, signed)
     }
 
