@@ -242,8 +242,9 @@ pub(crate) struct Explain {
     /// `<cluster>/<workload>`, `<cluster>/<pod>` or `<cluster>/<ingress or egress gateway>`
     #[arg(long, required_unless_present = "name")]
     pub(crate) from: Option<String>,
-    /// A URL or `<host>:<port>`, as the workload or the gateway's client would name it; `<service>.<namespace>:<port>` means
-    /// the service in all clusters, and `udp://<host>:<port>` a port of UDP
+    /// A URL or `<host>:<port>`, as the workload or the gateway's client would name it; `udp://<host>:<port>` is a port of
+    /// UDP. Only `<service>.<namespace>:<port>` without a scheme is short for `<service>.<namespace>.svc.clusterset.local`,
+    /// the service of all clusters
     #[arg(long, required_unless_present = "name")]
     pub(crate) to: Option<String>,
     /// A name in DNS: what the shim of the cluster answers, of every cluster without `--from`

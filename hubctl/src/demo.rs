@@ -178,7 +178,7 @@ fn farewell_text(binaries: &Path, checkout: &Path, fleet: Option<&Path>) -> Stri
         "fleet status",
         "fleet call east/web http://reviews.default.svc.clusterset.local:9080/hello",
         "fleet exec east/web -- curl -s http://reviews.default.svc.clusterset.local:9080/hello",
-        "explain --from east/web --to reviews.default:9080",
+        "explain --from east/web --to http://reviews.default.svc.clusterset.local:9080",
         "fleet kill west/gateway-1",
         "check",
         "fleet start west/gateway-1",

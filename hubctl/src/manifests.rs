@@ -18,9 +18,37 @@ pub(crate) struct Text {
     pub(crate) text: String,
 }
 
-/// Reads files; `-` is standard input.
+/// Reads files; `-` is standard input, a directory all manifests in it, as for `kubectl`.
 pub(crate) fn read(files: &[PathBuf]) -> Result<Vec<Text>> {
-    files.iter().map(|path| read_one(path)).collect()
+    let mut texts = Vec::new();
+    for path in files {
+        if !path.is_dir() {
+            texts.push(read_one(path)?);
+            continue;
+        }
+        let inside = files_of(path, &["yaml", "yml", "json"]);
+        if inside.is_empty() {
+            let hint =
+                "name files, or a directory with files that end in .yaml, .yml or .json; those below it are not read";
+            return Err(Hint::error(format!("there is no manifest in {}", path.display()), hint));
+        }
+        for path in inside {
+            texts.push(read_one(&path)?);
+        }
+    }
+    Ok(texts)
+}
+
+/// The files of a directory that end in one of these, in order; no hidden ones.
+fn files_of(directory: &Path, ends: &[&str]) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    files.retain(|path| {
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        !hidden && path.extension().is_some_and(|extension| ends.iter().any(|end| extension == *end))
+    });
+    files.sort();
+    files
 }
 
 fn read_one(path: &Path) -> Result<Text> {
@@ -112,15 +140,8 @@ fn add_clients(read: &mut ClusterManifests, cluster: &ClusterPlan) {
 
 /// Every object of a directory source. What the agent does not understand is not in force, and is left out here.
 fn of_directory(directory: &Path) -> Vec<Manifest> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    files.retain(|path| {
-        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        !hidden && path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
-    });
-    files.sort();
     let mut manifests = Vec::new();
-    for path in files {
+    for path in files_of(directory, &["yaml", "yml"]) {
         let Ok(text) = std::fs::read_to_string(&path) else { continue };
         match parse_manifests(&text, &path.display().to_string()) {
             Ok(parsed) => manifests = overlay(parsed, manifests),
@@ -140,6 +161,20 @@ mod tests {
 
     fn text(source: &str, text: String) -> Text {
         Text { source: source.to_owned(), text }
+    }
+
+    #[test]
+    fn a_directory_is_its_manifests() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        let refused = read(&[directory.path().to_owned()]).err().expect("it is empty").to_string();
+        assert!(refused.starts_with("there is no manifest in "), "{refused}");
+        for name in ["b.yml", "a.yaml", "c.json", ".hidden.yaml", "README.md"] {
+            std::fs::write(at(name), name).expect("written");
+        }
+        let texts = read(&[directory.path().to_owned(), at("README.md")]).expect("read");
+        let names: Vec<&str> = texts.iter().map(|text| text.text.as_str()).collect();
+        assert_eq!(names, ["a.yaml", "b.yml", "c.json", "README.md"]);
     }
 
     #[test]

@@ -43,6 +43,11 @@ fn clusters(
             let hint = "name files, or a cluster of a fleet with --cluster, or all of them with --all-clusters";
             return Err(Hint::error("there is nothing to analyze", hint));
         }
+        if context.fleet().is_ok() {
+            note(
+                "these files are analyzed alone; with --cluster <NAME> they are analyzed on top of what a cluster of the fleet has",
+            );
+        }
         let alone = manifests::alone(parsed)?;
         let name = alone.mesh.cluster.clone();
         return Ok((vec![alone], Some(name)));

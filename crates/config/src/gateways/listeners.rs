@@ -50,7 +50,8 @@ fn target_port(context: &Context<'_>, own: &Own<'_>, path: &str, port: u16, comp
     if let Some(target) = ports().find(|own| own.service_ports.contains(&port)) {
         return Some(target.number);
     }
-    if ports().any(|own| !own.service_ports.is_empty()) {
+    let mut of_services = ports().filter(|own| !own.service_ports.is_empty()).peekable();
+    if of_services.peek().is_some() && of_services.all(|own| own.number != port) {
         let path = format!("{path}.port.number");
         let message = format!("no Service of the gateway has the port {port}, so only the pod's address reaches it");
         compiled.findings.push(object::finding(&own.origin, path, codes::GATEWAY_PORT_NOT_ON_SERVICE, message));

@@ -197,6 +197,8 @@ fn gateways_of_any_namespace_are_merged_by_port() {
         .collect();
     assert_eq!(listeners, [(80, 8080, vec!["default/a", "shop/b"]), (8888, 8888, vec!["default/a"])]);
     assert_eq!(codes(&compiled), [("IST0162", "spec.servers[1].port.number")]);
+    let target = compile(&[gateway("a", &format!("[{}]", http(8080, "a.example.com")))].concat());
+    assert_eq!(codes(&target), [], "the Service leads there, by another number");
 }
 
 #[test]

@@ -45,13 +45,11 @@ pub(super) async fn apply(context: &Context, options: &Apply) -> Result<u8> {
     Ok(0)
 }
 
-/// Deletes.
+/// Deletes. What an object says does not matter, only which one it is.
 pub(super) async fn delete(context: &Context, options: &Manifests) -> Result<u8> {
     let fleet = context.fleet()?;
     let cluster = fleet.cluster(&options.cluster)?;
-    let texts = manifests::read(&options.file)?;
-    manifests::parse(&texts)?;
-    let objects = objects(&texts)?;
+    let objects = objects(&manifests::read(&options.file)?)?;
     let applied = directory::delete(&fleet.layout.manifests(cluster.name.as_str()), &objects)?;
     print(context, &applied)?;
     let gone = objects.iter().map(|object| Ok((directory::file_name(object)?, Expected::Gone)));
