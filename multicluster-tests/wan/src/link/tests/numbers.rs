@@ -12,10 +12,11 @@ fn sent(words: &str, seed: u64, count: u32) -> Bench {
     bench
 }
 
-/// Whether `found` of `count` fits to `share`, within five standard deviations: wrong once in two million times.
+/// Whether `found` of `count` fits to `share`, within seven standard deviations: wrong less than once in a billion runs of all that
+/// is tested here, also where the share is so small that its distribution leans.
 fn within_chance(found: u64, count: u64, share: f64) -> bool {
     let (count, found) = (count as f64, found as f64);
-    (found - count * share).abs() <= 5.0 * (count * share * (1.0 - share)).sqrt()
+    (found - count * share).abs() <= 7.0 * (count * share * (1.0 - share)).sqrt()
 }
 
 const COUNT: u32 = 20_000;
@@ -47,14 +48,15 @@ proptest! {
             }
             next = number + 1;
         }
-        // A burst of the model that begins in the packet after the last one shows as one with it: a share of `enter` at most.
+        // Between two bursts is one packet at least. Their lengths lean to the long side: eight deviations of hundreds of them are
+        // exceeded once in forty billion times, five would be once in 200,000.
         let count = bursts.len() as f64;
         let mean = bursts.iter().sum::<f64>() / count;
         let deviation = (1.0 - leave).sqrt() / leave / count.sqrt();
-        prop_assert!((mean - 1.0 / leave).abs() < 5.0 * deviation, "mean burst {mean}, expected {}", 1.0 / leave);
+        prop_assert!((mean - 1.0 / leave).abs() < 8.0 * deviation, "mean burst {mean}, expected {}", 1.0 / leave);
         // One burst per cycle of 1/p good and 1/r bad packets.
         let cycles = f64::from(COUNT) / (1.0 / enter + 1.0 / leave);
-        prop_assert!((count - cycles).abs() < 6.0 * cycles.sqrt(), "{count} bursts, expected {cycles}");
+        prop_assert!((count - cycles).abs() < 8.0 * cycles.sqrt(), "{count} bursts, expected {cycles}");
     }
 
     #[test]
@@ -63,7 +65,7 @@ proptest! {
         let times: Vec<f64> = bench.delivered.iter().map(|(time, _, _)| time.as_secs_f64() * 1e3).collect();
         prop_assert!(times.iter().all(|time| (15.0..=25.0).contains(time)));
         let mean = times.iter().sum::<f64>() / times.len() as f64;
-        prop_assert!((mean - 20.0).abs() < 0.12, "{mean}");
+        prop_assert!((mean - 20.0).abs() < 0.15, "{mean}");
         prop_assert!(within_chance(times.iter().filter(|time| **time < 16.0).count() as u64, u64::from(COUNT), 0.1));
     }
 }
