@@ -3,9 +3,10 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says why and fails")]
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
 use agent::{Config, Listeners};
@@ -40,6 +41,13 @@ endpoints: [{addresses: [127.1.1.1], targetRef: {kind: Pod, name: web-1}}]
 ports: [{name: http, port: 8080}]
 ";
 
+/// An address that no outgoing connection and no other test takes a port of, so that a restarted agent gets its ports back.
+fn own_address() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, a, b] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 100 + a % 100, b, NEXT.fetch_add(1, Ordering::Relaxed)).into()
+}
+
 /// A cluster of one agent in a temporary directory.
 struct Cluster {
     directory: TempDir,
@@ -54,7 +62,7 @@ impl Cluster {
         let directory = tempfile::tempdir().expect("directory");
         std::fs::create_dir(directory.path().join("manifests")).expect("made");
         let ca = ClusterCa::create(&directory.path().join("agent/ca"), &domain("east.demo")).expect("a CA");
-        let any: SocketAddr = "127.0.0.1:0".parse().expect("valid");
+        let any = SocketAddr::new(own_address(), 0);
         let mut cluster = Self { directory, ca, discovery: any, ca_address: any, running: None };
         cluster.write("web.yaml", SERVICE);
         cluster.run().await;

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio_rustls::client::TlsStream;
 
 use super::{Edge, Parts};
-use crate::tests::world::{Trust, outer};
+use crate::tests::world::{Trust, outer, own_address};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -265,10 +265,11 @@ async fn a_new_certificate_is_for_new_connections_and_a_listener_that_goes_lets_
 #[tokio::test]
 async fn a_port_that_is_taken_is_reported_and_tried_again() {
     let ca = Ca::new();
-    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let number = taken.local_addr().unwrap().port();
+    // Nobody else takes it when it is given back.
+    let taken = TcpListener::bind((own_address(), 0)).await.unwrap();
+    let at = taken.local_addr().unwrap();
     let mut own = listener(80, &[server(&["*"], Value::Null, "at last")]);
-    own["target_port"] = json!(number);
+    (own["bind"], own["target_port"]) = (json!(at.ip()), json!(at.port()));
     let world = World::new(&ca, view(&[own], &[]));
     until(|| (!world.readiness.is_ready()).then_some(())).await;
     assert!(serde_json::to_string(&world.edge.rows()).unwrap().contains("\"state\":\"failed\""));

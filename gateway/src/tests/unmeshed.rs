@@ -165,9 +165,9 @@ async fn a_compromised_gateway_reaches_plainly_what_is_exported_to_its_cluster_a
     }
 }
 
-/// A port that is free now.
-async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+/// A port of the gateway's address that nothing listens on.
+async fn free_port(gateway: SocketAddr) -> SocketAddr {
+    TcpListener::bind((gateway.ip(), 0)).await.unwrap().local_addr().unwrap()
 }
 
 /// `east`, whose gateway takes unmeshed clients of reviews at `port`.
@@ -188,8 +188,8 @@ fn open_east(world: &World, port: Option<u16>) -> View {
 }
 
 /// Sends a word to a port of the gateway in plain text.
-async fn say_plainly(port: u16) -> Result<Vec<u8>, String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
+async fn say_plainly(port: SocketAddr) -> Result<Vec<u8>, String> {
+    let mut stream = TcpStream::connect(port).await.map_err(|error| error.to_string())?;
     stream.write_all(b"word").await.map_err(|error| error.to_string())?;
     let mut seen = vec![0; 4];
     stream.read_exact(&mut seen).await.map_err(|error| error.to_string())?;
@@ -212,9 +212,9 @@ async fn until_rows(world: &World, count: usize) {
 async fn a_client_without_a_sidecar_is_seen_as_the_gateway_and_only_while_policy_says_so() {
     let backend = echo().await;
     let world = world(unmeshed_west(backend, Some(EAST_GATEWAY))).await;
-    let port = free_port().await;
+    let port = free_port(world.east.hbone()).await;
     assert!(say_plainly(port).await.is_err(), "nothing listens before policy says so");
-    world.east.view.send(Arc::new(open_east(&world, Some(port)))).unwrap();
+    world.east.view.send(Arc::new(open_east(&world, Some(port.port())))).unwrap();
     until_rows(&world, 1).await;
     assert_eq!(say_plainly(port).await.unwrap(), b"word");
     // The server's policies see the gateway and nobody else.
@@ -222,7 +222,7 @@ async fn a_client_without_a_sidecar_is_seen_as_the_gateway_and_only_while_policy
     assert!(say_plainly(port).await.is_err(), "the policy lets only web in");
     world.west.view.send(Arc::new(unmeshed_west(backend, None))).unwrap();
     // A connection that is open stays; new ones are refused.
-    let mut kept = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut kept = TcpStream::connect(port).await.unwrap();
     kept.write_all(b"once").await.unwrap();
     let mut seen = [0; 4];
     kept.read_exact(&mut seen).await.unwrap();
@@ -232,7 +232,7 @@ async fn a_client_without_a_sidecar_is_seen_as_the_gateway_and_only_while_policy
     kept.read_exact(&mut seen).await.unwrap();
     assert_eq!(&seen, b"more");
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+    while TcpStream::connect(port).await.is_ok() {
         assert!(std::time::Instant::now() < deadline, "the port is still open");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use api::tunnel::{Denied, Header, Reply, reply};
@@ -209,6 +209,15 @@ impl Gateway {
     }
 }
 
+/// An address of 127/8 that nothing else in this process uses, and hardly anything in another: a port of it that was free a moment ago
+/// still is.
+pub(crate) fn own_address() -> IpAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [_, _, a, b] = std::process::id().to_be_bytes();
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    Ipv4Addr::new(127, 64 + (a & 0x3f), b.wrapping_add(high), low).into()
+}
+
 /// A TCP listener on a port of the address that is free for UDP too.
 pub(crate) async fn tunnel_port(address: IpAddr) -> TcpListener {
     loop {
@@ -232,7 +241,8 @@ pub(crate) async fn gateway_with(
     backend: SocketAddr,
     change: impl FnOnce(&mut Parts, &mut Bounds),
 ) -> Gateway {
-    let tcp = tunnel_port(Ipv4Addr::LOCALHOST.into()).await;
+    let address = own_address();
+    let tcp = tunnel_port(address).await;
     let (view_tx, view) = watch::channel(Arc::new(view));
     let (shutdown, registry) = (Shutdown::manual(), Registry::new("gateway"));
     let mut parts = Parts {
@@ -240,7 +250,7 @@ pub(crate) async fn gateway_with(
         trust_domain: TrustDomain::new(trust_domain).unwrap(),
         view,
         credentials,
-        hbone: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        hbone: TcpListener::bind((address, 0)).await.unwrap(),
         quic: tcp.local_addr().unwrap(),
         tcp: Some(tcp),
         tunnel: TunnelSettings::default(),

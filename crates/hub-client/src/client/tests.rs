@@ -17,10 +17,8 @@ fn client(files: &Files, addresses: &[&String]) -> HubClient {
     client.with_deadline(Duration::from_secs(3))
 }
 
-/// An address at which nobody listens any more.
-async fn nobody() -> String {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string()
-}
+/// An address at which nobody listens: a port that is given to nobody who asks for any.
+const NOBODY: &str = "127.0.0.1:9";
 
 fn transaction() -> TransactRequest {
     TransactRequest { request_id: "r1".to_owned(), compare: Vec::new(), operations: Vec::new() }
@@ -33,7 +31,7 @@ async fn a_call_goes_on_to_the_next_node_and_begins_there_afterwards() {
     let good = FakeNode::new(|| Ok(()));
     let (busy_address, _) = busy.serve(files.node()).await;
     let (good_address, _) = good.serve(files.node()).await;
-    let client = client(&files, &[&nobody().await, &busy_address, &good_address]);
+    let client = client(&files, &[&NOBODY.to_owned(), &busy_address, &good_address]);
     client.transact(transaction()).await.unwrap();
     client.status().await.unwrap();
     assert_eq!(busy.asked().len(), 1, "the good node is asked first from then on");
@@ -73,7 +71,7 @@ async fn who_is_not_the_hub_is_told_nothing() {
 #[tokio::test]
 async fn nobody_answers_within_the_deadline() {
     let files = files();
-    let client = client(&files, &[&nobody().await]).with_deadline(Duration::from_millis(200));
+    let client = client(&files, &[&NOBODY.to_owned()]).with_deadline(Duration::from_millis(200));
     let error = client.status().await.unwrap_err();
     assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
     assert!(matches!(client.set_addresses(Vec::new()), Err(HubError::NoAddress)));

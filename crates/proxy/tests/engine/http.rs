@@ -153,7 +153,7 @@ async fn two_hundred_requests_at_once_are_all_answered() {
 async fn a_request_goes_to_another_endpoint_when_the_first_refuses_whatever_its_method() {
     let world = World::new();
     let good = Server::of(&world, "east", "reviews", Protocol::Http, http_app("good").await).await;
-    let (no_sidecar, app_down) = (address(), closed_port().await);
+    let (no_sidecar, app_down) = (address(), (address(), PORT).into());
     let no_app = Server::of(&world, "east", "reviews", Protocol::Http, app_down).await;
     let endpoints = [no_sidecar, no_app.ip, good.ip];
     let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Http, &endpoints));
@@ -162,10 +162,6 @@ async fn a_request_goes_to_another_endpoint_when_the_first_refuses_whatever_its_
         assert_eq!(response.status(), 200, "{response:?}");
         assert_eq!(json(&response)["app"], "good");
     }
-}
-
-async fn closed_port() -> std::net::SocketAddr {
-    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 #[tokio::test]
