@@ -143,7 +143,8 @@ impl Relay<'_> {
         let (tunnel_reader, tunnel_writer) = tokio::io::split(tunnel);
         let (closed_by, error) = {
             let going = self.away(near_reader, tunnel_writer, &mut away);
-            let coming = self.back(tunnel_reader, near_writer, &mut back);
+            let beside = self.datagrams.as_ref().map(|datagrams| &*datagrams.mailbox);
+            let coming = come_back(tunnel_reader, beside, near_writer, self.metrics, &mut back);
             tokio::pin!(going, coming);
             tokio::select! {
                 ended = going.as_mut() => (Side::A, match ended {
@@ -184,14 +185,14 @@ impl Relay<'_> {
                 let beside = self.datagrams.as_ref().filter(|_| kind == DATAGRAM && gone == 0);
                 match beside.map(|datagrams| datagrams.send(&value)) {
                     Some(Sent::Datagram) => {
-                        self.count("sent", "datagram");
+                        note(self.metrics, "sent", "datagram");
                         continue;
                     }
                     Some(Sent::TooMany) => {
-                        self.count("sent", "dropped");
+                        note(self.metrics, "sent", "dropped");
                         continue;
                     }
-                    Some(Sent::Unfit) | None if kind == DATAGRAM => self.count("sent", "stream"),
+                    Some(Sent::Unfit) | None if kind == DATAGRAM => note(self.metrics, "sent", "stream"),
                     Some(Sent::Unfit) | None => {}
                 }
                 put_capsule(kind, &value, &mut whole);
@@ -201,55 +202,84 @@ impl Relay<'_> {
             tunnel.flush().await?;
         }
     }
+}
 
-    async fn back(
-        &self,
-        mut tunnel: impl AsyncRead + Unpin,
-        mut near: impl AsyncWrite + Unpin,
-        moved: &mut u64,
-    ) -> io::Result<()> {
-        let (mut capsules, mut chunk, mut whole) = (Capsules::default(), BytesMut::new(), BytesMut::new());
-        loop {
-            chunk.clear();
-            chunk.reserve(CHUNK);
-            whole.clear();
-            tokio::select! {
-                read = tunnel.read_buf(&mut chunk) => {
-                    if read? == 0 {
-                        return near.shutdown().await;
+/// Carries what comes of the stream, and of the datagrams beside it, to the near side. Datagrams that were there before the end of the
+/// stream go before it.
+async fn come_back(
+    mut tunnel: impl AsyncRead + Unpin,
+    beside: Option<&Mailbox>,
+    mut near: impl AsyncWrite + Unpin,
+    metrics: &Metrics,
+    moved: &mut u64,
+) -> io::Result<()> {
+    let (mut capsules, mut chunk, mut whole) = (Capsules::default(), BytesMut::new(), BytesMut::new());
+    let mut ended = false;
+    while !ended {
+        chunk.clear();
+        chunk.reserve(CHUNK);
+        whole.clear();
+        tokio::select! {
+            read = tunnel.read_buf(&mut chunk) => {
+                ended = read? == 0;
+                capsules.push(&chunk);
+                while let Some(Capsule { kind, value }) = next(&mut capsules)? {
+                    if kind == DATAGRAM {
+                        note(metrics, "received", "stream");
                     }
-                    capsules.push(&chunk);
-                    while let Some(Capsule { kind, value }) = next(&mut capsules)? {
-                        if kind == DATAGRAM {
-                            self.count("received", "stream");
-                        }
-                        put_capsule(kind, &value, &mut whole);
-                    }
-                }
-                Some(value) = arrived(self.datagrams.as_ref()) => {
-                    self.count("received", "datagram");
-                    put_capsule(DATAGRAM, &value, &mut whole);
+                    put_capsule(kind, &value, &mut whole);
                 }
             }
-            *moved += whole.len() as u64;
-            near.write_all(&whole).await?;
-            near.flush().await?;
+            Some(value) = arrived(beside) => {
+                note(metrics, "received", "datagram");
+                put_capsule(DATAGRAM, &value, &mut whole);
+            }
         }
+        while ended && let Some(value) = beside.and_then(Mailbox::try_take) {
+            note(metrics, "received", "datagram");
+            put_capsule(DATAGRAM, &value, &mut whole);
+        }
+        *moved += whole.len() as u64;
+        near.write_all(&whole).await?;
+        near.flush().await?;
     }
+    near.shutdown().await
+}
 
-    fn count(&self, direction: &'static str, carried: &'static str) {
-        self.metrics.datagrams.get_or_create(&DatagramLabels { direction, carried }).inc();
-    }
+fn note(metrics: &Metrics, direction: &'static str, carried: &'static str) {
+    metrics.datagrams.get_or_create(&DatagramLabels { direction, carried }).inc();
 }
 
 /// The next datagram beside the stream; never, where there are none.
-async fn arrived(datagrams: Option<&FlowDatagrams>) -> Option<Bytes> {
-    match datagrams {
-        Some(datagrams) => datagrams.mailbox.take().await,
+async fn arrived(beside: Option<&Mailbox>) -> Option<Bytes> {
+    match beside {
+        Some(mailbox) => mailbox.take().await,
         None => std::future::pending().await,
     }
 }
 
 fn next(capsules: &mut Capsules) -> io::Result<Option<Capsule>> {
     capsules.next_capsule().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn datagrams_that_came_before_the_end_go_before_it() {
+        let metrics = Metrics::register(&telemetry::Registry::new("gateway"));
+        // The end and the datagrams are there at once, and which of them is met first is left to chance.
+        for _ in 0..20 {
+            let (mailbox, mut near, mut expected) = (Mailbox::new(QUEUE), Vec::new(), BytesMut::new());
+            for number in 0..5 {
+                mailbox.put(vec![number; 900].into());
+                put_capsule(DATAGRAM, &[number; 900], &mut expected);
+            }
+            let mut moved = 0;
+            come_back(tokio::io::empty(), Some(&mailbox), &mut near, &metrics, &mut moved).await.unwrap();
+            assert_eq!(near, expected);
+            assert_eq!(moved, expected.len() as u64);
+        }
+    }
 }
