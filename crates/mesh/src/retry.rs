@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::policy::Balancer;
 use crate::policy::limit::{millis, optional_millis};
 
 mod count;
@@ -33,8 +34,10 @@ pub struct RetryPolicy {
     /// Base of the jittered exponential back-off (Envoy's default).
     #[serde(with = "millis")]
     pub backoff: Duration,
-    /// Prefer endpoints that were not tried (`retryIgnorePreviousHosts`).
-    pub avoid_previous: bool,
+    /// Prefer endpoints that were not tried (`retryIgnorePreviousHosts`); what it is by default, see
+    /// [`avoids_previous`](Self::avoids_previous).
+    #[serde(default)]
+    pub avoid_previous: Option<bool>,
     /// Go on to other localities when the nearest were tried (`retryRemoteLocalities`).
     pub remote_localities: bool,
 }
@@ -49,7 +52,7 @@ impl Default for RetryPolicy {
             on: BTreeSet::from([ConnectFailure, RefusedStream, Unavailable, Cancelled]),
             statuses: BTreeSet::new(),
             backoff: Duration::from_millis(25),
-            avoid_previous: true,
+            avoid_previous: None,
             remote_localities: true,
         }
     }
@@ -122,6 +125,12 @@ pub(crate) fn as_millis<S: Serializer>(value: &Duration, serializer: S) -> Resul
 }
 
 impl RetryPolicy {
+    /// Whether an endpoint that was tried is passed over. Where a hash decides, the next one would be the wrong one; so Istio
+    /// leaves it there unless a rule says otherwise.
+    pub fn avoids_previous(&self, balancer: &Balancer) -> bool {
+        self.avoid_previous.unwrap_or(!matches!(balancer, Balancer::ConsistentHash { .. }))
+    }
+
     /// Whether the policy names a failure, attempts and safety aside.
     pub fn names(&self, failure: &Failure) -> bool {
         use RetryCondition::{ConnectFailure, FiveXx, GatewayError, RefusedStream, Reset, ResetBeforeRequest};
@@ -325,6 +334,22 @@ mod tests {
         let attempt = Attempt { failure: answered(418), made: 1, idempotent: false, replayable: true, answered: false };
         assert!(matches!(retry(&policy, &attempt), RetryDecision::Again { .. }));
         assert!(matches!(retry(&RetryPolicy { attempts: 0, ..policy }, &attempt), RetryDecision::No { .. }));
+    }
+
+    #[test]
+    fn who_was_tried_is_passed_over_unless_a_hash_decides() {
+        use crate::policy::{HashKey, HashTable};
+        let hash = Balancer::ConsistentHash { key: HashKey::SourceIp, table: HashTable::Maglev { size: 65537 } };
+        let cases = [
+            (None, &Balancer::Random, true),
+            (None, &hash, false),
+            (Some(true), &hash, true),
+            (Some(false), &Balancer::Random, false),
+        ];
+        for (avoid_previous, balancer, expected) in cases {
+            let policy = RetryPolicy { avoid_previous, ..RetryPolicy::default() };
+            assert_eq!(policy.avoids_previous(balancer), expected, "{avoid_previous:?} {balancer:?}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(super) fn retries(found: &HttpRetry, path: &str, notes: &mut Notes<'_>) -> R
         attempts: u32::try_from(found.attempts).unwrap_or(0),
         per_try_timeout: duration(&found.per_try_timeout, &format!("{path}.perTryTimeout"), notes),
         backoff: duration(&found.backoff, &format!("{path}.backoff"), notes).unwrap_or(default.backoff),
-        avoid_previous: found.retry_ignore_previous_hosts.unwrap_or(default.avoid_previous),
+        avoid_previous: found.retry_ignore_previous_hosts,
         remote_localities: found.retry_remote_localities.unwrap_or(default.remote_localities),
         ..default
     };

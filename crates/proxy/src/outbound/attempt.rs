@@ -190,7 +190,7 @@ impl<'a> Attempts<'a> {
         if unreachable {
             self.engine.aside.set(key.clone());
         }
-        if unreachable || policy.avoid_previous {
+        if unreachable || policy.avoids_previous(&self.decision.policy.balancer) {
             self.tried.push(key);
         }
         self.stay = (!unreachable && !policy.remote_localities).then_some(tier);
