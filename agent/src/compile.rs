@@ -73,16 +73,22 @@ pub fn with_registered(local: &Local, registrations: &BTreeMap<String, Registrat
     local
 }
 
-/// The services that other clusters offer to this one, with their ports.
-pub fn imported_ports(accepted: &Accepted, own: &ClusterName) -> BTreeMap<ServiceName, BTreeSet<u16>> {
-    let mut imported: BTreeMap<ServiceName, BTreeSet<u16>> = BTreeMap::new();
-    for member in accepted.members.values() {
+/// The services that other clusters offer to this one.
+pub fn imported(accepted: &Accepted, own: &ClusterName) -> BTreeMap<ServiceName, config::Imported> {
+    let mut all: BTreeMap<ServiceName, config::Imported> = BTreeMap::new();
+    for (cluster, member) in &accepted.members {
         for (name, export) in member.offered_to(own) {
-            let ports = export.ports.iter().filter_map(|port| u16::try_from(port.number).ok());
-            imported.entry(name.clone()).or_default().extend(ports);
+            let imported = all.entry(name.clone()).or_default();
+            imported.ports.extend(export.ports.iter().filter_map(|port| u16::try_from(port.number).ok()));
+            let groups = export.groups.iter().filter_map(|group| Group::try_from(group).ok());
+            imported.groups.extend(groups.map(|Group { key, .. }| config::ImportedGroup {
+                cluster: cluster.clone(),
+                labels: key.labels,
+                locality: key.locality,
+            }));
         }
     }
-    imported
+    all
 }
 
 /// What unmeshed clients may dial at the gateways: the ports of imported services whose ClusterTrafficPolicy says so.

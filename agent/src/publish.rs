@@ -12,7 +12,7 @@ use mesh::MeshInfo;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::compile::{Inputs, Registration, compile, imported_ports, unmeshed_ports, with_registered};
+use crate::compile::{Inputs, Registration, compile, imported, unmeshed_ports, with_registered};
 use crate::config::GatewayConfig;
 use crate::facts::Facts;
 use crate::listeners::Ledger;
@@ -120,7 +120,7 @@ impl Publisher {
             return;
         }
         let local = with_registered(&content.local, registrations);
-        let imported = imported_ports(&facts.accepted, &self.mesh.cluster);
+        let imported = imported(&facts.accepted, &self.mesh.cluster);
         let input =
             config::Input { manifests: &content.manifests, local: &local, mesh: &self.mesh, imported: &imported };
         let mut configured = config::compile(&input);

@@ -67,9 +67,52 @@ const URL: &str = "http://reviews.default.svc.clusterset.local:9080/";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn configuration_reaches_across_clusters() {
     let scenario = Scenario::up(FLEET).await;
+    partitions(&scenario).await;
     canary(&scenario).await;
     fault(&scenario).await;
     authorization(&scenario).await;
+}
+
+/// istio.io, "Multi-cluster Traffic Management", "Partitioning services": nobody writes these labels.
+const PARTITIONS: &str = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: per-cluster}
+spec:
+  host: reviews.default.svc.clusterset.local
+  subsets:
+    - {name: east, labels: {topology.istio.io/cluster: east}}
+    - {name: west, labels: {topology.istio.io/cluster: west}}
+    - {name: north, labels: {topology.istio.io/cluster: north}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: per-cluster}
+spec:
+  hosts: [reviews.default.svc.clusterset.local]
+  http:
+    - match: [{headers: {partition: {exact: north}}}]
+      route: [{destination: {host: reviews.default.svc.clusterset.local, subset: north}}]
+    - match: [{headers: {partition: {exact: west}}}]
+      route: [{destination: {host: reviews.default.svc.clusterset.local, subset: west}}]
+    - match: [{sourceLabels: {topology.istio.io/cluster: east}}]
+      route: [{destination: {host: reviews.default.svc.clusterset.local, subset: east}}]
+    - match: [{sourceLabels: {topology.istio.io/cluster: west}}]
+      fault: {abort: {percentage: {value: 100}, httpStatus: 418}}
+      route: [{destination: {host: reviews.default.svc.clusterset.local, subset: west}}]
+";
+
+async fn partitions(scenario: &Scenario) {
+    step("subsets and sources by cluster");
+    scenario.apply("east", PARTITIONS).await;
+    for (header, expected) in
+        [("x: y", (200, "east")), ("partition: west", (200, "west")), ("partition: north", (503, ""))]
+    {
+        let shots = volley(&scenario.with("east/web", URL, &[header]), 20, 5).await;
+        let served = tally(&shots, |shot| (shot.status, shot.answer.whoami.cluster.clone()));
+        assert_eq!(served, [((expected.0, expected.1.to_owned()), 20)].into(), "{header}");
+    }
+    scenario.delete("east", PARTITIONS).await;
 }
 
 async fn canary(scenario: &Scenario) {

@@ -113,7 +113,7 @@ impl World {
 
     fn compile(&self) -> Snapshot {
         let local = with_registered(&self.local, &self.registrations);
-        let imported = imported_ports(&self.accepted, &self.mesh.cluster);
+        let imported = imported(&self.accepted, &self.mesh.cluster);
         let input = config::Input { manifests: &self.manifests, local: &local, mesh: &self.mesh, imported: &imported };
         let configured = config::compile(&input);
         let inputs = Inputs {

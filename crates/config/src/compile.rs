@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use federation_crds::Manifest;
-use mesh::{HostEntry, MeshInfo, Secret, Service, ServiceConfig, ServiceName, WorkloadConfig};
+use mesh::{
+    ClusterName, HostEntry, Labels, MeshInfo, Placed, Secret, Service, ServiceConfig, ServiceName, WorkloadConfig,
+};
 
 use crate::finding::Finding;
 use crate::local::Local;
@@ -20,8 +22,35 @@ pub struct Input<'a> {
     pub local: &'a Local,
     /// The own mesh, cluster and trust domain.
     pub mesh: &'a MeshInfo,
-    /// Services that other clusters export to this one, with their service ports.
-    pub imported: &'a BTreeMap<ServiceName, BTreeSet<u16>>,
+    /// Services that other clusters export to this one.
+    pub imported: &'a BTreeMap<ServiceName, Imported>,
+}
+
+/// What other clusters export under one name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// The union of their service ports.
+    pub ports: BTreeSet<u16>,
+    /// What subsets select from.
+    pub groups: BTreeSet<ImportedGroup>,
+}
+
+/// A group of endpoints in another cluster; where only that cluster's manifests are known, one of the endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImportedGroup {
+    /// Whose it is.
+    pub cluster: ClusterName,
+    /// Its labels.
+    pub labels: Labels,
+    /// `region/zone/subzone`, or empty.
+    pub locality: String,
+}
+
+impl ImportedGroup {
+    /// With the labels that say where it is.
+    pub fn placed(&self) -> Placed<'_> {
+        Placed { labels: &self.labels, locality: &self.locality, cluster: Some(&self.cluster) }
+    }
 }
 
 /// What compilation gives. Maps have an element only where something is configured.

@@ -26,6 +26,6 @@ pub mod security;
 pub mod support;
 pub mod traffic;
 
-pub use compile::{Compiled, Input, SharedSecret, compile};
+pub use compile::{Compiled, Imported, ImportedGroup, Input, SharedSecret, compile};
 pub use finding::{Code, Finding, Severity};
 pub use local::{InvalidExport, Local, LocalExport, LocalService};

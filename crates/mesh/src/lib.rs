@@ -47,6 +47,7 @@ mod route;
 mod sources;
 mod spread;
 mod stand_in;
+mod topology;
 mod tunnel;
 mod virtual_port;
 pub use admit::{
@@ -87,6 +88,7 @@ pub use route::{
 pub use sources::{OfSource, Sources, source_network};
 pub use spread::{LocalHealth, LocalShare, Spread, spread};
 pub use stand_in::StandIn;
+pub use topology::Placed;
 
 pub use tunnel::{
     BULK_BYTES, Carried, ClassHints, CongestionSeen, ConnectionLoad, FlowClass, KNOCK_EVERY, Knocks, RETURN_AFTER,

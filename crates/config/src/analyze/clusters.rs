@@ -8,7 +8,7 @@ use mesh::{ClusterName, Host, MeshInfo, Namespace, ObjectRef, ServiceName, Servi
 use super::codes;
 use super::found::{Found, Said, object_ref};
 use super::{analyze, registry};
-use crate::compile::Input;
+use crate::compile::{Imported, ImportedGroup, Input};
 use crate::finding::Finding;
 use crate::local::{Local, LocalService};
 
@@ -40,15 +40,21 @@ impl ClusterManifests {
     }
 }
 
-/// The services that the others export to a cluster, with their ports.
-pub fn imports(clusters: &[ClusterManifests], to: &ClusterName) -> BTreeMap<ServiceName, BTreeSet<u16>> {
-    let mut imported: BTreeMap<ServiceName, BTreeSet<u16>> = BTreeMap::new();
+/// The services that the others export to a cluster.
+pub fn imports(clusters: &[ClusterManifests], to: &ClusterName) -> BTreeMap<ServiceName, Imported> {
+    let mut all: BTreeMap<ServiceName, Imported> = BTreeMap::new();
     for other in clusters.iter().filter(|other| other.mesh.cluster != *to) {
         for (name, service) in other.exported_to(to) {
-            imported.entry(name.clone()).or_default().extend(service.ports.iter().map(|port| port.number));
+            let imported = all.entry(name.clone()).or_default();
+            imported.ports.extend(service.ports.iter().map(|port| port.number));
+            imported.groups.extend(service.endpoints.iter().map(|endpoint| ImportedGroup {
+                cluster: other.mesh.cluster.clone(),
+                labels: endpoint.labels.clone(),
+                locality: endpoint.locality.clone(),
+            }));
         }
     }
-    imported
+    all
 }
 
 /// Everything that is found about the clusters of a mesh: about each alone, and between them.

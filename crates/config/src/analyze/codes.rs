@@ -85,7 +85,7 @@ codes! {
     DIFFERENT_ACROSS_CLUSTERS = "ISM0005", "DifferentAcrossClusters", Warning:
         "Two clusters have an object of the same kind and name with different content for a service that both use.";
     SUBSET_NOT_EVERYWHERE = "ISM0006", "SubsetMatchesNothing", Warning:
-        "A subset's labels match no endpoint of the cluster.";
+        "A subset's labels match no endpoint of the cluster, and no group that other clusters export to it.";
     MESH_CONFIG = "ISM0007", "MeshConfigUnreadable", Error:
         "A field of MeshConfig is unknown or has a value that cannot be, so its default stays in force.";
     NOT_COMPILED = "ISM0099", "NotCompiled", Error:

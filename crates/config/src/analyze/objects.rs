@@ -1,11 +1,12 @@
 //! Services, annotations and subsets: what can be seen of one object and the registry.
 
 use federation_crds::Manifest;
-use mesh::{Labels, Protocol};
+use mesh::{ClusterName, Endpoint, Labels, Placed, Protocol};
 
 use super::codes;
 use super::found::{Found, Said};
 use super::registry::Registry;
+use crate::compile::ImportedGroup;
 
 /// Annotations of Istio's group that mean something here.
 const KNOWN: &[&str] =
@@ -59,20 +60,23 @@ struct Place<'a> {
     path: String,
 }
 
-/// Remote groups can have labels that no local endpoint has, so imported services are left alone.
 fn subset_labels(registry: &Registry<'_>, manifest: &Manifest, place: &Place<'_>, labels: &Labels, found: &mut Found) {
     let Ok(known) = registry.host(place.host, &manifest.key().namespace) else { return };
-    let Some(name) = known.service.filter(|name| !registry.input.imported.contains_key(name)) else { return };
-    let Some(service) = registry.input.local.services.get(&name) else { return };
-    let fits = |of: &Labels| labels.iter().all(|(key, value)| of.get(key) == Some(value));
-    if labels.is_empty()
-        || service.endpoints.is_empty()
-        || service.endpoints.iter().any(|endpoint| fits(&endpoint.labels))
-    {
+    let Some(name) = known.service else { return };
+    let own = |endpoint| placed(endpoint, &registry.input.mesh.cluster);
+    let local = registry.input.local.services.get(&name).into_iter().flat_map(|service| &service.endpoints).map(own);
+    let imported = registry.input.imported.get(&name).into_iter().flat_map(|imported| &imported.groups);
+    let mut places = local.chain(imported.map(ImportedGroup::placed)).peekable();
+    // A service without any endpoint is not the subset's fault.
+    if labels.is_empty() || places.peek().is_none() || places.any(|place| place.has(labels)) {
         return;
     }
     let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let message = format!("no endpoint of {name} has the labels {}", labels.join(","));
     let hint = "mend the labels; until then requests for the subset get 503";
     found.about(manifest, codes::SUBSET_NOT_EVERYWHERE, Said { path: &place.path, message, hint });
+}
+
+fn placed<'a>(endpoint: &'a Endpoint, own: &'a ClusterName) -> Placed<'a> {
+    Placed { labels: &endpoint.labels, locality: &endpoint.locality, cluster: Some(own) }
 }

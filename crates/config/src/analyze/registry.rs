@@ -119,7 +119,7 @@ impl<'a> Registry<'a> {
         let service = self.input.local.services.get(name)?;
         let mut ports: BTreeSet<u16> = service.ports.iter().map(|port| port.number).collect();
         if service.global {
-            ports.extend(self.input.imported.get(name).into_iter().flatten());
+            ports.extend(self.input.imported.get(name).iter().flat_map(|imported| &imported.ports));
         }
         Some(Known { ports, service: Some(name.clone()) })
     }
@@ -131,7 +131,7 @@ impl<'a> Registry<'a> {
             return None;
         }
         let own = local.into_iter().flat_map(|service| &service.ports).map(|port| port.number);
-        let ports = own.chain(imported.into_iter().flatten().copied()).collect();
+        let ports = own.chain(imported.iter().flat_map(|imported| &imported.ports).copied()).collect();
         Some(Known { ports, service: Some(name.clone()) })
     }
 

@@ -188,6 +188,30 @@ fn names_of_services_of_other_clusters_are_known() {
 }
 
 #[test]
+fn subsets_may_select_by_place_and_in_other_clusters() {
+    let export = "apiVersion: multicluster.x-k8s.io/v1alpha1\nkind: ServiceExport\nmetadata: {name: reviews, namespace: default}\n";
+    let at = |services: &str, place: &str| {
+        services.replace("annotations: {", &format!("annotations: {{isthmus.dev/locality: {place}, "))
+    };
+    let theirs = at(SERVICES, "eu/eu-1/b").replace("version=v1", "version=v2");
+    let found = |key: &str, value: &str| {
+        let dr = rule(&format!("{{host: reviews, subsets: [{{name: part, labels: {{{key}: {value}}}}}]}}"));
+        let east = cluster("east", &[&at(SERVICES, "us/us-1/a"), export, &dr]);
+        !lines(&[east, cluster("west", &[&theirs, export])], "east").is_empty()
+    };
+    for (key, values, nowhere) in [
+        ("topology.istio.io/cluster", ["east", "west"], "north"),
+        ("topology.kubernetes.io/region", ["us", "eu"], "ap"),
+        ("topology.kubernetes.io/zone", ["us-1", "eu-1"], "eu"),
+        ("topology.istio.io/subzone", ["a", "b"], "c"),
+        ("version", ["v1", "v2"], "v3"),
+    ] {
+        assert_eq!(values.map(|value| found(key, value)), [false, false], "{key}");
+        assert!(found(key, nowhere), "{key}: {nowhere}");
+    }
+}
+
+#[test]
 fn exports_that_differ_are_found_in_both_clusters() {
     let export = "apiVersion: multicluster.x-k8s.io/v1alpha1\nkind: ServiceExport\nmetadata: {name: reviews, namespace: default}\n";
     let other = SERVICES.replace("{name: http, port: 9080}", "{name: grpc, port: 9080}");

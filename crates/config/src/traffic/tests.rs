@@ -58,7 +58,7 @@ fn mesh_info() -> MeshInfo {
 fn compiled_from(manifests: &[Manifest]) -> Compiled {
     let mesh = mesh_info();
     let local = local::build(manifests, &mesh.trust_domain);
-    let imported = BTreeMap::from([(name("shop/cart"), BTreeSet::from([80]))]);
+    let imported = BTreeMap::from([(name("shop/cart"), crate::Imported { ports: [80].into(), ..Default::default() })]);
     compile(&Input { manifests, local: &local, mesh: &mesh, imported: &imported })
 }
 

@@ -4,6 +4,7 @@ use super::{Entry, RouteRequest};
 use crate::model::{Labels, View, Workload};
 use crate::names::Namespace;
 use crate::policy::{DestinationRules, OutboundPolicy, Visibility};
+use crate::topology::Placed;
 
 /// The arguments of a decision.
 pub(super) struct Context<'a> {
@@ -35,8 +36,17 @@ impl<'a> Context<'a> {
     }
 
     pub(super) fn has_labels(&self, wanted: &Labels) -> bool {
-        let has = |workload: &Workload| wanted.iter().all(|(key, value)| workload.labels.get(key) == Some(value));
-        wanted.is_empty() || self.workload.is_some_and(has)
+        wanted.is_empty() || self.placed().is_some_and(|client| client.has(wanted))
+    }
+
+    /// A label of the client, those included that say where it is.
+    pub(super) fn label(&self, key: &str) -> Option<&'a str> {
+        self.placed()?.label(key)
+    }
+
+    fn placed(&self) -> Option<Placed<'a>> {
+        let Workload { labels, locality, .. } = self.workload?;
+        Some(Placed { labels, locality, cluster: self.view.cluster() })
     }
 
     pub(super) fn sees(&self, visibility: &Visibility) -> bool {

@@ -7,6 +7,7 @@ use super::decision::{Target, Tier};
 use crate::model::Labels;
 use crate::names::ClusterName;
 use crate::policy::{Distribution, LocalityPolicy};
+use crate::topology::{Placed, locality_parts as parts};
 
 /// A target, and where it is.
 pub(super) struct Candidate<'a> {
@@ -16,6 +17,13 @@ pub(super) struct Candidate<'a> {
     pub(super) labels: &'a Labels,
     /// `None` = the own.
     pub(super) cluster: Option<&'a ClusterName>,
+}
+
+impl<'a> Candidate<'a> {
+    /// What labels it has for a client of the cluster `own`.
+    fn placed(&self, own: Option<&'a ClusterName>) -> Placed<'a> {
+        Placed { labels: self.labels, locality: self.locality, cluster: self.cluster.or(own) }
+    }
 }
 
 /// Shares in percent become weights with this many parts each, so that single endpoints still differ.
@@ -78,34 +86,12 @@ fn mismatch(context: &Context<'_>, labels: &[String], candidate: &Candidate<'_>)
     let differs = |label: &String| {
         let (key, wanted) = match label.split_once('=') {
             Some((key, value)) => (key, Some(value)),
-            None => (label.as_str(), own_label(context, label)),
+            None => (label.as_str(), context.label(label)),
         };
-        wanted.unwrap_or_default() != candidate_label(context, candidate, key).unwrap_or_default()
+        let own = candidate.placed(context.view.cluster()).label(key);
+        wanted.unwrap_or_default() != own.unwrap_or_default()
     };
     labels.iter().position(differs).map_or(0, |first| labels.len() - first)
-}
-
-fn own_label<'a>(context: &Context<'a>, key: &str) -> Option<&'a str> {
-    let own_cluster = context.view.cluster().map(ClusterName::as_str);
-    let of_workload = || context.workload()?.labels.get(key).map(String::as_str);
-    topology(key, context.locality(), own_cluster).or_else(of_workload)
-}
-
-fn candidate_label<'a>(context: &Context<'a>, candidate: &Candidate<'a>, key: &str) -> Option<&'a str> {
-    let cluster = candidate.cluster.or(context.view.cluster()).map(ClusterName::as_str);
-    topology(key, candidate.locality, cluster).or_else(|| candidate.labels.get(key).map(String::as_str))
-}
-
-/// Labels that say where something is.
-fn topology<'a>(key: &str, locality: &'a str, cluster: Option<&'a str>) -> Option<&'a str> {
-    let part = match key {
-        "topology.kubernetes.io/region" => parts(locality)[0],
-        "topology.kubernetes.io/zone" => parts(locality)[1],
-        "topology.istio.io/subzone" => parts(locality)[2],
-        "topology.istio.io/cluster" => return cluster,
-        _ => return None,
-    };
-    Some(part).filter(|part| !part.is_empty())
 }
 
 /// One tier with the shares of the rule; localities that it does not name get nothing. Other clusters take part when
@@ -159,10 +145,4 @@ fn specificity(pattern: &str, locality: &str) -> Option<usize> {
         said += 1;
     }
     Some(said)
-}
-
-/// Region, zone and subzone.
-fn parts(locality: &str) -> [&str; 3] {
-    let mut parts = locality.splitn(3, '/');
-    std::array::from_fn(|_| parts.next().unwrap_or_default())
 }

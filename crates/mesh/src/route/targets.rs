@@ -12,8 +12,9 @@ use super::lookup::Place;
 use super::memo::{Key, Located};
 use crate::model::{Endpoint, Group, Import, Labels, Protocol, RemoteCluster, Service, View};
 use crate::names::{ClusterName, SpiffeId};
-use crate::policy::{ClientTls, ClusterMode, ClusterTraffic, EntryConfig, NamedEndpoint, Resolution};
+use crate::policy::{ClientTls, ClusterMode, ClusterTraffic, NamedEndpoint, Resolution};
 use crate::reason::Reason;
+use crate::topology::Placed;
 
 /// Which part of a service is wanted.
 pub(super) struct Wanted<'a> {
@@ -51,7 +52,8 @@ pub(super) fn tiers(
 
 fn work_out(context: &Context<'_>, place: &Place<'_>, wanted: &Wanted<'_>, decision: &mut RouteDecision) -> Vec<Tier> {
     let service = place.service;
-    let mut local = local(service, wanted, decision);
+    let own = context.view.cluster();
+    let mut local = local(service, wanted, own, decision);
     local.extend(named(context, place, wanted, decision.port));
     decision.reasons.push(match local.len() {
         0 => Reason::NoLocalEndpoint,
@@ -68,17 +70,27 @@ fn work_out(context: &Context<'_>, place: &Place<'_>, wanted: &Wanted<'_>, decis
     } else if !service.imports.is_empty() {
         decision.reasons.push(Reason::ClusterScope);
     }
-    let known = local.len().max(known(service, wanted, decision.port));
+    let known = local.len().max(known(service, wanted, own, decision.port));
     clusters::tiers(context, service, Places { local, remote, known }, decision)
 }
 
 /// Endpoints of the own cluster that would do, ready or not.
-fn known(service: &Service, wanted: &Wanted<'_>, port: u16) -> usize {
-    let would_do = |endpoint: &&Endpoint| endpoint.ports.contains_key(&port) && has(&endpoint.labels, wanted.labels);
+fn known(service: &Service, wanted: &Wanted<'_>, own: Option<&ClusterName>, port: u16) -> usize {
+    let would_do =
+        |endpoint: &&Endpoint| endpoint.ports.contains_key(&port) && placed(endpoint, own).has(wanted.labels);
     service.endpoints.iter().filter(would_do).count()
 }
 
-fn local<'a>(service: &'a Service, wanted: &Wanted<'_>, decision: &mut RouteDecision) -> Vec<Candidate<'a>> {
+fn placed<'a>(endpoint: &'a Endpoint, cluster: Option<&'a ClusterName>) -> Placed<'a> {
+    Placed { labels: &endpoint.labels, locality: &endpoint.locality, cluster }
+}
+
+fn local<'a>(
+    service: &'a Service,
+    wanted: &Wanted<'_>,
+    own: Option<&ClusterName>,
+    decision: &mut RouteDecision,
+) -> Vec<Candidate<'a>> {
     let mut without_sidecar = 0_usize;
     let mut candidates = Vec::new();
     for endpoint in &service.endpoints {
@@ -87,7 +99,7 @@ fn local<'a>(service: &'a Service, wanted: &Wanted<'_>, decision: &mut RouteDeci
         else {
             continue;
         };
-        if !has(&endpoint.labels, wanted.labels) || wanted.only.is_some_and(|only| !endpoint.has_address(only)) {
+        if !placed(endpoint, own).has(wanted.labels) || wanted.only.is_some_and(|only| !endpoint.has_address(only)) {
             continue;
         }
         let Ok(expected) = expected_of(endpoint, port, &decision.policy.tls) else {
@@ -129,21 +141,16 @@ fn named<'a>(context: &Context<'_>, place: &Place<'a>, wanted: &Wanted<'_>, port
         let target = Target::Named { host: own_host(context, place), port, weight: 1, one_address };
         return vec![Candidate { target, locality: "", labels: &NO_LABELS, cluster: None }];
     }
-    named_endpoints(entry, wanted, port, one_address)
-}
-
-fn named_endpoints<'a>(
-    entry: &'a EntryConfig,
-    wanted: &Wanted<'_>,
-    port: u16,
-    one_address: bool,
-) -> Vec<Candidate<'a>> {
     let candidate = |named: &'a NamedEndpoint| {
         let port = named.ports.get(&port).copied().unwrap_or(port);
         let target = Target::Named { host: named.host.clone(), port, weight: named.weight, one_address };
         Candidate { target, locality: &named.locality, labels: &named.labels, cluster: None }
     };
-    entry.hosts.iter().filter(|named| has(&named.labels, wanted.labels)).map(candidate).collect()
+    let wanted_too = |named: &&NamedEndpoint| {
+        let NamedEndpoint { labels, locality, .. } = named;
+        Placed { labels, locality, cluster: context.view.cluster() }.has(wanted.labels)
+    };
+    entry.hosts.iter().filter(wanted_too).map(candidate).collect()
 }
 
 /// A wildcard has no address; the host that the client named may have one.
@@ -156,8 +163,8 @@ fn own_host(context: &Context<'_>, place: &Place<'_>) -> String {
     context.request.http.map(|http| http.host()).or_else(sni).unwrap_or_else(|| name.to_owned())
 }
 
-fn has(labels: &Labels, wanted: &Labels) -> bool {
-    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+fn of<'a>(group: &'a Group, cluster: &'a ClusterName) -> Placed<'a> {
+    Placed { labels: &group.key.labels, locality: &group.key.locality, cluster: Some(cluster) }
 }
 
 fn remote_groups<'a>(
@@ -182,7 +189,7 @@ fn remote_groups<'a>(
         let before = candidates.len();
         candidates.extend(group_candidates(cluster, service, import, wanted, decision.protocol));
         // The counts are the other cluster's word.
-        let groups = import.groups.iter().filter(|group| has(&group.key.labels, wanted));
+        let groups = import.groups.iter().filter(|group| of(group, name).has(wanted));
         let healthy = groups.fold(0, |sum: u32, group| sum.saturating_add(group.healthy));
         decision.reasons.push(if candidates.len() > before {
             Reason::Remote { cluster: name.clone(), healthy, stale: cluster.stale_since_ms.is_some() }
@@ -269,7 +276,7 @@ fn group_candidates<'a>(
 ) -> impl Iterator<Item = Candidate<'a>> {
     let reached = move |group: &&Group| group.meshed || group.can_prove() && !protocol.is_udp();
     let usable = import.groups.iter().filter(|group| group.healthy > 0).filter(reached);
-    usable.filter(|group| has(&group.key.labels, wanted)).filter_map(move |group| {
+    usable.filter(|group| of(group, &cluster.name).has(wanted)).filter_map(move |group| {
         let account = group.key.service_account.clone();
         let namespace = service.name.namespace().clone();
         let expected = SpiffeId::new(cluster.trust_domain.clone(), namespace, account).ok()?;

@@ -7,6 +7,7 @@
 //! import west reviews v1*3@eu/a                  groups of another cluster
 //! entry a.example dns ports=80 to=shop hosts=b.example*2 net=10.0.0.0/8 in=shop v1
 //! dr reviews in=shop for=app:web v1 v2 tls=mutual lb=header:user locality=failover:us>eu private
+//! dr reviews subset=near:topology.kubernetes.io/zone:a,far:rack:7   subsets with a label other than the version
 //! vs reviews in=shop to=shop gateways=mesh,gw    routes of a host; its rules are the lines that are indented
 //!   path^=/api header:user=jason | method=PUT -> reviews v1 90, reviews v2 10 ; timeout=2 delay=50%
 //!   -> redirect scheme=https ; or: -> direct 404
@@ -225,12 +226,17 @@ impl Builder {
             let labels = Labels::from([("version".into(), (*version).into())]);
             ((*version).to_owned(), Subset { labels, policy: policy.clone() })
         };
+        let labelled = words.list("subset").into_iter().map(|text| {
+            let [name, key, value] = *text.splitn(3, ':').collect::<Vec<_>>() else { panic!("no subset: {text}") };
+            let labels = Labels::from([(key.into(), value.into())]);
+            (name.to_owned(), Subset { labels, policy: policy.clone() })
+        });
         let rules = DestinationRules {
             origin: object("DestinationRule", own, words.get("name").unwrap_or("rules")),
             visible_to: visibility(words),
             of_service: !words.has("private"),
             workload_selector: selector.map(|(key, value)| (key.into(), value.into())).into_iter().collect(),
-            subsets: versions.map(subset).collect(),
+            subsets: versions.map(subset).chain(labelled).collect(),
             policy,
         };
         self.configure(words.0[1], |config| config.destinations.push(Arc::new(rules)));

@@ -46,6 +46,44 @@ fn labels_in_order_say_what_is_near() {
     expect(&format!("locality=priority:{subzone}"), "v1-1 v6-1 > v2-1 > v3-1 > v4-1 v5-1 > west/v1*2 > west/v2*2");
 }
 
+/// istio.io, "Partitioning services": subsets and sources by labels that nobody writes.
+#[test]
+fn where_something_is_can_be_selected_like_its_labels() {
+    let (region, zone) = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone");
+    let cases = [
+        ("topology.istio.io/cluster:east", ALL),
+        ("topology.istio.io/cluster:west", "west/v1*2 west/v2*2"),
+        (&*format!("{region}:eu"), "v4-1 > west/v2*2"),
+        (&format!("{zone}:b"), "v3-1 > west/v2*2"),
+        ("topology.istio.io/subzone:2", "v2-1"),
+    ];
+    for (label, expected) in cases {
+        let config = format!("{}\nvs reviews!clusterset\n  -> reviews part", config(&format!("subset=part:{label}")));
+        table(&config, &[(label, REQUEST, &format!("reviews/part:80 {expected}"))]);
+        let config = config.replace("!clusterset", "").replace(" export", " export global");
+        table(&config, &[(label, "GET reviews/", &format!("reviews/part:80 {expected}"))]);
+    }
+    for label in ["topology.istio.io/cluster:north", "topology.istio.io/network:n1", "rack:7"] {
+        let config = format!("{}\nvs reviews!clusterset\n  -> reviews part", config(&format!("subset=part:{label}")));
+        table(&config, &[(label, REQUEST, "refuse no-endpoint")]);
+    }
+    let named = "entry a.example dns hosts=b.example,c.example\n dr a.example subset=own:topology.istio.io/cluster:east
+        vs a.example\n  -> a.example own";
+    table(named, &[("hosts of an entry", "GET a.example/", "a.example/own:80 b.example:80 c.example:80")]);
+}
+
+#[test]
+fn a_source_has_the_labels_of_its_place() {
+    let from = |label: &str| format!("{}\nvs reviews!clusterset\n  label:{label} -> direct", config(""));
+    for label in ["topology.istio.io/cluster=east", "topology.kubernetes.io/zone=a", "topology.istio.io/subzone=1"] {
+        table(&from(label), &[(label, REQUEST, "direct")]);
+    }
+    let elsewhere = format!("reviews:80 {ALL} > west/v1*2 west/v2*2");
+    for label in ["topology.istio.io/cluster=west", "topology.kubernetes.io/region=eu"] {
+        table(&from(label), &[(label, REQUEST, &elsewhere)]);
+    }
+}
+
 #[test]
 fn shares_are_given_to_localities() {
     let west = "west/v1*2 west/v2*2";
