@@ -68,6 +68,7 @@ const URL: &str = "http://reviews.default.svc.clusterset.local:9080/";
 async fn configuration_reaches_across_clusters() {
     let scenario = Scenario::up(FLEET).await;
     partitions(&scenario).await;
+    external_names(&scenario).await;
     canary(&scenario).await;
     fault(&scenario).await;
     authorization(&scenario).await;
@@ -113,6 +114,40 @@ async fn partitions(scenario: &Scenario) {
         assert_eq!(served, [((expected.0, expected.1.to_owned()), 20)].into(), "{header}");
     }
     scenario.delete("east", PARTITIONS).await;
+}
+
+async fn external_names(scenario: &Scenario) {
+    step("Services of type ExternalName are other names of services, with ports and without");
+    let alias = |name: &str, target: &str, ports: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{type: ExternalName, externalName: {target}{ports}}}\n"
+        )
+    };
+    let ports = ", ports: [{name: http, port: 9080}]";
+    let aliases = [
+        alias("own", "reviews.default.svc.cluster.local", ports),
+        alias("again", "own.default.svc.cluster.local", ""),
+        alias("elsewhere", "backend.default.svc.clusterset.local", ", ports: [{name: http, port: 8080}]"),
+        alias("nowhere", "nobody.default.svc.cluster.local", ports),
+    ];
+    let aliases = aliases.join("---\n");
+    scenario.apply("east", &aliases).await;
+    scenario.apply("east", SUBSETS).await;
+    let rule = CANARY.replace("hosts: [reviews.default.svc.clusterset.local]", "hosts: [reviews]");
+    scenario.apply("east", &rule).await;
+    for (host, headers, expected) in [
+        ("again:9080", &["end-user: jason"][..], (200, "west")),
+        ("elsewhere:8080", &[], (200, "west")),
+        ("nowhere:9080", &[], (503, "")),
+    ] {
+        let shot = scenario.agrees("east/web", &format!("http://{host}/"), headers).await;
+        assert_eq!((shot.status, shot.answer.whoami.cluster.as_str()), expected, "{host}: {shot:?}");
+    }
+    scenario.delete("east", &rule).await;
+    let shot = scenario.agrees("east/web", "http://own.default.svc.cluster.local:9080/", &[]).await;
+    assert_eq!((shot.status, shot.version()), (200, "v1"), "{shot:?}");
+    scenario.delete("east", SUBSETS).await;
+    scenario.delete("east", &aliases).await;
 }
 
 async fn canary(scenario: &Scenario) {

@@ -34,6 +34,7 @@ async fn hosts_outside_are_known_reached_and_refused_as_configured() {
     let secure = nginx(&scenario, &certificates, 3, &tls).await;
     entries(&scenario).await;
     workload_entries(&scenario).await;
+    external_names(&scenario).await;
     origination(&scenario, &certificates).await;
     registry_only(&scenario).await;
     egress(&scenario, &certificates).await;
@@ -122,6 +123,46 @@ spec:
     let mut reply = String::new();
     tunnel.read_to_string(&mut reply).await.expect("read");
     assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+}
+
+/// istio.io, "Kubernetes Services for Egress Traffic".
+async fn external_names(scenario: &Scenario) {
+    step("Services of type ExternalName: a host of a ServiceEntry, and hosts that nobody else knows");
+    let configuration = "
+apiVersion: v1
+kind: Service
+metadata: {name: known}
+spec: {type: ExternalName, externalName: named.example, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: plain}
+spec: {type: ExternalName, externalName: FIRST, ports: [{name: http, port: 8000}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: plain}
+spec: {host: plain.default.svc.cluster.local, trafficPolicy: {tls: {mode: DISABLE}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: tls}
+spec: {type: ExternalName, externalName: THIRD, ports: [{name: http, port: 8000}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: tls}
+spec:
+  host: tls.default.svc.cluster.local
+  trafficPolicy: {tls: {mode: SIMPLE, sni: secure.example, insecureSkipVerify: true}}
+";
+    let configuration = configuration.replace("FIRST", &address(scenario, 1)).replace("THIRD", &address(scenario, 3));
+    scenario.apply("east", &configuration).await;
+    for (host, server) in [("known", "1"), ("plain:8000", "1"), ("tls.default.svc.cluster.local:8000", "3")] {
+        let shot = scenario.agrees("east/web", &format!("http://{host}/who"), &[]).await;
+        assert_eq!((shot.status, shot.header("x-server")), (200, server), "{host}: {shot:?}");
+    }
+    scenario.delete("east", &configuration).await;
 }
 
 /// Asks the shim for an A record.

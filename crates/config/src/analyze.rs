@@ -3,6 +3,7 @@
 //! Objects are valid one by one when they get here. Most checks look at the manifests, some at what was compiled from
 //! them; each has a module. Findings never change what is compiled.
 
+mod aliases;
 mod clusters;
 pub mod codes;
 mod found;
@@ -27,6 +28,7 @@ pub fn analyze(input: &Input<'_>) -> Vec<Finding> {
     let registry = Registry::new(input);
     let mut found = Found::default();
     references::check(&registry, &mut found);
+    aliases::check(&registry, &mut found);
     hosts::check(&registry, &mut found);
     rules::check(input.manifests, &mut found);
     selectors::check(&registry, &mut found);

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::Host;
 use crate::model::Labels;
 use crate::names::Namespace;
 
@@ -121,6 +122,10 @@ pub struct ServiceConfig {
     /// Set for what a ServiceEntry (or a VirtualService for a host without a service) added to the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<EntryConfig>,
+    /// Set for a Service of type ExternalName: the host that it is another name of. If nothing in the mesh has that host,
+    /// `entry` says where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<Host>,
     /// How requests are divided between clusters; `None` = [`ClusterTraffic::default`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<Arc<ClusterTraffic>>,

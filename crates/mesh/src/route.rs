@@ -137,6 +137,11 @@ fn from_workload(context: &Context<'_>, decision: &mut RouteDecision) {
             decision.reasons.push(Reason::Note { text: scope::left_out(context) });
             scope::unknown(context, decision);
         }
+        Found::Missing(service) => {
+            decision.want(context.view, Some(&service));
+            decision.reasons.push(Reason::Note { text: format!("it is another name of {service}") });
+            decision.refuse(Reason::UnknownService);
+        }
         Found::Unknown => decision.refuse(Reason::UnknownService),
         Found::NotInMesh => {
             if let Host::Address(address) = host {

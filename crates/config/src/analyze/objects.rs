@@ -46,6 +46,8 @@ fn port_names(registry: &Registry<'_>, manifest: &Manifest, found: &mut Found) {
     let key = manifest.key();
     let named = |name: &mesh::ServiceName| name.namespace().as_str() == key.namespace && name.name() == key.name;
     let service = registry.input.local.services.iter().find(|(name, _)| named(name));
+    // Of another name only the number of a port is asked for.
+    let service = service.filter(|(_, service)| service.names.external_name.is_none());
     let undeclared = service.into_iter().flat_map(|(_, service)| &service.ports);
     for port in undeclared.filter(|port| port.protocol == Protocol::Auto) {
         let message = format!("port {} ({:?}) does not say its protocol; it is detected", port.number, port.name);

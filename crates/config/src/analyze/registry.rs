@@ -6,6 +6,7 @@ use federation_crds::Manifest;
 use mesh::{Host, HostPattern, Labels, Namespace, ServiceName};
 
 use crate::compile::Input;
+use crate::traffic::aliases::target;
 
 /// The names that objects may refer to.
 pub(super) struct Registry<'a> {
@@ -33,6 +34,18 @@ pub(super) struct Known {
     /// The service, unless it is a ServiceEntry's.
     pub(super) service: Option<ServiceName>,
 }
+
+/// What a Service of type ExternalName is another name of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Behind {
+    /// The last of the names.
+    pub(super) host: String,
+    /// It names a service or the host of a ServiceEntry, whose routes and policies count then.
+    pub(super) in_mesh: bool,
+}
+
+/// So many names are followed, as by proxies.
+const ALIASES_MAX: usize = 8;
 
 /// Why a host cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,8 +107,34 @@ impl<'a> Registry<'a> {
         }));
     }
 
+    /// What a host is another name of, if it is that of a Service of type ExternalName.
+    pub(super) fn behind(&self, host: &str, namespace: &str) -> Option<Behind> {
+        let mut host = Host::parse(host, &Namespace::new(namespace).ok()?);
+        let external_name = |host: &Host| {
+            let Host::Cluster(name) = host else { return None };
+            let service = self.input.local.services.get(name)?;
+            Some(target(service.names.external_name.as_ref()?, name))
+        };
+        host = external_name(&host)?;
+        for _ in 0..ALIASES_MAX {
+            host = external_name(&host).unwrap_or(host);
+        }
+        let text = host.text();
+        let is_entry = || self.entries.iter().any(|entry| entry.host.as_str() == text || entry.host.matches(&text));
+        Some(Behind { in_mesh: !matches!(host, Host::External(_)) || is_entry(), host: text })
+    }
+
     /// Looks a host up as an object in `namespace` means it.
     pub(super) fn host(&self, host: &str, namespace: &str) -> Result<Known, Missing> {
+        match self.behind(host, namespace) {
+            Some(Behind { host, in_mesh: true }) => self.named(&host, namespace),
+            // It is reached all the same, at every port.
+            Some(Behind { in_mesh: false, .. }) => Ok(Known { ports: BTreeSet::new(), service: None }),
+            None => self.named(host, namespace),
+        }
+    }
+
+    fn named(&self, host: &str, namespace: &str) -> Result<Known, Missing> {
         let host_name = host.trim_end_matches('.').to_ascii_lowercase();
         let named =
             self.entries.iter().filter(|entry| entry.host.as_str() == host_name || entry.host.matches(&host_name));
@@ -137,7 +176,8 @@ impl<'a> Registry<'a> {
 
     /// The labels of a subset of a host; the clusterset name and the cluster's name of a service have the same subsets.
     pub(super) fn subset(&self, host: &str, namespace: &str, subset: &str) -> Option<&Labels> {
-        let host = qualified(host, namespace);
+        let behind = self.behind(host, namespace).filter(|behind| behind.in_mesh);
+        let host = behind.map_or_else(|| qualified(host, namespace), |behind| behind.host);
         let other = host.strip_suffix(".clusterset.local").map(|service| format!("{service}.cluster.local"));
         let of = |host: &String| self.subsets.get(host).and_then(|subsets| subsets.get(subset));
         let wildcards = || {

@@ -212,6 +212,37 @@ fn subsets_may_select_by_place_and_in_other_clusters() {
 }
 
 #[test]
+fn external_names_lead_somewhere_and_have_no_rules_of_their_own() {
+    let alias = |name: &str, ports: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: alias, namespace: default}}\nspec: {{type: ExternalName, externalName: {name}{ports}}}\n"
+        )
+    };
+    let (own, outside) =
+        (alias("reviews.default.svc.cluster.local", ", ports: [{port: 9080}]"), alias("httpbin.org", ""));
+    let route = |host: &str| {
+        virtual_service(&format!(
+            "{{hosts: [{host}], http: [{{route: [{{destination: {{host: alias, subset: v1}}}}]}}]}}"
+        ))
+    };
+    let subsets = |host: &str| rule(&format!("{{host: {host}, subsets: [{{name: v1, labels: {{version: v1}}}}]}}"));
+    let both = |alias: &str, host: &str| format!("{alias}---\n{}---\n{}", subsets(host), route(host));
+    check(&both(&own, "reviews"), &[]);
+    check(&both(&outside, "alias"), &[]);
+    let unused = ["ISM0002 DestinationRule default/dr spec.host", "ISM0002 VirtualService default/vs spec.hosts[0]"];
+    let subset = "IST0101 VirtualService default/vs spec.http[0].route[0].destination.subset";
+    check(&both(&own, "alias"), &[unused[0], unused[1], subset]);
+    let entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: se, namespace: default}\nspec: {hosts: [httpbin.org], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}\n";
+    check(&format!("{entry}---\n{outside}---\n{}", subsets("alias")), &unused[..1]);
+    let nowhere = ["IST0101 Service default/alias spec.externalName"];
+    check(&alias("nobody.default.svc.cluster.local", ""), &nowhere);
+    check(&alias("reviews.default.svc.clusterset.local", ""), &nowhere);
+    let translated =
+        alias("httpbin.org", ", ports: [{port: 80, targetPort: 8080}, {name: b, port: 81, targetPort: 81}]");
+    check(&translated, &["ISM0001 Service default/alias spec.ports[0].targetPort"]);
+}
+
+#[test]
 fn exports_that_differ_are_found_in_both_clusters() {
     let export = "apiVersion: multicluster.x-k8s.io/v1alpha1\nkind: ServiceExport\nmetadata: {name: reviews, namespace: default}\n";
     let other = SERVICES.replace("{name: http, port: 9080}", "{name: grpc, port: 9080}");

@@ -7,7 +7,7 @@ use super::context::Context;
 use super::decision::{RouteDecision, RouteOutcome};
 use super::lookup::{self, Found, Place};
 use super::{scope, targets};
-use crate::model::{Labels, Service};
+use crate::model::{Labels, Protocol, Service};
 use crate::policy::{
     Balancer, ClientTls, Destination, DestinationRules, EntryConfig, HashKey, HashTable, Resolution, TrafficPolicy,
 };
@@ -25,8 +25,10 @@ pub(super) fn decide(
     decision: &mut RouteDecision,
 ) {
     let named = destination.host.service();
-    let Found::Place(mut place) = lookup::find(context, &destination.host) else {
-        decision.want(context.view, named);
+    let found = lookup::find(context, &destination.host);
+    let Found::Place(mut place) = found else {
+        let wanted = if let Found::Missing(service) = &found { Some(service) } else { named };
+        decision.want(context.view, wanted);
         decision.service = named.cloned();
         let text = format!("the destination {} is not known", written(destination));
         decision.reasons.push(Reason::Note { text });
@@ -37,7 +39,12 @@ pub(super) fn decide(
     }
     let same = |asked: &&Place<'_>| asked.clusterset && asked.service.name == place.service.name;
     place.clusterset |= asked.is_some_and(|asked| same(&asked));
-    let port = destination.port.unwrap_or_else(|| port_of(place.service, context.request.port));
+    // A name that is good for every port keeps the one that it was asked for by.
+    let any_port =
+        asked.is_some_and(|asked| place.service.config.alias.is_some() && asked.service.name == place.service.name);
+    let requested = context.request.port;
+    let implied = || if any_port { requested } else { port_of(place.service, requested) };
+    let port = destination.port.unwrap_or_else(implied);
     reach(context, &place, destination.subset.as_deref(), port, decision);
 }
 
@@ -45,7 +52,7 @@ pub(super) fn decide(
 pub(super) fn by_default(context: &Context<'_>, place: &Place<'_>, decision: &mut RouteDecision) {
     let port = place.pod.map_or(context.request.port, |pod| pod.service_port);
     // An entry is for its ports only; at others the host is like any that the mesh does not know.
-    if place.entry().is_some() && place.service.port_over(port, context.request.connection.udp).is_none() {
+    if place.entry().is_some() && protocol(place.service, port, context.request.connection.udp).is_none() {
         decision.reasons.push(Reason::Note { text: format!("{} has no port {port}", place.service.name.name()) });
         return scope::unknown(context, decision);
     }
@@ -71,16 +78,26 @@ fn port_of(service: &Service, requested: u16) -> u16 {
     }
 }
 
+/// How a port of the service speaks, if it has it. What a Service of type ExternalName says of ports is a hint: the name is
+/// good for every TCP port.
+fn protocol(service: &Service, port: u16, udp: bool) -> Option<Protocol> {
+    let any = || (service.config.alias.is_some() && !udp).then_some(Protocol::Auto);
+    service.port_over(port, udp).map(|port| port.protocol).or_else(any)
+}
+
 fn reach(context: &Context<'_>, place: &Place<'_>, subset: Option<&str>, port: u16, decision: &mut RouteDecision) {
     let service = place.service;
     decision.service = Some(service.name.clone());
     decision.port = port;
     decision.subset = subset.map(str::to_owned);
-    let udp = context.request.connection.udp;
-    let Some(service_port) = service.port_over(port, udp) else {
+    if let Some(alias) = place.alias {
+        let text = format!("the Service {alias} is another name of {}", service.name.name());
+        decision.reasons.push(Reason::Note { text });
+    }
+    let Some(protocol) = protocol(service, port, context.request.connection.udp) else {
         return decision.refuse(Reason::UnknownPort { port });
     };
-    decision.protocol = service_port.protocol;
+    decision.protocol = protocol;
     let rules = governing(context, service);
     let chosen = match (rules, subset) {
         (rules, None) => rules.map(|rules| (&rules.policy, None)),

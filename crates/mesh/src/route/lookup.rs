@@ -14,6 +14,8 @@ pub(super) enum Found<'a> {
     Place(Place<'a>),
     /// A name of the mesh that nobody answers to.
     Unknown,
+    /// Another name of this service, which the view does not have.
+    Missing(ServiceName),
     NotInMesh,
 }
 
@@ -27,7 +29,12 @@ pub(super) struct Place<'a> {
     pub(super) wildcard: bool,
     /// A pod of the service was dialled itself.
     pub(super) pod: Option<DialledPod>,
+    /// The Service of type ExternalName by whose name it was found.
+    pub(super) alias: Option<&'a ServiceName>,
 }
+
+/// So many names lead to one service at most, as in [`crate::resolve`].
+const ALIASES_MAX: usize = 8;
 
 /// One pod that a client dialled by its own address.
 #[derive(Clone, Copy)]
@@ -39,7 +46,7 @@ pub(super) struct DialledPod {
 
 impl<'a> Place<'a> {
     fn of(service: &'a Service) -> Self {
-        Self { service, clusterset: false, wildcard: service.name.name().starts_with('*'), pod: None }
+        Self { service, clusterset: false, wildcard: service.name.name().starts_with('*'), pod: None, alias: None }
     }
 
     pub(super) fn entry(&self) -> Option<&'a EntryConfig> {
@@ -47,7 +54,24 @@ impl<'a> Place<'a> {
     }
 }
 
+/// Looks a host up. A Service of type ExternalName is another name, as in DNS: routes and policies are those of what it
+/// names (Istio's `ENABLE_EXTERNAL_NAME_ALIAS`). A host that nothing in the mesh has is reached by the Service's own entry.
 pub(super) fn find<'a>(context: &Context<'a>, host: &Host) -> Found<'a> {
+    let mut found = named(context, host);
+    for _ in 0..ALIASES_MAX {
+        let Found::Place(place) = &found else { break };
+        let Some(target) = &place.service.config.alias else { break };
+        let alias = Some(&place.service.name);
+        found = match (named(context, target), target.service()) {
+            (Found::Place(behind), _) => Found::Place(Place { alias, ..behind }),
+            (_, Some(missing)) => return Found::Missing(missing.clone()),
+            (_, None) => break,
+        };
+    }
+    found
+}
+
+fn named<'a>(context: &Context<'a>, host: &Host) -> Found<'a> {
     let view = context.view;
     let place = match host {
         Host::Clusterset(name) => return clusterset(view, name),

@@ -236,3 +236,52 @@ fn a_sidecar_brings_in_the_rules_of_the_namespaces_that_it_lists() {
     table(&config("*/*"), &[("the first", "GET theirs.shop/", "301 http://theirs.shop/other")]);
     table(&config("./*,shop/*"), &[("not the third's", "GET theirs.shop/", "direct")]);
 }
+
+#[test]
+fn an_external_name_is_another_name_of_what_it_names() {
+    let config = "
+        service ratings v1 v2 ports=80,81
+        service shared v1 export
+        import west shared v3
+        entry known.example dns hosts=b.example
+        alias one ratings.default.svc.cluster.local ports=80
+        alias two one.default.svc.cluster.local
+        alias all shared.default.svc.clusterset.local
+        alias local shared.default.svc.cluster.local
+        alias gone nobody.default.svc.cluster.local
+        alias far nobody.default.svc.clusterset.local
+        alias round round.default.svc.cluster.local
+        alias known known.example
+        alias out www.example.org ports=80
+        dr out tls=simple
+        vs ratings
+          path=/direct -> direct
+          -> ratings
+        vs out
+          path=/direct -> direct
+          path=/ratings -> one
+          -> out";
+    table(
+        config,
+        &[
+            ("a service", "GET one/", "ratings:80 v1-1 v2-1"),
+            ("by its full name", "GET one.default.svc.cluster.local/", "ratings:80 v1-1 v2-1"),
+            ("its routes", "GET one/direct", "direct"),
+            ("a port that only the service has", "GET one:81/", "ratings:81 v1-1 v2-1"),
+            ("a port that the service does not have", "GET one:82/", "refuse unknown-port"),
+            ("an alias of an alias", "GET two/", "ratings:80 v1-1 v2-1"),
+            ("all clusters", "GET all/", "shared:80 v1-1 > west/v3"),
+            ("one cluster", "GET local/", "shared:80 v1-1"),
+            ("a service that is asked for", "GET gone/", "refuse not-exported; wants nobody.default"),
+            ("in other clusters", "GET far/", "refuse not-exported; wants nobody.default"),
+            ("a circle", "GET round/", "refuse no-endpoint"),
+            ("a ServiceEntry", "GET known/", "known.example:80 b.example:80"),
+            ("a ServiceEntry's ports", "GET known:81/", "pass"),
+            ("outside", "GET out/", "out:80 www.example.org:80"),
+            ("outside at any port", "GET out:8443/", "out:8443 www.example.org:8443"),
+            ("a connection", "tcp out:5432", "out:5432 www.example.org:5432"),
+            ("its own routes", "GET out/direct", "direct"),
+            ("as a destination", "GET out/ratings", "ratings:80 v1-1 v2-1"),
+        ],
+    );
+}

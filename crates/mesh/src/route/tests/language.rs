@@ -5,6 +5,7 @@
 //! sidecar hosts=./*,*/a.example unknown=refuse   what it may reach: allow, refuse, through:<host>
 //! service reviews v1*2 v2@us/b ports=80,443 export global headless ip=10.0.0.1 vip=243.0.0.1
 //! import west reviews v1*3@eu/a                  groups of another cluster
+//! alias pay a.example ports=80                   a Service of type ExternalName
 //! entry a.example dns ports=80 to=shop hosts=b.example*2 net=10.0.0.0/8 in=shop v1
 //! dr reviews in=shop for=app:web v1 v2 tls=mutual lb=header:user locality=failover:us>eu private
 //! dr reviews subset=near:topology.kubernetes.io/zone:a,far:rack:7   subsets with a label other than the version
@@ -101,6 +102,7 @@ impl Builder {
             "sidecar" => self.sidecar(&words),
             "service" => self.service(&words),
             "import" => self.import(&words),
+            "alias" => self.alias(&words),
             "entry" => self.entry(&words),
             "dr" => self.destinations(&words),
             "vs" => self.routes = Some((words.0[1].to_owned(), empty_routes(&words))),
@@ -179,6 +181,36 @@ impl Builder {
         let service = Arc::make_mut(self.view.services.get_mut(&name_of(name)).unwrap());
         let ports = service.ports.clone();
         service.imports.insert(cluster(from), Import { serial: 1, ports, groups, pods: Vec::new() });
+    }
+
+    fn alias(&mut self, words: &Words<'_>) {
+        let (name, target) = (words.0[1], words.0[2]);
+        self.service(&Words(vec!["service", name, &format!("ports={}", words.get("ports").unwrap_or("80"))]));
+        let alias = if target.ends_with(".local") {
+            Host::parse(target, &namespace("default"))
+        } else {
+            Host::External(target.into())
+        };
+        let host = NamedEndpoint {
+            host: target.into(),
+            ports: BTreeMap::new(),
+            labels: Labels::new(),
+            locality: String::new(),
+            weight: 1,
+        };
+        let entry = EntryConfig {
+            origin: object("Service", "default", name),
+            visible_to: Visibility::Everywhere,
+            resolution: Resolution::Dns,
+            external: true,
+            networks: Vec::new(),
+            hosts: vec![host],
+            subject_alt_names: Vec::new(),
+        };
+        self.configure(name, |config| {
+            config.entry = matches!(alias, Host::External(_)).then_some(entry);
+            config.alias = Some(alias);
+        });
     }
 
     fn entry(&mut self, words: &Words<'_>) {
