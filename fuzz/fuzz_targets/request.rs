@@ -81,15 +81,18 @@ fuzz_target!(|text: &str| {
     let peer = "10.0.0.1".parse().expect("an address");
     let forwarded = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
     let remote = mesh::remote_ip(forwarded, peer, 2);
-    if let Some(normal) = mesh::normalize_path(path) {
-        // An application that normalises once more must not come to another path than the policies.
-        let again = mesh::normalize_path(&normal);
-        assert_eq!(again.as_deref(), Some(&*normal), "{path:?}");
+    use mesh::PathNormalization::{Base, DecodeAndMergeSlashes, MergeSlashes};
+    for how in [Base, MergeSlashes, DecodeAndMergeSlashes] {
+        if let Some(normal) = mesh::normalize_path(path, how) {
+            // An application that normalises once more must not come to another path than the policies.
+            let again = mesh::normalize_path(&normal, how);
+            assert_eq!(again.as_deref(), Some(&*normal), "{path:?} {how:?}");
+        }
     }
     if let (Ok(method), Ok(target)) = (method.parse::<http::Method>(), path.parse::<http::Uri>()) {
         let version = if sni.is_empty() { http::Version::HTTP_11 } else { http::Version::HTTP_2 };
-        let most_headers = mesh::HEADERS_MAX;
-        let head = mesh::RequestHead { method: &method, target: &target, version, headers: &headers, most_headers };
+        let rules = mesh::HeadRules { most_headers: mesh::HEADERS_MAX, paths: Base };
+        let head = mesh::RequestHead { method: &method, target: &target, version, headers: &headers, rules };
         if let Ok(admitted) = mesh::admit_request(&head) {
             // What is let through says once where it goes and where it ends, and hides nothing that others rely on.
             assert!(!admitted.authority.as_str().contains('@') && !admitted.authority.host().is_empty());

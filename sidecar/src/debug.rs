@@ -30,7 +30,7 @@ pub(crate) fn admin_api(
             let client = authorized.clone();
             async move {
                 let view = client.view().borrow().clone();
-                match Described::read(&query) {
+                match Described::read(&query, view.paths()) {
                     Ok(described) => debug::authorized(&view, &described, scope),
                     Err(error) => debug::refused(error, AUTHORIZE_HINT),
                 }
@@ -56,7 +56,7 @@ pub(crate) fn admin_api(
 /// What the workload's next request to a host would meet. A request without method and path is a connection, unless the
 /// port speaks HTTP: then it is `GET /`. With the name of a ClientHello it is a connection that speaks TLS.
 async fn explain(client: &Client, outbound: &Outbound, query: &Query) -> Value {
-    let described = match Described::read(query) {
+    let described = match Described::read(query, client.view().borrow().paths()) {
         Ok(described) => described,
         Err(error) => return debug::refused(error, EXPLAIN_HINT),
     };

@@ -88,6 +88,11 @@ pub fn compile(input: &Input<'_>) -> Compiled {
     traffic::compile(input, &mesh_config, &mut compiled);
     security::compile(input, &mesh_config, &mut compiled);
     gateways::compile(input, &mesh_config, &mut compiled);
+    if !mesh_config.paths.is_default() {
+        for key in input.local.workloads.keys() {
+            compiled.workloads.entry(key.clone()).or_default().paths = mesh_config.paths;
+        }
+    }
     compiled.findings.sort();
     compiled.findings.dedup();
     compiled

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use federation_crds::istio::destination_rule::LocalitySetting;
 use federation_crds::{ConfigMap, Kind, Manifest};
-use mesh::{ExternalAuthorizer, ObjectRef, UnknownHosts};
+use mesh::{ExternalAuthorizer, ObjectRef, PathNormalization, UnknownHosts};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -40,6 +40,8 @@ pub struct MeshConfig {
     pub locality: Option<LocalitySetting>,
     /// `defaultConfig.gatewayTopology.numTrustedProxies`: hops in front of gateways that are believed.
     pub trusted_hops: u32,
+    /// `pathNormalization.normalization`.
+    pub paths: PathNormalization,
 }
 
 impl Default for MeshConfig {
@@ -52,6 +54,7 @@ impl Default for MeshConfig {
             auto_mtls: true,
             locality: None,
             trusted_hops: 0,
+            paths: PathNormalization::default(),
         }
     }
 }

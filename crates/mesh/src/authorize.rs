@@ -24,7 +24,6 @@ use rule::{Stance, matching_rule};
 use subject::Subject;
 
 pub use inbound::{InboundDecision, InboundPeer, PortScope, authorize_inbound, authorize_inbound_udp};
-pub use path::normalize_path;
 
 /// What is asked for, as [`authorize`] sees it.
 #[derive(Debug, Clone, Copy, Default)]

@@ -2,12 +2,14 @@
 //!
 //! A parser makes a head of bytes; this decides whether the head may be carried on. What is let through is read alike by the
 //! proxies on its way, by the policies that look at it and by the application behind them. What could be read in two ways is
-//! refused rather than repaired, but for the two cases in which RFC 9112 says what it means: an absolute target wins over
-//! `host` (§3.2.2), and a field that `connection` names is not passed on (RFC 9110 §7.6.1).
+//! refused rather than repaired, but for what the RFCs say it means: an absolute target wins over `host` (RFC 9112 §3.2.2), a
+//! field that `connection` names is not passed on (RFC 9110 §7.6.1), and paths are normalised (RFC 3986 §6.2.2).
 
 use http::header::{self, HeaderMap, HeaderName};
 use http::uri::Authority;
 use http::{Method, StatusCode, Uri, Version};
+
+use crate::path::{PathNormalization, normalize_path};
 
 /// The most header fields of a request as clients send it (Envoy's default).
 pub const HEADERS_MAX: usize = 100;
@@ -27,8 +29,17 @@ pub struct RequestHead<'a> {
     pub version: Version,
     /// The header fields.
     pub headers: &'a HeaderMap,
+    /// What the listener wants.
+    pub rules: HeadRules,
+}
+
+/// What a listener wants of heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadRules {
     /// The most header fields; [`HEADERS_MAX`] or [`MESH_HEADERS_MAX`].
     pub most_headers: usize,
+    /// What becomes of paths.
+    pub paths: PathNormalization,
 }
 
 /// What to carry on instead of what was said.
@@ -36,6 +47,8 @@ pub struct RequestHead<'a> {
 pub struct AdmittedRequest {
     /// Whom the request is for.
     pub authority: Authority,
+    /// The path in the form that routes, policies and the application see; `None`: it has that form.
+    pub path: Option<String>,
     /// Fields that concern this hop only.
     pub nominated: Vec<HeaderName>,
 }
@@ -114,7 +127,7 @@ pub fn admit_request(head: &RequestHead<'_>) -> Result<AdmittedRequest, HeadRefu
         Method::TRACE => return Err(HeadRefusal::Trace),
         _ => {}
     }
-    if head.headers.len() > head.most_headers {
+    if head.headers.len() > head.rules.most_headers {
         return Err(HeadRefusal::TooManyHeaders);
     }
     check_target(head)?;
@@ -124,7 +137,7 @@ pub fn admit_request(head: &RequestHead<'_>) -> Result<AdmittedRequest, HeadRefu
     {
         return Err(HeadRefusal::Expectation);
     }
-    Ok(AdmittedRequest { authority, nominated: nominated(head.headers)? })
+    Ok(AdmittedRequest { authority, path: settled_path(head)?, nominated: nominated(head.headers)? })
 }
 
 fn check_target(head: &RequestHead<'_>) -> Result<(), HeadRefusal> {
@@ -144,6 +157,13 @@ fn check_target(head: &RequestHead<'_>) -> Result<(), HeadRefusal> {
         return Err(HeadRefusal::TargetForm);
     }
     check_path(path)
+}
+
+/// The path, if it is to be another one.
+fn settled_path(head: &RequestHead<'_>) -> Result<Option<String>, HeadRefusal> {
+    let path = head.target.path();
+    let settled = normalize_path(path, head.rules.paths).ok_or(HeadRefusal::PathEscape)?;
+    Ok((settled != path).then(|| settled.into_owned()))
 }
 
 fn check_path(path: &str) -> Result<(), HeadRefusal> {

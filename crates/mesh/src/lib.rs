@@ -38,6 +38,7 @@ mod head;
 mod health;
 mod limit;
 mod outlier;
+mod path;
 mod patience;
 mod remote_ip;
 mod resolve;
@@ -55,7 +56,7 @@ pub use admit::{
 };
 pub use authorize::{
     AccessDecision, AccessRequest, InboundDecision, InboundPeer, PortScope, authorize, authorize_inbound,
-    authorize_inbound_udp, normalize_path,
+    authorize_inbound_udp,
 };
 pub use balance::{Draw, Load, Pick, Tables, hash_ring, pick};
 pub use bounds::{GIVEN_UP_WITHIN, HTTP2_BOUNDS, Http2Bounds, gives_up_too_often};
@@ -64,12 +65,13 @@ pub use export::{Conflict, Constituent, Merged, merge_exports};
 pub use format::{FormatFacts, render, rfc3339, unsupported};
 pub use hash::{HashMember, HashRing};
 pub use head::{
-    AdmittedRequest, HEADERS_MAX, HeadRefusal, MESH_HEADERS_MAX, RequestHead, TARGET_MAX, admit_request,
+    AdmittedRequest, HEADERS_MAX, HeadRefusal, HeadRules, MESH_HEADERS_MAX, RequestHead, TARGET_MAX, admit_request,
     checked_authority,
 };
 pub use health::{EJECT_MIN, Observation, PROBE_BUSY, PROBE_IDLE, PROBE_IN_USE, PathAction, PathHealth, SLOW_START};
 pub use limit::{Allowance, Applied, Bucket, Buckets, body_limit, limits};
 pub use outlier::{Detector, EJECTION_MAX, Outcome, Outliers};
+pub use path::{PathNormalization, normalize_path, normalize_target};
 pub use patience::{Unreached, wait_for_a_way};
 pub use remote_ip::remote_ip;
 pub use resolve::{

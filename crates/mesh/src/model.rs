@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{ClusterName, MeshId, Namespace, ServiceName, SpiffeId, TrustDomain};
+use crate::path::PathNormalization;
 use crate::policy::WorkloadConfig;
 use crate::stand_in::StandIn;
 
@@ -88,6 +89,11 @@ impl View {
             let own = service.cluster_addresses.contains(&address) || service.clusterset_addresses.contains(&address);
             own || service.endpoints.iter().any(|endpoint| endpoint.has_address(address))
         })
+    }
+
+    /// What becomes of the paths of requests.
+    pub fn paths(&self) -> PathNormalization {
+        self.workload.as_deref().map(|workload| workload.config.paths).unwrap_or_default()
     }
 
     /// The member that owns a trust domain. Trust domains are unique among members.

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::Host;
 use crate::model::Labels;
 use crate::names::Namespace;
+use crate::path::PathNormalization;
 
 pub use clusters::*;
 pub use destination::*;
@@ -205,6 +206,9 @@ pub struct WorkloadConfig {
     /// Listeners and routes of an ingress or egress gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayConfig>,
+    /// What becomes of the paths of requests that it sends and gets (MeshConfig).
+    #[serde(default, skip_serializing_if = "PathNormalization::is_default")]
+    pub paths: PathNormalization,
 }
 
 /// What a workload may reach: `Sidecar.spec.egress` and `outboundTrafficPolicy`.

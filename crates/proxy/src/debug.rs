@@ -2,7 +2,10 @@
 //! verified or counted: identity and claims are taken as they are given.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use mesh::{AccessRequest, Claims, InboundPeer, PortScope, Protocol, Reason, RouteDecision, SpiffeId, View, Workload};
+use mesh::{
+    AccessRequest, Claims, InboundPeer, PathNormalization, PortScope, Protocol, Reason, RouteDecision, SpiffeId, View,
+    Workload,
+};
 use serde_json::{Value, json};
 use telemetry::Query;
 
@@ -25,8 +28,8 @@ pub struct Described {
 
 impl Described {
     /// Reads `host`, `port`, `method`, `path`, `headers` (one `name: value` a line), `sni`, `transport` (`udp`, else TCP),
-    /// `peer` and `claims` (a JSON object).
-    pub fn read(query: &Query) -> Result<Self, String> {
+    /// `peer` and `claims` (a JSON object). The path is normalised as that of a request would be.
+    pub fn read(query: &Query, paths: PathNormalization) -> Result<Self, String> {
         let port = query.get("port").and_then(|port| port.parse().ok()).ok_or("port is needed, as a number")?;
         let peer = query.get("peer").filter(|peer| !peer.is_empty()).map(str::parse::<SpiffeId>).transpose();
         let claims = query.get("claims").map(serde_json::from_str).transpose();
@@ -34,7 +37,7 @@ impl Described {
             host: query.get("host").unwrap_or_default().to_owned(),
             port,
             method: query.get("method").unwrap_or("GET").to_owned(),
-            path: path(query),
+            path: path(query, paths)?,
             headers: headers(query)?,
             sni: query.get("sni").filter(|sni| !sni.is_empty()).map(str::to_owned),
         };
@@ -137,12 +140,14 @@ fn sentences(reasons: &[Reason]) -> Vec<String> {
     reasons.iter().map(ToString::to_string).collect()
 }
 
-fn path(query: &Query) -> String {
-    match query.get("path") {
+fn path(query: &Query, paths: PathNormalization) -> Result<String, String> {
+    let path = match query.get("path") {
         Some(path) if path.starts_with('/') || path == "*" => path.to_owned(),
         Some(path) => format!("/{path}"),
         None => "/".to_owned(),
-    }
+    };
+    let settled = mesh::normalize_target(&path, paths).ok_or_else(|| format!("{path:?} cannot be normalised"))?;
+    Ok(settled.into_owned())
 }
 
 /// One `name: value` a line.

@@ -10,7 +10,6 @@ mod authorizer;
 mod bodies;
 mod limits;
 mod refused;
-mod rewrite;
 mod tokens;
 
 use std::borrow::Cow;
@@ -157,7 +156,8 @@ impl Guard {
         Self(Arc::new(Engine { outbound, keys, limiter }))
     }
 
-    /// Decides on a request, before any of it goes on: its tokens, then policies, then limits.
+    /// Decides on a request, before any of it goes on: its tokens, then policies, then limits. The request has been admitted
+    /// ([`headers::admit`]): policies look at the path that goes on.
     pub async fn admit(
         &self,
         policy: &InboundPolicy,
@@ -194,9 +194,6 @@ impl Guard {
         progress.claims = self.authenticate(policy, request, progress).await?.map(Arc::new);
         let claims = progress.claims.clone();
         let claims = claims.as_deref();
-        if !policy.authorization.is_empty() || !policy.limits.is_empty() {
-            settle_target(request)?;
-        }
         if !policy.authorization.is_empty() {
             self.authorize(policy, facts, request, claims, progress).await?;
         }
@@ -353,21 +350,6 @@ pub(crate) fn with_access<B, T>(
             udp: false,
         },
     })
-}
-
-/// Policies compare normalised paths, so the application gets the normalised one too: both must mean the same. An
-/// authority with user information (RFC 9110 §4.2.4) is another text than the host that an application makes of it.
-fn settle_target(request: &mut Request<Body>) -> Result<(), Refused> {
-    if headers::authority(request).is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(Refused::Authority);
-    }
-    let path = request.uri().path();
-    let normalized = mesh::normalize_path(path).ok_or(Refused::Path)?;
-    if normalized != path {
-        let normalized = normalized.into_owned();
-        rewrite::set_path(request, &normalized);
-    }
-    Ok(())
 }
 
 /// The head alone: bodies cannot be shared.

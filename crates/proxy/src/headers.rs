@@ -8,7 +8,7 @@ use http::header::{
 use http::uri::Authority;
 use http::{Request, Uri};
 use identity::PeerIdentity;
-use mesh::{AdmittedRequest, HeadRefusal, RequestHead, SpiffeId};
+use mesh::{AdmittedRequest, HeadRefusal, HeadRules, RequestHead, SpiffeId};
 
 /// Tells the server's sidecar which port is meant: of the workload or of the service.
 pub const PORT: HeaderName = HeaderName::from_static("x-isthmus-port");
@@ -24,13 +24,18 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Whether a request may be carried on (`mesh::admit_request`), and for whom it is. From here on its `host`, if it has one,
-/// says the same as its target, and what its `connection` names is gone.
-pub fn admit<B>(request: &mut Request<B>, most_headers: usize) -> Result<Authority, HeadRefusal> {
+/// says the same as its target, its path is normalised, and what its `connection` names is gone.
+pub fn admit<B>(request: &mut Request<B>, rules: HeadRules) -> Result<Authority, HeadRefusal> {
     let (method, target, headers) = (request.method(), request.uri(), request.headers());
-    let head = RequestHead { method, target, version: request.version(), headers, most_headers };
-    let AdmittedRequest { authority, nominated } = mesh::admit_request(&head)?;
+    let head = RequestHead { method, target, version: request.version(), headers, rules };
+    let AdmittedRequest { authority, path, nominated } = mesh::admit_request(&head)?;
     for name in nominated {
         request.headers_mut().remove(name);
+    }
+    if let Some(path) = path {
+        let target = request.uri().query().map_or(path.clone(), |query| format!("{path}?{query}"));
+        // What was admitted is the normalised path, so that the given one may not go on in its place.
+        set_path_and_query(request, &target).ok_or(HeadRefusal::PathEscape)?;
     }
     if request.uri().authority().is_some()
         && let Some(host) = request.headers_mut().get_mut(HOST)
@@ -39,6 +44,14 @@ pub fn admit<B>(request: &mut Request<B>, most_headers: usize) -> Result<Authori
         *host = named;
     }
     Ok(authority)
+}
+
+/// Replaces path and query; `None`: they are none, and nothing has changed.
+pub fn set_path_and_query<B>(request: &mut Request<B>, target: &str) -> Option<()> {
+    let mut parts = request.uri().clone().into_parts();
+    parts.path_and_query = Some(target.parse().ok()?);
+    *request.uri_mut() = Uri::from_parts(parts).ok()?;
+    Some(())
 }
 
 /// Removes from trailers what has a meaning only in a head (RFC 9110 §6.5.1): servers that merge the two would believe it.
@@ -256,9 +269,26 @@ mod tests {
     fn the_target_wins_and_what_connection_names_is_gone() {
         let request = Request::get("http://b/x").header("host", "a").header("connection", "x-hop").header("x-hop", "1");
         let mut request = request.body(()).unwrap();
-        assert_eq!(admit(&mut request, mesh::HEADERS_MAX).unwrap(), "b");
+        let rules = HeadRules { most_headers: mesh::HEADERS_MAX, paths: mesh::PathNormalization::Base };
+        assert_eq!(admit(&mut request, rules).unwrap(), "b");
         assert_eq!(request.headers()["host"], "b");
         assert!(!request.headers().contains_key("x-hop"));
+    }
+
+    #[test]
+    fn the_path_goes_on_as_rules_will_see_it() {
+        for (given, expected) in [
+            ("http://b/public/../admin?x=/../%2e", "http://b/admin?x=/../%2e"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/..", "/"),
+            ("/a/../..//b?", "//b?"),
+            ("*", "*"),
+        ] {
+            let mut request = Request::options(given).header("host", "b").body(()).unwrap();
+            let rules = HeadRules { most_headers: mesh::HEADERS_MAX, paths: mesh::PathNormalization::Base };
+            admit(&mut request, rules).unwrap();
+            assert_eq!(request.uri(), expected, "{given}");
+        }
     }
 
     #[test]

@@ -46,11 +46,12 @@ impl Edge {
     /// What a request of a client at a port would meet: the gateway's own policies, then the rules. Its address is not
     /// known, so rules about addresses do not match.
     async fn explain(&self, query: &Query) -> Value {
-        let described = match Described::read(query) {
+        let view = self.view();
+        let described = match Described::read(query, view.paths()) {
             Ok(described) => described,
             Err(error) => return debug::refused(error, EXPLAIN_HINT),
         };
-        let (view, port) = (self.view(), described.question.port);
+        let port = described.question.port;
         let Some(workload) = view.workload.clone() else { return debug::refused("there is no view yet", "") };
         let Some(listener) = listener(&view, port) else {
             return debug::refused(format!("no Gateway opens port {port}"), "ports are those of Gateways, such as 443");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use identity::PeerIdentity;
-use mesh::{Denial, HttpRequest, InboundPeer, PortScope, Reason, ServerProtocol, ServerTlsMode, View};
+use mesh::{Denial, HeadRules, HttpRequest, InboundPeer, PortScope, Reason, ServerProtocol, ServerTlsMode, View};
 use proxy::access::{ClosedBy, Party, Record, Reporter};
 use proxy::body::{self, Body, Tracked};
 use proxy::fault::flag;
@@ -43,8 +43,8 @@ impl Edge {
         };
         let policy = &workload.config.inbound;
         // Before anything is believed or added: what `connection` names must not be what we say ourselves.
-        let most = if link.peer.is_some() { mesh::MESH_HEADERS_MAX } else { mesh::HEADERS_MAX };
-        let authority = match headers::admit(&mut request, most) {
+        let most_headers = if link.peer.is_some() { mesh::MESH_HEADERS_MAX } else { mesh::HEADERS_MAX };
+        let authority = match headers::admit(&mut request, HeadRules { most_headers, paths: view.paths() }) {
             Ok(authority) => authority.to_string(),
             Err(refusal) => {
                 let mut record = self.begin("http", String::new(), &view, link);

@@ -1,6 +1,6 @@
 //! The fields of MeshConfig, one by one: those that have an effect, those that have none here, and slips.
 
-use mesh::UnknownHosts;
+use mesh::{PathNormalization, UnknownHosts};
 use serde_json::{Map, Value};
 
 use super::{MeshConfig, Number, ROOT_NAMESPACE, Reader, providers};
@@ -15,6 +15,7 @@ const KNOWN: &[&str] = &[
     "enableAutoMtls",
     "localityLbSetting",
     "defaultConfig",
+    "pathNormalization",
 ];
 
 /// Fields of Istio that concern its installation, its proxies or its telemetry, and what applies here instead.
@@ -55,7 +56,6 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
             "serviceSettings",
             "discoverySelectors",
             "dnsRefreshRate",
-            "pathNormalization",
             "certificates",
             "caCertificates",
             "ca",
@@ -103,6 +103,7 @@ pub(super) fn read(config: &mut MeshConfig, members: &Map<String, Value>, reader
             "enableAutoMtls" => config.auto_mtls = reader.typed(&path, value).unwrap_or(true),
             "localityLbSetting" => config.locality = reader.typed(&path, value),
             "defaultConfig" => default_config(config, value, &path, reader),
+            "pathNormalization" => path_normalization(config, value, &path, reader),
             _ => other(name, &path, reader),
         }
     }
@@ -143,6 +144,30 @@ fn outbound(config: &mut MeshConfig, value: &Value, path: &str, reader: &mut Rea
     }
     for name in value.as_object().into_iter().flat_map(Map::keys).filter(|name| *name != "mode") {
         reader.wrong_with_hint(&format!("{path}.{name}"), "unknown field", "did you mean mode?");
+    }
+}
+
+fn path_normalization(config: &mut MeshConfig, value: &Value, path: &str, reader: &mut Reader<'_>) {
+    config.paths = match value.get("normalization") {
+        None | Some(Value::Null) => PathNormalization::default(),
+        Some(named) => match named.as_str() {
+            Some("DEFAULT" | "BASE") => PathNormalization::Base,
+            Some("NONE") => PathNormalization::None,
+            Some("MERGE_SLASHES") => PathNormalization::MergeSlashes,
+            Some("DECODE_AND_MERGE_SLASHES") => PathNormalization::DecodeAndMergeSlashes,
+            _ => {
+                let message = format!("{named} is no way to normalise paths; BASE stays");
+                let hint = "possible are DEFAULT, NONE, BASE, MERGE_SLASHES, DECODE_AND_MERGE_SLASHES";
+                reader.wrong_with_hint(&format!("{path}.normalization"), &message, hint);
+                PathNormalization::default()
+            }
+        },
+    };
+    if !value.is_object() {
+        reader.wrong(path, "is not an object");
+    }
+    for name in value.as_object().into_iter().flat_map(Map::keys).filter(|name| *name != "normalization") {
+        reader.wrong_with_hint(&format!("{path}.{name}"), "unknown field", "did you mean normalization?");
     }
 }
 

@@ -37,6 +37,20 @@ fn what_has_an_effect_is_read() {
 }
 
 #[test]
+fn paths_are_normalised_as_istio_calls_it() {
+    for (named, expected) in [
+        ("DEFAULT", PathNormalization::Base),
+        ("BASE", PathNormalization::Base),
+        ("NONE", PathNormalization::None),
+        ("MERGE_SLASHES", PathNormalization::MergeSlashes),
+        ("DECODE_AND_MERGE_SLASHES", PathNormalization::DecodeAndMergeSlashes),
+    ] {
+        let (config, findings) = read(&format!("pathNormalization: {{normalization: {named}}}"));
+        assert_eq!((config.paths, findings), (expected, vec![]), "{named}");
+    }
+}
+
+#[test]
 fn authorizers_have_istios_defaults() {
     let (config, findings) = read(
         "extensionProviders:\n\
@@ -63,6 +77,9 @@ fn every_other_field_is_found() {
         ("trustDomain: east.demo", "data.mesh.trustDomain", "ISM0001"),
         ("defaultConfig: {concurrency: 2}", "data.mesh.defaultConfig.concurrency", "ISM0001"),
         ("trustDomainAlias: [a]", "data.mesh.trustDomainAlias", "ISM0007"),
+        ("pathNormalization: {normalization: MERGE}", "data.mesh.pathNormalization.normalization", "ISM0007"),
+        ("pathNormalization: {mode: BASE}", "data.mesh.pathNormalization.mode", "ISM0007"),
+        ("pathNormalization: BASE", "data.mesh.pathNormalization", "ISM0007"),
         ("outboundTrafficPolicy: {mode: ALLOW}", "data.mesh.outboundTrafficPolicy.mode", "ISM0007"),
         ("rootNamespace: [a]", "data.mesh.rootNamespace", "ISM0007"),
         ("[]", "data.mesh", "ISM0007"),

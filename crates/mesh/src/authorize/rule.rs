@@ -86,8 +86,8 @@ fn operation_matches(operation: &OperationMatch, subject: &Subject<'_>) -> bool 
     operation.hosts.fits(|wanted| http.hosts.iter().any(|host| wanted.matches_ignoring_case(host)))
         && operation.methods.fits(|wanted| wanted.matches(http.request.method))
         && operation.paths.fits(|wanted| match wanted {
-            PathMatch::Text(wanted) => wanted.matches(&http.path),
-            PathMatch::Template(template) => template_matches(template, &http.path),
+            PathMatch::Text(wanted) => wanted.matches(http.path),
+            PathMatch::Template(template) => template_matches(template, http.path),
         })
 }
 

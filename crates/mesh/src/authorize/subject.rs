@@ -1,12 +1,10 @@
 //! A request as rules look at it: derived texts are made once, not once a rule.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::request::{Claims, HttpRequest};
 
 use super::AccessRequest;
-use super::path::normalize_path;
 
 /// What rules compare with.
 pub(super) struct Subject<'a> {
@@ -34,8 +32,8 @@ pub(super) struct Http<'a> {
     pub(super) request: &'a HttpRequest<'a>,
     /// The authority in lower case, as it is and without its port.
     pub(super) hosts: [String; 2],
-    /// The path that the application will see, without its query.
-    pub(super) path: Cow<'a, str>,
+    /// The path without its query; the one that is carried on (`crate::normalize_path`).
+    pub(super) path: &'a str,
 }
 
 impl<'a> Subject<'a> {
@@ -53,8 +51,7 @@ impl<'a> Subject<'a> {
         let http = request.http.map(|http| Http {
             request: http,
             hosts: [http.authority.to_ascii_lowercase(), http.host()],
-            // A path that cannot be normalised is compared as it is; the guard refuses it before.
-            path: normalize_path(http.path()).unwrap_or(Cow::Borrowed(http.path())),
+            path: http.path(),
         });
         // Rules write IPv4, also where the socket speaks IPv6.
         let canonical = |ip: Option<IpAddr>| ip.map(|ip| ip.to_canonical());

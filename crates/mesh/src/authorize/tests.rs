@@ -252,7 +252,8 @@ impl Request {
             "tcp" => self.opaque = true,
             "method" => self.method = value.into(),
             "host" => self.host = value.into(),
-            "path" => self.path = value.into(),
+            // As a request is admitted before policies look at it.
+            "path" => self.path = crate::normalize_target(value, Default::default()).unwrap().into_owned(),
             "ip" => self.source_ip = value.parse().ok(),
             "remote" => self.remote_ip = value.parse().ok(),
             "dst" => self.destination_ip = value.parse().ok(),

@@ -12,11 +12,12 @@ fn check(line: &str, fields: &[(&'static str, &str)]) -> String {
     for (name, value) in fields {
         headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
-    let most_headers = HEADERS_MAX;
-    match admit_request(&RequestHead { method: &method, target: &target, version, headers: &headers, most_headers }) {
+    let rules = HeadRules { most_headers: HEADERS_MAX, paths: PathNormalization::default() };
+    match admit_request(&RequestHead { method: &method, target: &target, version, headers: &headers, rules }) {
         Ok(admitted) => {
             let named: Vec<&str> = admitted.nominated.iter().map(HeaderName::as_str).collect();
-            format!("{} {}", admitted.authority, named.join(",")).trim_end().to_owned()
+            let path = admitted.path.map(|path| format!(" as {path}")).unwrap_or_default();
+            format!("{}{path} {}", admitted.authority, named.join(",")).trim_end().to_owned()
         }
         Err(refusal) => format!("{} {refusal}", refusal.status().as_u16()),
     }
@@ -75,7 +76,8 @@ fn targets_and_hosts_mean_one_thing() {
         ("GET http://a/x h2", &[H, H], "400 duplicate-host"),
         ("GET /x h2", &[H], "a"),
         ("GET /x h2", &[], "400 no-host"),
-        ("GET /%41/%c3%a9", &[H], "a"),
+        ("GET /%41/%c3%a9", &[H], "a as /A/%c3%a9"),
+        ("GET /public/../admin?x=/..", &[H], "a as /admin"),
         ("GET /%", &[H], "400 path-escape"),
         ("GET /%4", &[H], "400 path-escape"),
         ("GET /%zz", &[H], "400 path-escape"),

@@ -119,7 +119,7 @@ impl Edits {
             kept.chain(self.query_set.iter().map(|(name, value)| format!("{name}={value}"))).collect();
         let path = request.uri().path();
         let target = if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) };
-        super::rewrite::set_path_and_query(request, &target);
+        crate::headers::set_path_and_query(request, &target);
     }
 }
 

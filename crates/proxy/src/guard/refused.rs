@@ -20,10 +20,6 @@ const CLIENT: &str = flag::CLIENT;
 pub(super) enum Refused {
     /// A token is not valid.
     Token(TokenError),
-    /// The path is none.
-    Path,
-    /// The host is more than a host.
-    Authority,
     /// A policy denies it.
     Policy(Denial),
     /// An authorizer denies it.
@@ -47,14 +43,6 @@ impl Refused {
             Self::Token(error) => {
                 note(error.text.clone());
                 (bad_token(&error, &url(request, facts), grpc), Denial::TokenInvalid, flag::NONE)
-            }
-            Self::Path => {
-                note("the path cannot be normalised".into());
-                plain(StatusCode::BAD_REQUEST, Denial::BadHeader, "the path is not valid", flag::NONE)
-            }
-            Self::Authority => {
-                note("the authority holds more than a host and a port".into());
-                plain(StatusCode::BAD_REQUEST, Denial::BadHeader, "the authority is not valid", flag::NONE)
             }
             Self::Policy(denial) => plain(StatusCode::FORBIDDEN, denial, "RBAC: access denied", flag::NONE),
             Self::External(answer) => {
@@ -86,8 +74,6 @@ impl Refused {
         Cow::Borrowed(match self {
             Self::Policy(_) => return Cow::Owned(format!("rbac_access_denied_matched_policy[{}]", matched(reasons))),
             Self::Token(_) => "jwt_authn_access_denied",
-            Self::Path => "path_normalization_failed",
-            Self::Authority => "invalid_authority",
             Self::External(_) => "ext_authz_denied",
             Self::Unanswered(_) => "ext_authz_error",
             Self::Peek(PeekError::TooLarge) | Self::TooLarge => "request_payload_too_large",

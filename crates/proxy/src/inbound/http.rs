@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{Request, Response, StatusCode, Version};
 use identity::PeerIdentity;
-use mesh::{Denial, Failure, InboundPolicy, Protocol, Reason, View};
+use mesh::{Denial, Failure, HeadRules, InboundPolicy, Protocol, Reason, View};
 
 use super::gate::{self, Pass};
 use super::{Admitted, Caller, Engine, Peer};
@@ -28,8 +28,8 @@ impl Engine {
     ) -> Response<Body> {
         let peer = &caller.peer;
         let view = self.config.directory.view();
-        let most = if arrived.is_some() { mesh::HEADERS_MAX } else { mesh::MESH_HEADERS_MAX };
-        let authority = match headers::admit(&mut request, most) {
+        let most_headers = if arrived.is_some() { mesh::HEADERS_MAX } else { mesh::MESH_HEADERS_MAX };
+        let authority = match headers::admit(&mut request, HeadRules { most_headers, paths: view.paths() }) {
             Ok(authority) => authority,
             Err(refusal) => {
                 let mut record = self.begin("http", String::new(), &view, &caller);

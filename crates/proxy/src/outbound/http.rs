@@ -8,7 +8,7 @@ use std::time::Instant;
 use http::uri::Authority;
 use http::{Method, Request, Response, request};
 use hyper::body::Incoming;
-use mesh::{Denial, Failure, RouteDecision};
+use mesh::{Denial, Failure, HeadRules, RouteDecision};
 
 use super::Outbound;
 use super::arrival::{Arrival, Way};
@@ -35,8 +35,9 @@ impl Outbound {
     }
 
     pub(super) async fn carry(&self, mut request: Request<Body>, way: &Way) -> Response<Body> {
-        let most = if matches!(way, Way::Gateway(_)) { mesh::MESH_HEADERS_MAX } else { mesh::HEADERS_MAX };
-        let admitted = headers::admit(&mut request, most);
+        let most_headers = if matches!(way, Way::Gateway(_)) { mesh::MESH_HEADERS_MAX } else { mesh::HEADERS_MAX };
+        let paths = self.0.config.directory.view().paths();
+        let admitted = headers::admit(&mut request, HeadRules { most_headers, paths });
         let named = admitted.as_ref().map(ToString::to_string).unwrap_or_default();
         let mut record = Record::begin(Reporter::Source, "http", named);
         record.request(&request);

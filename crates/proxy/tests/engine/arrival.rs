@@ -109,6 +109,27 @@ async fn claims_of_a_verified_token_choose_the_route_and_clients_outside_do_not_
 }
 
 #[tokio::test]
+async fn rules_of_a_gateway_see_the_path_that_the_application_gets() {
+    let world = World::new();
+    let server = Server::of(&world, "east", "reviews", Protocol::Http, http_app("one").await).await;
+    let view = ViewOf::cluster("east").local("reviews", Protocol::Http, &[server.ip]);
+    let public = HttpMatch { uri: Some(StringMatch::Prefix("/public/".into())), ..HttpMatch::default() };
+    let rule = HttpRule { matches: vec![public], ..rule() };
+    let gateway = Client::as_given(world.credentials("east", &id("east", "edge")), edge(view, rule));
+    for (path, expected) in [
+        ("/public/a?x=/../y", Some("/public/a?x=/../y")),
+        ("/x/../public/a", Some("/public/a")),
+        ("/public/../admin", None),
+        ("/public/%2e%2E/admin", None),
+    ] {
+        let request = Request::get(format!("http://shop.example{path}")).body(body::empty()).unwrap();
+        let response = whole(gateway.outbound.gateway_request(request, arrival()).await).await;
+        let seen = (response.status() == 200).then(|| json(&response)["uri"].as_str().unwrap().to_owned());
+        assert_eq!(seen.as_deref(), expected, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn header_rules_of_a_sidecar_cannot_forge_who_the_client_is() {
     let world = World::new();
     let server = Server::of(&world, "east", "reviews", Protocol::Http, http_app("one").await).await;

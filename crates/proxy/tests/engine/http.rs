@@ -57,6 +57,18 @@ async fn an_xfcc_header_never_survives_a_plain_port_either() {
 }
 
 #[tokio::test]
+async fn paths_are_normalised_on_the_way_out_and_on_the_way_in() {
+    let world = World::new();
+    let server = Server::of(&world, "east", "reviews", Protocol::Http, http_app("one").await).await;
+    let client = Client::start(&world, ViewOf::cluster("east").local("reviews", Protocol::Http, &[server.ip]));
+    for (path, expected) in [("/a/../b?x=/./", "/b?x=/./"), ("/%61/%2e%2e//c%2fd", "//c%2fd")] {
+        let meshed = json(&client.http1("reviews", get(path)).await);
+        let plain = json(&collect(http1((server.ip, PORT).into(), get(path)).await).await);
+        assert_eq!((&meshed["uri"], &plain["uri"]), (&expected.into(), &expected.into()), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn http2_streams_both_ways_and_keeps_trailers() {
     let world = World::new();
     let server = Server::of(&world, "east", "reviews", Protocol::Grpc, http_app("one").await).await;

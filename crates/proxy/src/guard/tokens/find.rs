@@ -6,7 +6,7 @@ use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderValue, Request};
 use mesh::TokenRule;
 
-use crate::guard::rewrite::set_path_and_query;
+use crate::headers::set_path_and_query;
 
 /// A token, where it was, and the rules that look there.
 pub(super) struct Found<'a> {
