@@ -48,6 +48,7 @@ async fn strangers_neither_get_round_rules_nor_learn_of_the_inside() {
     scenario.apply("east", INGRESS).await;
     let edge = Edge(SocketAddr::from((ip, 8080)));
     paths(&scenario, &edge).await;
+    claims(&edge).await;
 }
 
 /// The ingress, for clients that speak HTTP.
@@ -97,6 +98,31 @@ async fn paths(scenario: &Scenario, edge: &Edge) {
     }
     scenario.apply("east", &mesh_config("BASE")).await;
     assert_eq!(seen(&edge.get("/public/../admin", &[]).await), "404");
+}
+
+async fn claims(edge: &Edge) {
+    step("strangers say nothing in the name of proxies");
+    let names = [
+        "original-path",
+        "original-host",
+        "decorator-operation",
+        "expected-rq-timeout-ms",
+        "upstream-rq-timeout-ms",
+        "force-trace",
+        "peer-metadata",
+        "peer-metadata-id",
+        "ip-tags",
+        "retriable-header-names",
+        "hedge-on-per-try-timeout",
+        "max-retries",
+        "internal",
+    ];
+    let headers: Vec<String> = names.iter().map(|name| format!("x-envoy-{name}: 1")).collect();
+    let headers: Vec<&str> = headers.iter().map(String::as_str).chain(["x-own: 1"]).collect();
+    let shot = edge.get("/public/a", &headers).await;
+    assert_eq!((shot.status, shot.seen("x-own")), (200, "1"), "{shot:?}");
+    let left: Vec<&str> = names.into_iter().filter(|name| !shot.seen(&format!("x-envoy-{name}")).is_empty()).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 const DENY: &str = "

@@ -10,6 +10,7 @@ use http::uri::Authority;
 use http::{Method, StatusCode, Uri, Version};
 
 use crate::path::{PathNormalization, normalize_path};
+use crate::route::PROXIES_HEADERS;
 
 /// The most header fields of a request as clients send it (Envoy's default).
 pub const HEADERS_MAX: usize = 100;
@@ -266,7 +267,7 @@ const END_TO_END: [HeaderName; 8] = [
 fn is_end_to_end(name: &HeaderName) -> bool {
     let text = name.as_str();
     END_TO_END.contains(name)
-        || ["x-forwarded-", "x-envoy-", "x-isthmus-"].iter().any(|prefix| text.starts_with(prefix))
+        || ["x-forwarded-", PROXIES_HEADERS, "x-isthmus-"].iter().any(|prefix| text.starts_with(prefix))
 }
 
 /// What `connection` names besides what every proxy drops anyway.

@@ -83,9 +83,9 @@ pub use retry::{
 };
 pub use ride::{BriefHead, Rider, RiderBounds, RiderStep, Rides, dials_ahead, is_brief, ride};
 pub use route::{
-    Across, Affinity, CONNECT_TIMEOUT, CorsDecision, Entry, InjectedFault, LocalPart, MTLS_PORT, Memo, RequestEdits,
-    RouteDecision, RouteOutcome, RouteRequest, STEERING_HEADERS, SetCookie, Target, Tier, apply_headers, cors, rewrite,
-    route, route_to,
+    Across, Affinity, CONNECT_TIMEOUT, CorsDecision, Entry, InjectedFault, LocalPart, MTLS_PORT, Memo, PROXIES_HEADERS,
+    RequestEdits, RouteDecision, RouteOutcome, RouteRequest, STEERING_HEADERS, SetCookie, Target, Tier, apply_headers,
+    cors, rewrite, route, route_to,
 };
 pub use sources::{OfSource, Sources, source_network};
 pub use spread::{LocalHealth, LocalShare, Spread, spread};

@@ -42,7 +42,7 @@ pub use cors::{CorsDecision, cors};
 pub use decision::{Across, Affinity, InjectedFault, LocalPart, RouteDecision, RouteOutcome, SetCookie, Target, Tier};
 pub use edits::{RequestEdits, apply_headers, rewrite};
 pub use memo::Memo;
-pub use steer::STEERING_HEADERS;
+pub use steer::{PROXIES_HEADERS, STEERING_HEADERS};
 
 /// The port on which every sidecar accepts mTLS from peers and gateways.
 pub const MTLS_PORT: u16 = 15008;

@@ -102,18 +102,26 @@ pub fn strip_claims(headers: &mut HeaderMap) {
 
 /// Removes what tells the first proxy how to treat a request (`mesh::STEERING_HEADERS`).
 pub fn strip_steering(headers: &mut HeaderMap) {
-    if headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
+    if headers.keys().any(|name| name.as_str().starts_with(mesh::PROXIES_HEADERS)) {
         for name in mesh::STEERING_HEADERS {
             headers.remove(name);
         }
     }
 }
 
+/// Removes what only proxies say (`mesh::PROXIES_HEADERS`), of requests of strangers.
+pub fn strip_proxies_words(headers: &mut HeaderMap) {
+    strip_prefix(headers, mesh::PROXIES_HEADERS);
+}
+
 /// Removes what only the proxies of the mesh say to each other.
 pub fn strip_internal(headers: &mut HeaderMap) {
-    let ours: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("x-isthmus-")).cloned().collect();
-    for name in ours {
+    strip_prefix(headers, "x-isthmus-");
+}
+
+fn strip_prefix(headers: &mut HeaderMap, prefix: &str) {
+    let found: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
+    for name in found {
         headers.remove(name);
     }
 }
@@ -296,6 +304,18 @@ mod tests {
         let mut given = headers(&[("x-isthmus-port", "1"), ("x-forwarded-client-cert", "By=me"), ("accept", "*/*")]);
         strip_claims(&mut given);
         assert_eq!(given, headers(&[("accept", "*/*")]));
+    }
+
+    #[test]
+    fn strangers_say_nothing_in_the_name_of_proxies() {
+        let mut given = headers(&[
+            ("x-envoy-original-path", "/admin"),
+            ("x-envoy-expected-rq-timeout-ms", "1"),
+            ("x-envoy-peer-metadata-id", "sidecar~10.0.0.1"),
+            ("x-envoyage", "1"),
+        ]);
+        strip_proxies_words(&mut given);
+        assert_eq!(given, headers(&[("x-envoyage", "1")]));
     }
 
     #[test]

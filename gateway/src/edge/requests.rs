@@ -53,6 +53,9 @@ impl Edge {
                 return self.recorder.refused_head(record, &request, refusal);
             }
         };
+        if link.peer.is_none() {
+            headers::strip_proxies_words(request.headers_mut());
+        }
         let client = forwarded::stamp(request.headers_mut(), link.source, link.scheme, hops(link, policy.trusted_hops));
         let remote_ip = Some(client);
         headers::strip_claims(request.headers_mut());

@@ -24,6 +24,10 @@ const STATUSES: &str = "x-envoy-retriable-status-codes";
 /// The headers that steer: they are for the first proxy, and go no further.
 pub const STEERING_HEADERS: [&str; 6] = [TIMEOUT, TRY_TIMEOUT, MAX_RETRIES, RETRY_ON, RETRY_GRPC_ON, STATUSES];
 
+/// How the names of headers begin that Envoys, and we as they do, say to each other and to applications: what steers, what a path
+/// was before it was rewritten, who the client is, … A stranger has nothing to say in any of them.
+pub const PROXIES_HEADERS: &str = "x-envoy-";
+
 /// What Envoy retries without a route that says how often.
 const RETRIES_BY_HEADER: u32 = 1;
 
@@ -37,7 +41,7 @@ pub(super) fn steer(http: &HttpRequest<'_>, entry: Entry, decision: &mut RouteDe
         decision.timeout = Some(decision.timeout.map_or(wanted, |most| most.min(wanted)));
         note("grpc-timeout", decision);
     }
-    if entry == Entry::Workload && http.headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
+    if entry == Entry::Workload && http.headers.keys().any(|name| name.as_str().starts_with(PROXIES_HEADERS)) {
         timeouts(http, decision);
         retries(http, decision);
     }
