@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use fleet::call::Call;
 use multicluster_tests::{Scenario, Shot, shoot, step};
+use rustix::process::Signal;
 
 const FLEET: &str = "
 name: edge-hygiene
@@ -39,6 +40,13 @@ spec:
   http:
     - match: [{uri: {prefix: /public/}}]
       route: [{destination: {host: near, port: {number: 9080}}}]
+    - match: [{uri: {prefix: /ghost/}}]
+      route: [{destination: {host: ghost, port: {number: 9080}}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: ghost}
+spec: {selector: {app: ghost}, ports: [{name: http, port: 9080}]}
 ";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,6 +57,7 @@ async fn strangers_neither_get_round_rules_nor_learn_of_the_inside() {
     let edge = Edge(SocketAddr::from((ip, 8080)));
     paths(&scenario, &edge).await;
     claims(&edge).await;
+    errors(&scenario, &edge).await;
 }
 
 /// The ingress, for clients that speak HTTP.
@@ -123,6 +132,22 @@ async fn claims(edge: &Edge) {
     assert_eq!((shot.status, shot.seen("x-own")), (200, "1"), "{shot:?}");
     let left: Vec<&str> = names.into_iter().filter(|name| !shot.seen(&format!("x-envoy-{name}")).is_empty()).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+async fn errors(scenario: &Scenario, edge: &Edge) {
+    step("errors tell nothing of the inside, but to the own workload");
+    let told = |shot: &Shot| {
+        let own = shot.headers.keys().find(|name| name.as_str().starts_with("x-isthmus-"));
+        format!("{} {}{}", shot.status, shot.body.trim(), own.map_or("", |name| name.as_str()))
+    };
+    assert_eq!(told(&edge.get("/none", &[]).await), "404 ");
+    assert_eq!(told(&edge.get("/ghost/a", &[]).await), "503 no healthy upstream");
+    let own = scenario.shot("east/web", "http://ghost:9080/", &[]).await;
+    assert_eq!((own.status, own.header("x-isthmus-denial")), (503, "no-endpoint"), "{own:?}");
+    assert!(own.body.contains("nothing can serve this"), "{own:?}");
+    scenario.fleet.signal("east/near-1/sidecar", Signal::KILL).await.expect("it ran");
+    let gone = edge.get("/public/a", &[]).await;
+    assert_eq!(told(&gone), "503 upstream connect error or disconnect/reset before headers");
 }
 
 const DENY: &str = "

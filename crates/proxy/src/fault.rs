@@ -187,6 +187,22 @@ impl Fault {
         Self::connect(format!("{whom}: {}", chain(error)))
     }
 
+    /// What others than the own workload are told, in Envoy's words: nothing of objects, addresses, clusters and gateways, which
+    /// the access log has.
+    pub fn outline(&self) -> &'static str {
+        match self.denial {
+            Some(Denial::PayloadTooLarge) => "Payload Too Large",
+            _ if self.status() == StatusCode::FORBIDDEN => "RBAC: access denied",
+            _ => match self.flag {
+                flag::NONE | flag::NO_ROUTE => "",
+                flag::NO_UPSTREAM => "no healthy upstream",
+                flag::TIMEOUT => "upstream request timeout",
+                flag::OVERFLOW => "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+                _ => "upstream connect error or disconnect/reset before headers",
+            },
+        }
+    }
+
     /// The status of the answer that the client gets.
     pub fn status(&self) -> StatusCode {
         match self.denial {

@@ -18,6 +18,11 @@ pub fn for_fault(fault: &Fault, grpc: bool) -> Response<Body> {
     build(fault.status(), fault.denial, &fault.message, grpc)
 }
 
+/// The same for others than the own workload ([`Fault::outline`]).
+pub fn outline(fault: &Fault, grpc: bool) -> Response<Body> {
+    build(fault.status(), fault.denial, fault.outline(), grpc)
+}
+
 /// An answer with a short text.
 pub fn text(status: StatusCode, message: &str) -> Response<Body> {
     build(status, None, message, false)
@@ -96,10 +101,8 @@ fn build(status: StatusCode, denial: Option<Denial>, message: &str, grpc: bool) 
     let mut response = if grpc {
         trailers_only(grpc_code(status), message)
     } else {
-        let mut response = Response::new(body::full(format!("{message}\n")));
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        response
+        let text = if message.is_empty() { String::new() } else { format!("{message}\n") };
+        direct(status, text.as_bytes(), false)
     };
     response.headers_mut().insert(SERVER, HeaderValue::from_static("isthmus"));
     if let Some(denial) = denial {
@@ -127,6 +130,41 @@ pub fn grpc_code(status: StatusCode) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_are_told_names_nothing_of_the_inside() {
+        let inside = "east/reviews 127.16.1.25:15008";
+        let timeout = std::time::Duration::from_secs(1);
+        let cases = [
+            (Fault::connect(inside), 503, "upstream connect error or disconnect/reset before headers"),
+            (Fault::connect_timeout(inside), 503, "upstream connect error or disconnect/reset before headers"),
+            (Fault::path_down(inside), 503, "upstream connect error or disconnect/reset before headers"),
+            (
+                Fault::denied(Denial::EndpointUnreachable, inside),
+                503,
+                "upstream connect error or disconnect/reset before headers",
+            ),
+            (Fault::denied(Denial::NoRoute, inside), 404, ""),
+            (Fault::denied(Denial::NotExported, inside), 503, ""),
+            (Fault::denied(Denial::NoEndpoint, inside), 503, "no healthy upstream"),
+            (Fault::denied(Denial::ClusterUnreachable, inside), 503, "no healthy upstream"),
+            (Fault::denied(Denial::Policy, inside), 403, "RBAC: access denied"),
+            (Fault::black_hole(inside.into()), 502, ""),
+            (Fault::timeout(timeout), 504, "upstream request timeout"),
+            (Fault::too_large(), 413, "Payload Too Large"),
+            (
+                Fault::overflow(inside),
+                503,
+                "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+            ),
+        ];
+        for (fault, status, expected) in cases {
+            assert_eq!((fault.status().as_u16(), fault.outline()), (status, expected), "{fault:?}");
+        }
+        let bare = outline(&Fault::denied(Denial::NoRoute, inside), false);
+        assert!(!bare.headers().contains_key(CONTENT_TYPE), "{bare:?}");
+        assert_eq!(http_body::Body::size_hint(bare.body()).exact(), Some(0));
+    }
 
     #[test]
     fn grpc_clients_get_every_answer_in_its_head() {

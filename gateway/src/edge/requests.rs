@@ -26,7 +26,14 @@ impl Edge {
         let of_connection = link.clone();
         let served = serve::serve(io, &self.limits, life, move |request| {
             let (edge, link) = (edge.clone(), link.clone());
-            Box::pin(async move { edge.request(request.map(body::incoming), &link).await })
+            Box::pin(async move {
+                let mut response = edge.request(request.map(body::incoming), &link).await;
+                if link.peer.is_none() {
+                    // Strangers are not told what proxies tell each other.
+                    headers::strip_internal(response.headers_mut());
+                }
+                response
+            })
         });
         if let Some(why) = served.await {
             let mut record = self.begin("http", String::new(), &self.view(), &of_connection);

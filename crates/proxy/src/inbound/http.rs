@@ -217,7 +217,7 @@ fn unanswered(fault: &Fault, mut record: OpenRecord, grpc: bool) -> Response<Bod
 }
 
 fn answer(fault: &Fault, mut record: OpenRecord, grpc: bool) -> Response<Body> {
-    let response = reply::for_fault(fault, grpc);
+    let response = reply::outline(fault, grpc);
     record.note(|record| {
         record.status = response.status().as_u16();
         record.grpc_status = body::grpc_status(response.headers());

@@ -123,7 +123,7 @@ impl Outbound {
                     record.attempts = attempts;
                     record.error = why.map(|why| format!("{fault}; not repeated: {why}"));
                 });
-                give_up(&fault, record, reply::is_grpc(&head.headers))
+                give_up(&fault, record, way, reply::is_grpc(&head.headers))
             }
         }
     }
@@ -147,7 +147,7 @@ impl Outbound {
         let to = way.dialled().map_or(upgrade.authority.host(), |dialled| &dialled.host).to_owned();
         let Established { connected, chosen, permit, attempts } = match self.0.establish(decision, &to, way).await {
             Ok(established) => established,
-            Err(fault) => return give_up(&fault, upgrade.record, false),
+            Err(fault) => return give_up(&fault, upgrade.record, way, false),
         };
         upgrade.record.note(|record| {
             record.attempts = attempts;
@@ -155,7 +155,7 @@ impl Outbound {
         });
         upgrade.hold = Box::new((connected.hold, chosen.map(|chosen| chosen.load), permit));
         let carried = connected.upstream.upgrade(upgrade).await;
-        carried.unwrap_or_else(|(fault, record)| give_up(&fault, record, false))
+        carried.unwrap_or_else(|(fault, record)| give_up(&fault, record, way, false))
     }
 }
 
@@ -192,9 +192,12 @@ fn pass_on(mut answered: Answered, mut record: OpenRecord) -> Response<Body> {
     Response::from_parts(head, body)
 }
 
-/// Answers in the place of a server that could not.
-fn give_up(fault: &Fault, mut record: OpenRecord, grpc: bool) -> Response<Body> {
-    let mut response = reply::for_fault(fault, grpc);
+/// Answers in the place of a server that could not. The own workload is told why; clients of a gateway are not.
+fn give_up(fault: &Fault, mut record: OpenRecord, way: &Way, grpc: bool) -> Response<Body> {
+    let mut response = match way {
+        Way::Gateway(_) => reply::outline(fault, grpc),
+        _ => reply::for_fault(fault, grpc),
+    };
     if fault.flag == flag::OVERFLOW {
         response.headers_mut().insert("x-envoy-overloaded", http::HeaderValue::from_static("true"));
     }
