@@ -72,7 +72,7 @@ pub use health::{EJECT_MIN, Observation, PROBE_BUSY, PROBE_IDLE, PROBE_IN_USE, P
 pub use limit::{Allowance, Applied, Bucket, Buckets, body_limit, limits};
 pub use outlier::{Detector, EJECTION_MAX, Outcome, Outliers};
 pub use path::{PathNormalization, normalize_path, normalize_target};
-pub use patience::{Unreached, wait_for_a_way};
+pub use patience::{Patience, Unreached, wait_for_a_way};
 pub use remote_ip::remote_ip;
 pub use resolve::{
     DNS_TTL, DnsData, DnsDecision, DnsOutcome, DnsReason, DnsRecord, Question, QuestionKind, Zone, Zones, resolve,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use mesh::{
-    Attempt, Denial, Draw, FailedAttempt, Failure, Load, Outcome, RetryDecision, RouteDecision, RouteOutcome, Target,
-    Tier, Unreached,
+    Attempt, Denial, Draw, FailedAttempt, Failure, Load, Outcome, Patience, RetryDecision, RouteDecision, RouteOutcome,
+    Target, Tier, Unreached,
 };
 use tokio::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::metrics::{Happening, Metrics};
 /// The attempts at one request or connection.
 pub(super) struct Attempts<'a> {
     engine: &'a Engine,
-    decision: &'a RouteDecision,
+    pub(super) decision: &'a RouteDecision,
     pub(super) destination: Arc<Destination>,
     tried: Vec<TargetKey>,
     /// So many tiers, from the first, come after the others.
@@ -32,6 +32,8 @@ pub(super) struct Attempts<'a> {
     permit: Option<Permit>,
     /// When the first one began.
     began: Instant,
+    /// Until when the flow waits for a way, once it does.
+    patience: Option<Instant>,
     /// All attempts.
     pub(super) made: u32,
     /// Those that count against the retry policy ([`mesh::counts_as_attempt`]).
@@ -92,9 +94,20 @@ impl<'a> Attempts<'a> {
             let deserves_a_trial = engine.deserves_a_trial(decision, &destination);
             destination.abroad.behind(decision, &Eyes { works: &works, deserves_a_trial: &deserves_a_trial })
         };
-        let (tried, stay, permit) = (Vec::new(), None, None);
-        let began = Instant::now();
-        Self { engine, decision, destination, tried, behind, capped: false, stay, permit, began, made: 0, counted: 0 }
+        Self {
+            engine,
+            decision,
+            destination,
+            tried: Vec::new(),
+            behind,
+            capped: false,
+            stay: None,
+            permit: None,
+            began: Instant::now(),
+            patience: None,
+            made: 0,
+            counted: 0,
+        }
     }
 
     /// The next target.
@@ -146,6 +159,13 @@ impl<'a> Attempts<'a> {
     pub(super) fn count(&self, happening: Happening) {
         let service = self.decision.service.as_ref().map(crate::access::host_of).unwrap_or_default();
         self.engine.config.recorder.metrics.happened(happening, &service);
+    }
+
+    /// Waits for a connection, of a flow that waits for a way no longer than it may.
+    pub(super) async fn patiently<T>(&self, connecting: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let Some(until) = self.patience else { return connecting.await };
+        let over = || Fault::denied(Denial::ClusterUnreachable, "there was no way within connectTimeout");
+        tokio::time::timeout_at(until, connecting).await.unwrap_or_else(|_| Err(over()))
     }
 
     /// The target works, and answered this.
@@ -202,12 +222,17 @@ impl<'a> Attempts<'a> {
             since: self.began.elapsed(),
             connect_timeout: self.decision.connect_timeout,
         };
-        if let Some(pause) = mesh::wait_for_a_way(&unreached).filter(|_| repeatable.replayable) {
-            // To ask for a way again is no further attempt: nothing has been sent anywhere.
-            self.made -= 1;
-            self.tried.clear();
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-            return Ok(());
+        match mesh::wait_for_a_way(&unreached) {
+            Patience::Again { pause, left } if repeatable.replayable => {
+                // To ask for a way again is no further attempt: nothing has been sent anywhere.
+                self.made -= 1;
+                self.tried.clear();
+                self.patience = Some(Instant::now() + left);
+                tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+                return Ok(());
+            }
+            Patience::Over => return Err(GiveUp { why: "there was no way within connectTimeout", flag: None }),
+            Patience::Again { .. } | Patience::None => {}
         }
         let failed = FailedAttempt { failure: fault.failure, denial: fault.denial, untried, made: self.made };
         if mesh::counts_as_attempt(&failed) {

@@ -175,7 +175,8 @@ impl Engine {
         })?;
         loop {
             let Some(chosen) = attempts.next() else { return Err(attempts.none_left()) };
-            match self.connect_to(decision, &chosen.target, host, way).await {
+            let connecting = Box::pin(self.connect_to(decision, &chosen.target, host, way));
+            match attempts.patiently(connecting).await {
                 Ok(connected) => {
                     attempts.succeeded(&chosen, Outcome::Connected);
                     let (chosen, permit) = (Some(chosen), Some(permit));

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use mesh::{Failure, Labels, Protocol, RouteDecision, ServiceName, SpiffeId, Target, TrafficPolicy};
 
 use super::arrival::Way;
+use super::attempt::Attempts;
 use super::{Engine, remote_key};
 use crate::access::{self, Party, Via};
 use crate::body::{Body, Replay};
@@ -88,10 +89,11 @@ impl Engine {
     /// Sends a request to one target and waits for the head of the answer.
     pub(super) async fn exchange(
         &self,
-        decision: &RouteDecision,
+        attempts: &Attempts<'_>,
         target: &Target,
         outgoing: &Outgoing<'_>,
     ) -> Result<Exchange, Fault> {
+        let decision = attempts.decision;
         match target {
             Target::Local { endpoint, address, expected: Some(expected), .. } => {
                 let key = LocalKey::of(*address, expected);
@@ -113,7 +115,8 @@ impl Engine {
             }
             Target::Remote { expected, cluster, .. } => {
                 let key = remote_key(decision, target).ok_or_else(|| Fault::connect("no service"))?;
-                let lease = self.remote_lease(decision, &key, expected, outgoing).await?;
+                let leasing = Box::pin(self.remote_lease(decision, &key, expected, outgoing));
+                let lease = attempts.patiently(leasing).await?;
                 let upstream = format!("{} in {cluster}", key.service);
                 let server = Server { upstream, ..self.server_over(decision, target, &lease) };
                 self.over(lease, key.port, outgoing, server).await

@@ -166,7 +166,7 @@ impl Engine {
         let destination = &attempts.destination;
         let exclusive = || is_exclusive(decision, speaks, destination.shares());
         let mut permit = destination.gate.enter(pool, exclusive).await?;
-        let exchange = Box::pin(self.exchange(decision, &chosen.target, outgoing));
+        let exchange = Box::pin(self.exchange(attempts, &chosen.target, outgoing));
         let exchange = match decision.retry.per_try_timeout.filter(|timeout| !timeout.is_zero()) {
             None => exchange.await?,
             Some(timeout) => {

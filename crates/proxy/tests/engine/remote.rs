@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use api::tunnel::PathEvent;
 use http::Response;
-use mesh::{Denial, MTLS_PORT, Protocol};
+use mesh::{ConnectionPool, Denial, MTLS_PORT, Protocol, TrafficPolicy};
 use proxy::body;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::policy::with_policy;
 use crate::world::*;
 
 /// A server in `west`, a gateway in `east` that leads there, and a view of both.
@@ -178,6 +179,33 @@ async fn a_request_waits_for_a_way_when_no_gateway_has_one() {
     let (answer, ()) = tokio::join!(client.http1("reviews", post("/", "x")), healing);
     assert_eq!(answer.status(), 200, "{answer:?}");
     assert!(begun.elapsed() >= hole);
+}
+
+#[tokio::test]
+async fn waiting_for_a_way_takes_no_longer_than_connecting_may() {
+    let world = World::new();
+    let (limit, round) = (Duration::from_secs(2), Duration::from_millis(1400));
+    let lost = Behaviour::DenyLate(round / 2, Denial::ClusterUnreachable);
+    for protocol in [Protocol::Http, Protocol::Tcp] {
+        let (_server, first, view) = west(&world, protocol, http_app("west").await).await;
+        first.behaviour.send_replace(lost.clone());
+        let second = Gateway::start(&world, "gateway-2", lost.clone()).await;
+        let pool = ConnectionPool { connect_timeout: limit, ..ConnectionPool::default() };
+        let view = with_policy(view.gateway("gateway-2", second.address), TrafficPolicy { pool, ..Default::default() });
+        let client = Client::start(&world, view);
+        let begun = std::time::Instant::now();
+        match protocol {
+            Protocol::Http => assert_eq!(client.http1("reviews", get("/")).await.status(), 503),
+            _ => {
+                let mut flow = TcpStream::connect(client.capture("reviews").await).await.unwrap();
+                flow.write_all(b"hello").await.unwrap();
+                assert!(flow.read(&mut [0; 16]).await.map_or(true, |read| read == 0), "it is closed");
+            }
+        }
+        // The second round of both gateways would end later, and so would one that is a retry.
+        let took = begun.elapsed();
+        assert!(took >= limit.mul_f64(0.9) && took < 2 * round, "{protocol:?}: {took:?}");
+    }
 }
 
 #[tokio::test]

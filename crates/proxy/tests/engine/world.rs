@@ -483,6 +483,8 @@ pub(crate) enum Behaviour {
     Ending(u64, SocketAddr),
     /// Denies for this reason.
     Deny(Denial),
+    /// Denies for this reason, but so much later.
+    DenyLate(Duration, Denial),
 }
 
 /// An own gateway that pipes to a sidecar of the other cluster, as source and destination gateway in one.
@@ -561,7 +563,10 @@ async fn carry(
         vec![(HeaderName::from_static(api::TUNNEL_REPLY), value)]
     };
     match behaviour {
-        Behaviour::Deny(denial) => {
+        Behaviour::Deny(denial) | Behaviour::DenyLate(_, denial) => {
+            if let Behaviour::DenyLate(delay, _) = behaviour {
+                tokio::time::sleep(delay).await;
+            }
             let denied = Denied { reason: denial.as_str().into(), message: "no".into(), by: "west/gateway-1".into() };
             let headers = reply_header(reply::Reply::Denied(denied));
             incoming.refuse(http::StatusCode::SERVICE_UNAVAILABLE, headers);
