@@ -42,6 +42,10 @@ pub use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 /// The label of a Service whose short and `cluster.local` names reach other clusters too: `"true"` or `"false"`.
 pub const GLOBAL_LABEL: &str = "isthmus.dev/global";
+/// Istio's annotation of a Service: the namespaces that see it, joined by commas; `.` is its own, `*` all, `~` none.
+pub const SERVICE_EXPORT_TO_ANNOTATION: &str = "networking.istio.io/exportTo";
+/// Istio's annotation of a Service for `spec.trafficDistribution`, from before Kubernetes had that field.
+pub const TRAFFIC_DISTRIBUTION_ANNOTATION: &str = "networking.istio.io/traffic-distribution";
 /// The annotation of an EndpointSlice: `"true"` when a sidecar stands beside its endpoints.
 pub const MESHED_ANNOTATION: &str = "isthmus.dev/meshed";
 /// The annotation of an EndpointSlice that names the service account of its endpoints.

@@ -4,6 +4,12 @@
 /// Group, kinds, and the advice.
 const REFUSED: &[(&str, &[&str], &str)] = &[
     (
+        "",
+        &["Endpoints"],
+        "nothing mirrors it here; write an EndpointSlice (discovery.k8s.io/v1) with the label \
+         kubernetes.io/service-name, or for hosts outside of the cluster a ServiceEntry",
+    ),
+    (
         "networking.istio.io",
         &["EnvoyFilter"],
         "it patches Envoy, which is not there. For rate limits use a RateLimitPolicy, for external authorization the \

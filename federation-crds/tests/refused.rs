@@ -30,6 +30,7 @@ fn secrets_of_users_are_their_own_and_those_for_tls_have_their_form() {
 #[test]
 fn kinds_that_are_not_implemented_say_what_to_use() {
     let cases = [
+        ("v1", "Endpoints", "EndpointSlice"),
         ("networking.istio.io/v1alpha3", "EnvoyFilter", "RateLimitPolicy"),
         ("extensions.istio.io/v1alpha1", "WasmPlugin", "CUSTOM"),
         ("extensions.istio.io/v1alpha1", "TrafficExtension", "CUSTOM"),
@@ -48,5 +49,22 @@ fn kinds_that_are_not_implemented_say_what_to_use() {
         let [error] = errors.0.as_slice() else { panic!("{kind}: {errors}") };
         assert!(error.path == "kind" && error.message.starts_with(kind), "{kind}: {error}");
         assert!(error.hint.contains(advice), "{kind}: {error}");
+    }
+}
+
+#[test]
+fn who_sees_a_service_is_said_in_names_of_namespaces() {
+    let service = |to: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: a, annotations: {{networking.istio.io/exportTo: {to:?}}}}}\nspec: {{ports: [{{port: 1}}]}}\n"
+        )
+    };
+    for to in [".", "*", "~", "shop", "., shop,other"] {
+        assert_eq!(errors(&service(to)), Vec::<String>::new(), "{to}");
+    }
+    for to in ["Shop", "a,*", "~,a", "a,,b"] {
+        let found = errors(&service(to));
+        assert_eq!(found.len(), 1, "{to}: {found:?}");
+        assert!(found[0].starts_with("metadata.annotations[\"networking.istio.io/exportTo\"]: "), "{found:?}");
     }
 }

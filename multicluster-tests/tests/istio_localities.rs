@@ -34,6 +34,7 @@ async fn localities_slow_starts_and_retry_budgets_have_their_effect() {
     failover(&scenario).await;
     warmup(&scenario).await;
     retry_budget(&scenario).await;
+    what_the_service_says(&scenario).await;
 }
 
 /// A DestinationRule of `shop` with this `trafficPolicy`.
@@ -104,6 +105,27 @@ async fn failover(scenario: &Scenario) {
     assert_eq!(shoot(&web).await.status, 503, "every endpoint is ejected for ten minutes");
     scenario.delete("east", &rule(&policy)).await;
     assert_eq!(tally(&volley(&web, 20, 5).await, |shot| shot.status), [(200, 20)].into());
+}
+
+async fn what_the_service_says(scenario: &Scenario) {
+    step("trafficDistribution of the Service: the nearest first, without any rule");
+    let service = |annotations: &str, spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: shop, annotations: {{{annotations}}}}}\nspec: {{ports: [{{name: http, port: 9080}}]{spec}}}\n"
+        )
+    };
+    let web = scenario.call_from("east/web", SHOP);
+    assert!(tally(&volley(&web, 50, 5).await, pod).len() > 1, "without it everywhere");
+    scenario.apply("east", &service("", ", trafficDistribution: PreferClose")).await;
+    assert_eq!(tally(&volley(&web, 50, 5).await, pod), [((200, "here".to_owned()), 50)].into());
+    scenario.agrees("east/web", SHOP, &[]).await;
+
+    step("exportTo of the Service: other namespaces do not know it");
+    scenario.apply("east", &service("networking.istio.io/exportTo: other", "")).await;
+    let shot = scenario.agrees("east/web", SHOP, &[]).await;
+    assert!(shot.status >= 500, "{shot:?}");
+    scenario.apply("east", &service("networking.istio.io/exportTo: .", "")).await;
+    assert_eq!(scenario.agrees("east/web", SHOP, &[]).await.status, 200);
 }
 
 /// How long a new endpoint takes to its full share.

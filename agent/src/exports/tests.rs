@@ -36,6 +36,8 @@ fn local(endpoints: Vec<Endpoint>, exported: bool) -> Local {
         ports: vec![ServicePort { name: "http".into(), number: 80, protocol: Protocol::Http }],
         endpoints,
         session_affinity: None,
+        visible_to: Default::default(),
+        nearest_first: false,
         export: exported.then(|| LocalExport {
             to_clusters: BTreeSet::new(),
             created_at: None,

@@ -3,6 +3,7 @@
 //! Pure. On this ground an EndpointSlice stands for its pods: annotations carry what a Pod would say (service account,
 //! sidecar, labels, mTLS mode).
 
+pub mod distribution;
 pub mod names;
 mod slices;
 mod stand_ins;
@@ -14,7 +15,9 @@ use std::net::IpAddr;
 use crate::automatic::{Range, allocate};
 use federation_crds::{GLOBAL_LABEL, Manifest, Service, ServiceExport};
 use k8s_openapi::api::core::v1::ServiceSpec;
-use mesh::{ClusterName, Endpoint, Namespace, Protocol, ServiceName, ServicePort, StandIn, TrustDomain, Workload};
+use mesh::{
+    ClusterName, Endpoint, Namespace, Protocol, ServiceName, ServicePort, StandIn, TrustDomain, Visibility, Workload,
+};
 
 /// Annotation of an EndpointSlice: the service account of its pods.
 pub const SERVICE_ACCOUNT: &str = federation_crds::SERVICE_ACCOUNT_ANNOTATION;
@@ -58,6 +61,10 @@ pub struct LocalService {
     pub endpoints: Vec<Endpoint>,
     /// `sessionAffinity: ClientIP`: its timeout in seconds.
     pub session_affinity: Option<u32>,
+    /// Who sees it (annotation `networking.istio.io/exportTo`).
+    pub visible_to: Visibility,
+    /// `trafficDistribution`: the nearest endpoints first, where no DestinationRule says which localities come first.
+    pub nearest_first: bool,
     /// Set when the service is exported.
     pub export: Option<LocalExport>,
     /// What only DNS needs.
@@ -200,6 +207,8 @@ fn add_service(local: &mut Local, object: &Service) {
         ports,
         endpoints: Vec::new(),
         session_affinity,
+        visible_to: distribution::visible_to(object, name.namespace()),
+        nearest_first: distribution::wanted(object).is_some_and(|wanted| wanted.nearest_first()),
         export: None,
         names,
     };

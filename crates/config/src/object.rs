@@ -1,8 +1,10 @@
 //! What all kinds have in common: who an object is, and how old.
 
+use std::collections::BTreeSet;
+
 use federation_crds::Kind;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use mesh::ObjectRef;
+use mesh::{Namespace, ObjectRef, Visibility};
 
 use crate::analyze::codes;
 use crate::finding::{Code, Finding, Severity};
@@ -45,4 +47,17 @@ impl Finding {
         self.hint = hint.into();
         self
     }
+}
+
+/// `exportTo`; absent means everyone.
+pub(crate) fn visibility(export_to: &[String], own: &Namespace) -> Visibility {
+    if export_to.is_empty() || export_to.iter().any(|name| name == "*") {
+        return Visibility::Everywhere;
+    }
+    let named = export_to.iter().filter_map(|name| match name.as_str() {
+        "." => Some(own.clone()),
+        "~" => None,
+        name => Namespace::new(name).ok(),
+    });
+    Visibility::Namespaces(named.collect::<BTreeSet<_>>())
 }

@@ -97,6 +97,11 @@ pub enum Visibility {
 }
 
 impl Visibility {
+    /// Whether every namespace sees the object.
+    pub fn is_everywhere(&self) -> bool {
+        *self == Self::Everywhere
+    }
+
     /// Whether a client of this namespace sees the object.
     pub fn includes(&self, namespace: &Namespace) -> bool {
         match self {
@@ -123,6 +128,9 @@ pub struct ServiceConfig {
     /// Set for what a ServiceEntry (or a VirtualService for a host without a service) added to the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<EntryConfig>,
+    /// Who sees the service. Others know its addresses at most.
+    #[serde(default, skip_serializing_if = "Visibility::is_everywhere")]
+    pub visible_to: Visibility,
     /// Set for a Service of type ExternalName: the host that it is another name of. If nothing in the mesh has that host,
     /// `entry` says where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::metadata::check_labels;
 use super::rules;
-use crate::GLOBAL_LABEL;
 use crate::error::FieldErrors;
+use crate::{GLOBAL_LABEL, SERVICE_EXPORT_TO_ANNOTATION};
 
 const TYPES: [&str; 4] = ["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"];
 
@@ -16,6 +16,7 @@ pub(super) fn check(service: &Service, errors: &mut FieldErrors) {
     if let Some(value) = service.metadata.labels.as_ref().and_then(|labels| labels.get(GLOBAL_LABEL)) {
         errors.check(format!("metadata.labels[{GLOBAL_LABEL:?}]"), rules::one_of(value, &["true", "false"]));
     }
+    check_export_to(service, errors);
     let Some(spec) = &service.spec else {
         return errors.add("spec", "is required");
     };
@@ -30,6 +31,21 @@ pub(super) fn check(service: &Service, errors: &mut FieldErrors) {
         check_external_name(spec, errors);
     } else {
         check_ports(spec, kind, errors);
+    }
+}
+
+fn check_export_to(service: &Service, errors: &mut FieldErrors) {
+    let annotation =
+        service.metadata.annotations.iter().flatten().find(|(key, _)| *key == SERVICE_EXPORT_TO_ANNOTATION);
+    let Some((key, value)) = annotation else { return };
+    let named: Vec<&str> = value.split(',').map(str::trim).collect();
+    let path = format!("metadata.annotations[{key:?}]");
+    for name in named.iter().filter(|name| !matches!(**name, "." | "*" | "~")) {
+        errors.check(&path, rules::label(name));
+    }
+    if named.len() > 1 && named.iter().any(|name| matches!(*name, "*" | "~")) {
+        let hint = "* is everybody and ~ nobody; either stands alone";
+        errors.add_with_hint(path, format!("{value:?} says both"), hint);
     }
 }
 

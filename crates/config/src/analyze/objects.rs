@@ -1,22 +1,29 @@
 //! Services, annotations and subsets: what can be seen of one object and the registry.
 
-use federation_crds::Manifest;
+use federation_crds::{Kind, Manifest, SERVICE_EXPORT_TO_ANNOTATION, Service, TRAFFIC_DISTRIBUTION_ANNOTATION};
 use mesh::{ClusterName, Endpoint, Labels, Placed, Protocol};
 
 use super::codes;
 use super::found::{Found, Said};
 use super::registry::Registry;
 use crate::compile::ImportedGroup;
+use crate::local::distribution::{self, Distribution};
 
-/// Annotations of Istio's group that mean something here.
-const KNOWN: &[&str] =
-    &["networking.istio.io/exportTo", "istio.io/dry-run", "networking.istio.io/traffic-distribution"];
+/// Annotations of Istio's group that mean something here, and for which kind.
+const KNOWN: &[(Kind, &str)] = &[
+    (Kind::Service, SERVICE_EXPORT_TO_ANNOTATION),
+    (Kind::Service, TRAFFIC_DISTRIBUTION_ANNOTATION),
+    (Kind::AuthorizationPolicy, "istio.io/dry-run"),
+];
 
 pub(super) fn check(registry: &Registry<'_>, found: &mut Found) {
     for manifest in registry.input.manifests {
         annotations(manifest, found);
         match manifest {
-            Manifest::Service(_) => port_names(registry, manifest, found),
+            Manifest::Service(service) => {
+                port_names(registry, manifest, found);
+                nodes(manifest, service, found);
+            }
             Manifest::DestinationRule(rule) => {
                 for (index, subset) in rule.spec.subsets.iter().enumerate() {
                     let place = Place { host: &rule.spec.host, path: format!("spec.subsets[{index}].labels") };
@@ -33,13 +40,32 @@ fn annotations(manifest: &Manifest, found: &mut Found) {
     for (name, _) in annotations {
         let group = name.split_once('/').map_or("", |(group, _)| group);
         let istio = group == "istio.io" || group.ends_with(".istio.io");
-        if istio && !KNOWN.contains(&name.as_str()) {
+        if istio && !KNOWN.contains(&(manifest.kind(), name.as_str())) {
             let path = format!("metadata.annotations[{name:?}]");
             let message = "means nothing here".to_owned();
             let hint = "docs/config has a page per kind with the annotations that mean something";
             found.about(manifest, codes::UNKNOWN_ANNOTATION, Said { path: &path, message, hint });
         }
     }
+}
+
+/// Fields of a Service that ask for endpoints of the client's node: the mesh knows localities, not nodes.
+fn nodes(manifest: &Manifest, service: &Service, found: &mut Found) {
+    let Some(spec) = &service.spec else { return };
+    if spec.internal_traffic_policy.as_deref() == Some("Local") {
+        let message = "nodes are not known: clients use the endpoints of all nodes".to_owned();
+        let hint = "set trafficDistribution: PreferClose for the nearest endpoints first, or leave the field out";
+        found.about(manifest, codes::WITHOUT_EFFECT, Said { path: "spec.internalTrafficPolicy", message, hint });
+    }
+    let annotation = format!("metadata.annotations[{TRAFFIC_DISTRIBUTION_ANNOTATION:?}]");
+    let path = if spec.traffic_distribution.is_some() { "spec.trafficDistribution" } else { annotation.as_str() };
+    let message = match distribution::wanted(service) {
+        Some(Distribution::Node) => "nodes are not known: it is taken for PreferSameZone",
+        Some(Distribution::Unknown) => "is no distribution that has an effect",
+        Some(Distribution::Zone) | None => return,
+    };
+    let hint = "write PreferSameZone";
+    found.about(manifest, codes::WITHOUT_EFFECT, Said { path, message: message.to_owned(), hint });
 }
 
 fn port_names(registry: &Registry<'_>, manifest: &Manifest, found: &mut Found) {

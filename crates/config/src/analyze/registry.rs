@@ -56,7 +56,7 @@ pub(super) enum Missing {
     OnlyRemote,
     /// A name in the clusterset zone of a service that no cluster exports to this one.
     NotExported,
-    /// A ServiceEntry has it and does not export it to the namespace.
+    /// A ServiceEntry or a Service has it and does not export it to the namespace.
     NotVisible,
 }
 
@@ -68,7 +68,9 @@ impl Missing {
                 "other clusters export it: write <service>.<namespace>.svc.clusterset.local, or label a Service isthmus.dev/global: \"true\""
             }
             Self::NotExported => "add a ServiceExport in a cluster that has it",
-            Self::NotVisible => "add the namespace to the ServiceEntry's exportTo",
+            Self::NotVisible => {
+                "add the namespace to exportTo of the ServiceEntry, or of the Service (annotation networking.istio.io/exportTo)"
+            }
         }
     }
 }
@@ -144,6 +146,13 @@ impl<'a> Registry<'a> {
         }
         let missing = if named.is_empty() { Missing::Unknown } else { Missing::NotVisible };
         let Ok(namespace) = Namespace::new(namespace) else { return Err(missing) };
+        let hidden = |name: &ServiceName| {
+            let service = self.input.local.services.get(name);
+            service.is_some_and(|service| !service.visible_to.includes(&namespace))
+        };
+        if Host::parse(&host_name, &namespace).service().is_some_and(hidden) {
+            return Err(Missing::NotVisible);
+        }
         match Host::parse(&host_name, &namespace) {
             Host::Cluster(name) => self.cluster(&name).ok_or(match self.input.imported.contains_key(&name) {
                 true => Missing::OnlyRemote,

@@ -243,6 +243,38 @@ fn external_names_lead_somewhere_and_have_no_rules_of_their_own() {
 }
 
 #[test]
+fn what_services_say_is_in_force_or_found() {
+    let service = |annotations: &str, spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: told, namespace: default, annotations: {{{annotations}}}}}\nspec: {{ports: [{{name: http, port: 80}}]{spec}}}\n"
+        )
+    };
+    check(&service("", ", internalTrafficPolicy: Cluster, trafficDistribution: PreferClose"), &[]);
+    check(&service("", ", trafficDistribution: PreferSameZone"), &[]);
+    check(
+        &service("", ", trafficDistribution: PreferSameNode"),
+        &["ISM0001 Service default/told spec.trafficDistribution"],
+    );
+    check(&service("", ", internalTrafficPolicy: Local"), &["ISM0001 Service default/told spec.internalTrafficPolicy"]);
+    let annotation = "networking.istio.io/traffic-distribution";
+    check(&service(&format!("{annotation}: PreferClose"), ""), &[]);
+    let found = format!("ISM0001 Service default/told metadata.annotations[{annotation:?}]");
+    check(&service(&format!("{annotation}: PreferMine"), ""), &[&found]);
+    // On another kind it means nothing.
+    let misplaced =
+        rule("{host: reviews}").replace("{name: dr,", &format!("{{name: dr, annotations: {{{annotation}: x}},"));
+    check(&misplaced, &[&format!("IST0108 DestinationRule default/dr metadata.annotations[{annotation:?}]")]);
+    let to_told = virtual_service("{hosts: [reviews], http: [{route: [{destination: {host: told}}]}]}");
+    let exported =
+        |to: &str| format!("{}---\n{to_told}", service(&format!("networking.istio.io/exportTo: {to:?}"), ""));
+    check(&exported("other, default"), &[]);
+    check(&exported("."), &[]);
+    for to in ["other", "~"] {
+        check(&exported(to), &["IST0101 VirtualService default/vs spec.http[0].route[0].destination.host"]);
+    }
+}
+
+#[test]
 fn exports_that_differ_are_found_in_both_clusters() {
     let export = "apiVersion: multicluster.x-k8s.io/v1alpha1\nkind: ServiceExport\nmetadata: {name: reviews, namespace: default}\n";
     let other = SERVICES.replace("{name: http, port: 9080}", "{name: grpc, port: 9080}");

@@ -1,5 +1,4 @@
-//! Services of type ExternalName: other names of services, of hosts of ServiceEntries, and of hosts that the mesh does not
-//! know.
+//! What Services say of themselves: who sees them, and of what those of type ExternalName are other names.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +20,9 @@ pub(crate) fn target(external_name: &str, alias: &ServiceName) -> Host {
 
 pub(super) fn compile(input: &Input<'_>, compiled: &mut Compiled) {
     for (name, service) in &input.local.services {
+        if service.visible_to != Visibility::Everywhere {
+            compiled.services.entry(name.clone()).or_default().visible_to = service.visible_to.clone();
+        }
         let Some(external_name) = &service.names.external_name else { continue };
         let target = target(external_name, name);
         let config = compiled.services.entry(name.clone()).or_default();

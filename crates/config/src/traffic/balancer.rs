@@ -96,11 +96,15 @@ pub(super) fn locality(
     of_setting(own.or(of_mesh), ejects)
 }
 
+/// The same subzone, zone, region first.
+pub(super) fn nearest() -> LocalityPolicy {
+    LocalityPolicy::Failover { regions: Vec::new() }
+}
+
 /// A setting, or the default.
 pub(super) fn of_setting(setting: Option<&crd::LocalitySetting>, ejects: bool) -> LocalityPolicy {
     let Some(setting) = setting else {
-        let nearest = LocalityPolicy::Failover { regions: Vec::new() };
-        return if ejects { nearest } else { LocalityPolicy::Ignore };
+        return if ejects { nearest() } else { LocalityPolicy::Ignore };
     };
     if setting.enabled == Some(false) {
         return LocalityPolicy::Ignore;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use federation_crds::Manifest;
 use federation_crds::istio::DestinationRule;
 use federation_crds::istio::destination_rule as crd;
-use mesh::{DestinationRules, HostPattern, Labels, ServiceName, Subset, Visibility};
+use mesh::{DestinationRules, HostPattern, Labels, PortPolicies, ServiceName, Subset, Visibility};
 
 use super::objects::{Notes, Object, in_order, visibility};
 use super::pool::Towards;
 use super::registry::{Registry, cluster_host, cluster_service, clusterset_service, covers};
-use super::traffic_policy::{Level, Secrets, policies};
+use super::traffic_policy::{Level, Secrets, nearest_first, policies};
 use crate::analyze::codes;
 use crate::compile::{Compiled, Input};
 use crate::gateways::{is_gateway, share_secret};
@@ -24,6 +24,8 @@ struct Bound {
     object: Object,
     host: HostPattern,
     rules: DestinationRules,
+    /// The same for Services whose nearest endpoints come first: as they stand in rules that say nothing of localities.
+    nearest_first: Option<DestinationRules>,
 }
 
 /// The rules of one host and namespace, before they are compiled: levels are merged as they are written, so that a
@@ -64,7 +66,7 @@ pub(super) fn compile(input: &Input<'_>, mesh_config: &MeshConfig, registry: &Re
         }
     }
     let bound: Vec<Bound> = groups.into_iter().map(|group| group.compile(input, mesh_config, compiled)).collect();
-    precedence::bind(mesh_config, registry, bound, compiled);
+    precedence::bind(input, mesh_config, registry, bound, compiled);
 }
 
 /// Namespace, host, `exportTo` and selector: rules are merged when all of these are equal.
@@ -126,14 +128,18 @@ impl<'a> Group<'a> {
         let owner = self.policy.as_ref().map_or(&self.object, |(owner, _)| owner);
         let mut notes = Notes { object: Arc::clone(&owner.reference), findings: &mut compiled.findings };
         let policy = policies(&outer, &mut secrets, &mut notes);
+        let wanted = input.local.services.values().any(|service| service.nearest_first);
+        let nearest = |policy: &PortPolicies, levels: &[Level<'_>]| wanted.then(|| nearest_first(policy, levels));
+        let mut nearest_subsets = BTreeMap::new();
         let mut subsets = BTreeMap::new();
         for (owner, path, found) in &self.subsets {
             // A subset without a policy of its own shares the destination's.
-            let policy = match &found.traffic_policy {
-                None => policy.clone(),
-                Some(own) => {
-                    let levels: Vec<_> =
-                        outer.iter().cloned().chain([(own, format!("{path}.trafficPolicy"))]).collect();
+            let own = found.traffic_policy.as_ref().map(|own| (own, format!("{path}.trafficPolicy")));
+            let inherits = own.is_none();
+            let levels: Vec<_> = outer.iter().cloned().chain(own).collect();
+            let policy = match inherits {
+                true => policy.clone(),
+                false => {
                     let mut scratch = Vec::new();
                     let mut notes = Notes { object: Arc::clone(&owner.reference), findings: &mut scratch };
                     let policy = policies(&levels, &mut secrets, &mut notes);
@@ -142,8 +148,14 @@ impl<'a> Group<'a> {
                     policy
                 }
             };
-            subsets.entry(found.name.clone()).or_insert(Subset { labels: found.labels.clone(), policy });
+            let labels = &found.labels;
+            if let Some(policy) = nearest(&policy, &levels) {
+                let subset = Subset { labels: labels.clone(), policy };
+                nearest_subsets.entry(found.name.clone()).or_insert(subset);
+            }
+            subsets.entry(found.name.clone()).or_insert(Subset { labels: labels.clone(), policy });
         }
+        let nearest_policy = nearest(&policy, &outer);
         share(input, &self.selector, secrets.named, compiled);
         let rules = DestinationRules {
             origin: self.object.reference.as_ref().clone(),
@@ -153,7 +165,9 @@ impl<'a> Group<'a> {
             policy,
             subsets,
         };
-        Bound { object: self.object, host: self.host, rules }
+        let nearest_first =
+            nearest_policy.map(|policy| DestinationRules { policy, subsets: nearest_subsets, ..rules.clone() });
+        Bound { object: self.object, host: self.host, rules, nearest_first }
     }
 }
 

@@ -1,6 +1,5 @@
 //! What all objects share: who they are, how old they are, who sees them, and what is found about them.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use federation_crds::{Kind, Manifest};
@@ -9,6 +8,8 @@ use mesh::{Namespace, ObjectRef, Visibility};
 
 use crate::analyze::codes;
 use crate::finding::{Code, Finding, Severity};
+
+pub(super) use crate::object::visibility;
 
 /// The metadata that compilation needs of an object.
 #[derive(Debug, Clone)]
@@ -49,19 +50,6 @@ pub(super) fn in_order<'a, T>(
         .collect();
     found.sort_by(|(a, _), (b, _)| a.age().cmp(&b.age()));
     found
-}
-
-/// `exportTo`; absent means everyone.
-pub(super) fn visibility(export_to: &[String], own: &Namespace) -> Visibility {
-    if export_to.is_empty() || export_to.iter().any(|name| name == "*") {
-        return Visibility::Everywhere;
-    }
-    let named = export_to.iter().filter_map(|name| match name.as_str() {
-        "." => Some(own.clone()),
-        "~" => None,
-        name => Namespace::new(name).ok(),
-    });
-    Visibility::Namespaces(named.collect::<BTreeSet<_>>())
 }
 
 /// Whether some namespace sees both.

@@ -53,6 +53,22 @@ pub(super) fn policies(levels: &[Level<'_>], secrets: &mut Secrets<'_>, notes: &
     }
 }
 
+/// The policies for a Service whose nearest endpoints come first (`trafficDistribution`): a `localityLbSetting` of a rule
+/// goes before it, one of MeshConfig does not (istiod's `GetLocalityLbSetting`).
+pub(super) fn nearest_first(policies: &PortPolicies, levels: &[Level<'_>]) -> PortPolicies {
+    let of_port = |port: Option<u16>, policy: &Arc<TrafficPolicy>| {
+        let effective = levels.iter().fold(Effective::default(), |outer, level| outer.narrowed(level, port));
+        match effective.load_balancer.is_some_and(|At(it, _)| it.locality_lb_setting.is_some()) {
+            true => Arc::clone(policy),
+            false => Arc::new(TrafficPolicy { locality: balancer::nearest(), ..TrafficPolicy::clone(policy) }),
+        }
+    };
+    PortPolicies {
+        any: of_port(None, &policies.any),
+        ports: policies.ports.iter().map(|(port, policy)| (*port, of_port(Some(*port), policy))).collect(),
+    }
+}
+
 impl<'a> Effective<'a> {
     fn narrowed(mut self, (policy, path): &Level<'a>, port: Option<u16>) -> Self {
         let at = |field: &str| format!("{path}.{field}");
@@ -129,6 +145,12 @@ pub(super) fn of_mesh(mesh_config: &MeshConfig) -> Option<TrafficPolicy> {
         ..TrafficPolicy::default()
     };
     (policy != TrafficPolicy::default()).then_some(policy)
+}
+
+/// The policy of a Service whose nearest endpoints come first, without a rule.
+pub(super) fn of_service(mesh_config: &MeshConfig) -> TrafficPolicy {
+    let (tls, locality) = (default_tls(mesh_config), balancer::nearest());
+    TrafficPolicy { tls, locality, ..TrafficPolicy::default() }
 }
 
 /// Where no rule says anything about TLS.

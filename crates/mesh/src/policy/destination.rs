@@ -15,7 +15,7 @@ use crate::names::Namespace;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationRules {
-    /// The (first) DestinationRule.
+    /// The (first) DestinationRule; MeshConfig or the Service for what counts without any.
     pub origin: ObjectRef,
     /// Who sees it.
     #[serde(default)]
@@ -34,6 +34,11 @@ pub struct DestinationRules {
 }
 
 impl DestinationRules {
+    /// Whether this is no object's word about the host, but what MeshConfig or the Service says where there is none.
+    pub fn is_default(&self) -> bool {
+        self.origin.kind != "DestinationRule"
+    }
+
     /// Whether the rules are for a client. Of those that are, one of the client's own namespace wins over one of the
     /// service's, which wins over one of the root namespace; the compiler has put the latter two in order.
     pub fn applies_to(&self, namespace: &Namespace, labels: &Labels) -> bool {

@@ -143,6 +143,7 @@ fn governing<'a>(context: &Context<'_>, service: &'a Service) -> Option<&'a Dest
     let rules = service.config.destinations.iter().map(Arc::as_ref).filter(|rules| context.is_governed_by(rules));
     rules.min_by_key(|rules| {
         let own = context.workload().is_some_and(|workload| workload.namespace.as_str() == rules.origin.namespace);
+        let own = own && !rules.is_default();
         match (own, rules.workload_selector.is_empty()) {
             (true, false) => 0,
             (true, true) => 1,

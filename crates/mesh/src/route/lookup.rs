@@ -1,10 +1,11 @@
 //! Which service or entry of the registry a host means.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::context::Context;
 use crate::host::Host;
-use crate::model::{Endpoint, ImportPod, Service, View};
+use crate::model::{Endpoint, ImportPod, Service};
 use crate::names::{ClusterName, ServiceName};
 use crate::policy::EntryConfig;
 use crate::resolve::dashed;
@@ -72,9 +73,8 @@ pub(super) fn find<'a>(context: &Context<'a>, host: &Host) -> Found<'a> {
 }
 
 fn named<'a>(context: &Context<'a>, host: &Host) -> Found<'a> {
-    let view = context.view;
     let place = match host {
-        Host::Clusterset(name) => return clusterset(view, name),
+        Host::Clusterset(name) => return clusterset(context, name),
         Host::Invalid(_) => return Found::Unknown,
         Host::Pod { service, cluster: Some(cluster), pod } => {
             let place = pod_named(context, service, Some(cluster), pod);
@@ -83,7 +83,7 @@ fn named<'a>(context: &Context<'a>, host: &Host) -> Found<'a> {
         Host::Pod { service, cluster: None, pod } => {
             pod_named(context, service, None, pod).or_else(|| entry(context, &host.text()))
         }
-        Host::Cluster(name) => match view.services.get(name) {
+        Host::Cluster(name) => match service(context, name) {
             Some(service) => Some(Place::of(service)),
             None => entry_named(context, name),
         },
@@ -94,8 +94,8 @@ fn named<'a>(context: &Context<'a>, host: &Host) -> Found<'a> {
 }
 
 /// A service that nobody exports has no clusterset name, even in its own cluster (KEP-1645).
-fn clusterset<'a>(view: &'a View, name: &ServiceName) -> Found<'a> {
-    match view.services.get(name) {
+fn clusterset<'a>(context: &Context<'a>, name: &ServiceName) -> Found<'a> {
+    match service(context, name) {
         Some(service) if service.export.is_some() || !service.imports.is_empty() => {
             Found::Place(Place { clusterset: true, ..Place::of(service) })
         }
@@ -110,7 +110,7 @@ fn pod_named<'a>(
     cluster: Option<&ClusterName>,
     pod: &str,
 ) -> Option<Place<'a>> {
-    let service = context.view.services.get(name)?;
+    let service = service(context, name)?;
     let shared = service.export.is_some() || !service.imports.is_empty();
     if cluster.is_some() && !shared {
         return None;
@@ -144,7 +144,7 @@ fn of_remote_pod<'a>(context: &Context<'a>, address: IpAddr) -> Option<Place<'a>
     let has = |service: &Service| {
         service.imports.values().flat_map(|import| &import.pods).any(|pod| pod.addresses.contains(&address))
     };
-    let service: &'a Service = context.view.services.values().find(|service| has(service))?;
+    let service = services(context).find(|service| has(service))?;
     let pod = Some(DialledPod { address, service_port: context.request.port });
     Some(Place { clusterset: true, pod, ..Place::of(service) })
 }
@@ -180,12 +180,23 @@ fn entry<'a>(context: &Context<'a>, host: &str) -> Option<Place<'a>> {
     best.map(|(_, service)| Place::of(service))
 }
 
+/// The service of a name, if the client sees it.
+fn service<'a>(context: &Context<'a>, name: &ServiceName) -> Option<&'a Service> {
+    context.view.services.get(name).map(Arc::as_ref).filter(|service| is_visible(context, service))
+}
+
+/// The services that the client sees.
+fn services<'a>(context: &Context<'a>) -> impl Iterator<Item = &'a Service> {
+    context.view.services.values().map(Arc::as_ref).filter(|service| is_visible(context, service))
+}
+
 fn is_visible(context: &Context<'_>, service: &Service) -> bool {
-    service.config.entry.as_ref().is_none_or(|entry| context.sees(&entry.visible_to))
+    context.sees(&service.config.visible_to)
+        && service.config.entry.as_ref().is_none_or(|entry| context.sees(&entry.visible_to))
 }
 
 fn by_address<'a>(context: &Context<'a>, address: IpAddr) -> Option<Place<'a>> {
-    let of_service = context.view.services.values().find_map(|service| {
+    let of_service = services(context).find_map(|service| {
         let clusterset = service.clusterset_addresses.contains(&address);
         let found = clusterset || service.cluster_addresses.contains(&address);
         found.then(|| Place { clusterset, ..Place::of(service) })
@@ -205,7 +216,7 @@ fn of_pod<'a>(context: &Context<'a>, address: IpAddr) -> Option<Place<'a>> {
         let service_port = ports.find(leads).map(|(number, _)| *number)?;
         Some(Place { pod: Some(DialledPod { address, service_port }), ..Place::of(service) })
     };
-    let mut places = context.view.services.values().filter_map(|service| place(service));
+    let mut places = services(context).filter_map(place);
     let first = places.next()?;
     Some(if first.service.headless { first } else { places.find(|place| place.service.headless).unwrap_or(first) })
 }

@@ -7,13 +7,19 @@ use federation_crds::Kind;
 use mesh::{ClientTls, DestinationRules, Labels, ObjectRef, PortPolicies, ServiceName, TrafficPolicy, Visibility};
 
 use super::Bound;
-use crate::compile::Compiled;
+use crate::compile::{Compiled, Input};
 use crate::mesh_config::MeshConfig;
 use crate::traffic::registry::{Registry, cluster_host, covers};
-use crate::traffic::traffic_policy::of_mesh;
+use crate::traffic::traffic_policy::{self, of_mesh};
 
 /// Binds rules to services and entries.
-pub(super) fn bind(mesh_config: &MeshConfig, registry: &Registry, bound: Vec<Bound>, compiled: &mut Compiled) {
+pub(super) fn bind(
+    input: &Input<'_>,
+    mesh_config: &MeshConfig,
+    registry: &Registry,
+    bound: Vec<Bound>,
+    compiled: &mut Compiled,
+) {
     let exact: BTreeMap<&str, Vec<&Bound>> = bound.iter().fold(BTreeMap::new(), |mut map, bound| {
         map.entry(bound.host.as_str()).or_insert_with(Vec::new).push(bound);
         map
@@ -31,15 +37,20 @@ pub(super) fn bind(mesh_config: &MeshConfig, registry: &Registry, bound: Vec<Bou
     let of_mesh = of_mesh(mesh_config).map(|policy| Arc::new(mesh_wide(mesh_config, policy)));
     for service in &registry.services {
         let found = of_hosts(&[cluster_host(service), service.clusterset_host()]);
-        let mut rules = in_precedence(mesh_config, service, found, &[]);
-        rules.extend(of_mesh.clone());
+        let nearest_first = input.local.services.get(service).is_some_and(|service| service.nearest_first);
+        let mut rules = in_precedence(mesh_config, service, found, Wanted { subject_alt_names: &[], nearest_first });
+        match nearest_first {
+            true => rules.push(Arc::new(of_service(mesh_config, service))),
+            false => rules.extend(of_mesh.clone()),
+        }
         if !rules.is_empty() {
             compiled.services.entry(service.clone()).or_default().destinations = rules;
         }
     }
     for (name, entry) in &mut compiled.entries {
         let names = entry.config.entry.as_ref().map(|it| it.subject_alt_names.clone()).unwrap_or_default();
-        let rules = in_precedence(mesh_config, name, of_hosts(&[name.name().to_owned()]), &names);
+        let wanted = Wanted { subject_alt_names: &names, nearest_first: false };
+        let rules = in_precedence(mesh_config, name, of_hosts(&[name.name().to_owned()]), wanted);
         Arc::make_mut(&mut entry.config).destinations = rules;
     }
 }
@@ -47,14 +58,33 @@ pub(super) fn bind(mesh_config: &MeshConfig, registry: &Registry, bound: Vec<Bou
 /// What MeshConfig says about destinations that no rule is about.
 fn mesh_wide(mesh_config: &MeshConfig, policy: TrafficPolicy) -> DestinationRules {
     let namespace = mesh_config.root_namespace.clone();
+    for_all(ObjectRef { kind: Kind::ConfigMap.to_string(), namespace, name: "istio".to_owned() }, policy)
+}
+
+/// What a Service says by `trafficDistribution` where no rule is about it.
+fn of_service(mesh_config: &MeshConfig, service: &ServiceName) -> DestinationRules {
+    let (namespace, name) = (service.namespace().to_string(), service.name().to_owned());
+    let origin = ObjectRef { kind: Kind::Service.to_string(), namespace, name };
+    for_all(origin, traffic_policy::of_service(mesh_config))
+}
+
+fn for_all(origin: ObjectRef, policy: TrafficPolicy) -> DestinationRules {
     DestinationRules {
-        origin: ObjectRef { kind: Kind::ConfigMap.to_string(), namespace, name: "istio".to_owned() },
+        origin,
         visible_to: Visibility::Everywhere,
         of_service: true,
         workload_selector: Labels::new(),
         policy: PortPolicies { any: Arc::new(policy), ports: BTreeMap::new() },
         subsets: BTreeMap::new(),
     }
+}
+
+/// What a service or an entry wants of the rules.
+struct Wanted<'a> {
+    /// Names that a ServiceEntry expects in certificates.
+    subject_alt_names: &'a [String],
+    /// The nearest endpoints first, where rules do not say otherwise.
+    nearest_first: bool,
 }
 
 /// Rules of the service's namespace, then of the root namespace, then of others (which only their own clients use).
@@ -64,7 +94,7 @@ fn in_precedence(
     mesh_config: &MeshConfig,
     service: &ServiceName,
     mut found: Vec<(usize, &Bound)>,
-    subject_alt_names: &[String],
+    wanted: Wanted<'_>,
 ) -> Vec<Arc<DestinationRules>> {
     let own = |bound: &Bound| bound.object.namespace == *service.namespace();
     let root = |bound: &Bound| bound.object.namespace.as_str() == mesh_config.root_namespace;
@@ -83,9 +113,10 @@ fn in_precedence(
     let mut seen = std::collections::BTreeSet::new();
     found.retain(|(_, bound)| seen.insert((bound.object.age(), bound.host.clone())));
     let rules = found.into_iter().map(|(_, bound)| {
-        let mut rules = bound.rules.clone();
+        let nearest = bound.nearest_first.as_ref().filter(|_| wanted.nearest_first);
+        let mut rules = nearest.unwrap_or(&bound.rules).clone();
         rules.of_service = own(bound) || root(bound);
-        with_names(&mut rules, subject_alt_names);
+        with_names(&mut rules, wanted.subject_alt_names);
         Arc::new(rules)
     });
     rules.collect()

@@ -49,6 +49,32 @@ fn balancers_are_what_they_are_called() {
 }
 
 #[test]
+fn the_nearest_come_first_where_a_service_says_so_and_no_rule_speaks_of_localities() {
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: near}\nspec: {trafficDistribution: PreferClose, ports: [{name: http, port: 80}]}\n";
+    let localities = |spec: &str| {
+        let rules = if spec.is_empty() { String::new() } else { rule("{name: a}", spec) };
+        let compiled = compiled(&format!("{service}{rules}"));
+        let all = &compiled.services[&name("default/near")].destinations;
+        let subsets =
+            all.iter().flat_map(|rules| rules.subsets.values()).map(|subset| subset.policy.any.locality.clone());
+        let own = all.iter().map(|rules| rules.policy.any.locality.clone());
+        own.chain(subsets).collect::<Vec<_>>()
+    };
+    let nearest = || LocalityPolicy::Failover { regions: Vec::new() };
+    assert_eq!(localities(""), [nearest()]);
+    assert_eq!(localities("{host: near, trafficPolicy: {tls: {mode: DISABLE}}}"), [nearest(), nearest()]);
+    let off = "loadBalancer: {localityLbSetting: {enabled: false}}";
+    let subset = format!("{{host: near, subsets: [{{name: a, labels: {{a: b}}, trafficPolicy: {{{off}}}}}]}}");
+    assert_eq!(localities(&subset), [nearest(), nearest(), LocalityPolicy::Ignore]);
+    assert_eq!(localities(&format!("{{host: near, trafficPolicy: {{{off}}}}}")), [LocalityPolicy::Ignore, nearest()]);
+    // The Service speaks last, also to clients of its own namespace.
+    let compiled = compiled(&format!("{service}{}", rule("{name: a}", "{host: near}")));
+    let defaults: Vec<_> =
+        compiled.services[&name("default/near")].destinations.iter().map(|it| it.is_default()).collect();
+    assert_eq!(defaults, [false, true]);
+}
+
+#[test]
 fn localities_count_where_endpoints_can_be_ejected() {
     let nearest = LocalityPolicy::Failover { regions: Vec::new() };
     assert_eq!(policy("{outlierDetection: {}}").locality, nearest);

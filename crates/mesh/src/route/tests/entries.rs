@@ -285,3 +285,23 @@ fn an_external_name_is_another_name_of_what_it_names() {
         ],
     );
 }
+
+#[test]
+fn a_service_is_seen_where_it_is_exported_to() {
+    let config = "
+        client shop
+        service far.other v1 v2 ip=10.0.0.1 to=other export
+        service near.other v1 ip=10.0.0.2 to=shop,other
+        alias hidden.shop far.other.svc.cluster.local";
+    table(
+        config,
+        &[
+            ("by its name", "GET far.other/", "pass"),
+            ("by its clusterset name", "GET far.other.svc.clusterset.local/", "refuse not-exported"),
+            ("by its address", "GET 10.0.0.1/", "pass"),
+            ("by its pod's", "tcp 10.1.0.2:1080", "pass"),
+            ("by another name", "GET hidden/", "refuse not-exported"),
+            ("where it is exported to", "GET near.other/", "near:80 v1-1"),
+        ],
+    );
+}

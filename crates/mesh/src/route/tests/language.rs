@@ -3,7 +3,7 @@
 //! ```text
 //! client shop at=us/a app=web                    the workload beside the proxy: namespace, locality, labels
 //! sidecar hosts=./*,*/a.example unknown=refuse   what it may reach: allow, refuse, through:<host>
-//! service reviews v1*2 v2@us/b ports=80,443 export global headless ip=10.0.0.1 vip=243.0.0.1
+//! service reviews v1*2 v2@us/b ports=80,443 export global headless ip=10.0.0.1 vip=243.0.0.1 to=shop
 //! import west reviews v1*3@eu/a                  groups of another cluster
 //! alias pay a.example ports=80                   a Service of type ExternalName
 //! entry a.example dns ports=80 to=shop hosts=b.example*2 net=10.0.0.0/8 in=shop v1
@@ -154,7 +154,7 @@ impl Builder {
             ports,
             export: words.has("export").then_some(ExportPolicy::Everyone),
             imports: BTreeMap::new(),
-            config: Arc::default(),
+            config: Arc::new(ServiceConfig { visible_to: visibility(words), ..ServiceConfig::default() }),
         };
         self.view.services.insert(made.name.clone(), Arc::new(made));
     }
