@@ -483,8 +483,8 @@ pub(crate) enum Behaviour {
     Ending(u64, SocketAddr),
     /// Denies for this reason.
     Deny(Denial),
-    /// Denies for this reason, but so much later.
-    DenyLate(Duration, Denial),
+    /// Denies the first flow for this reason, and never answers those after it; all of them are counted.
+    DenyOnce(Denial),
 }
 
 /// An own gateway that pipes to a sidecar of the other cluster, as source and destination gateway in one.
@@ -493,7 +493,7 @@ pub(crate) struct Gateway {
     pub(crate) behaviour: watch::Sender<Behaviour>,
     pub(crate) events: broadcast::Sender<PathEvent>,
     pub(crate) life: Lifecycle,
-    /// Flows that were accepted.
+    /// Flows that were accepted, and those that [`Behaviour::DenyOnce`] has met.
     pub(crate) flows: Arc<AtomicU32>,
 }
 
@@ -563,9 +563,9 @@ async fn carry(
         vec![(HeaderName::from_static(api::TUNNEL_REPLY), value)]
     };
     match behaviour {
-        Behaviour::Deny(denial) | Behaviour::DenyLate(_, denial) => {
-            if let Behaviour::DenyLate(delay, _) = behaviour {
-                tokio::time::sleep(delay).await;
+        Behaviour::Deny(denial) | Behaviour::DenyOnce(denial) => {
+            if matches!(behaviour, Behaviour::DenyOnce(_)) && flows.fetch_add(1, Ordering::Relaxed) > 0 {
+                std::future::pending::<()>().await;
             }
             let denied = Denied { reason: denial.as_str().into(), message: "no".into(), by: "west/gateway-1".into() };
             let headers = reply_header(reply::Reply::Denied(denied));
