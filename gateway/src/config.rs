@@ -83,12 +83,14 @@ struct RawTunnel {
     ack_every: u8,
     fallback: bool,
     datagrams: bool,
+    batches: bool,
 }
 
 impl Default for RawTunnel {
     fn default() -> Self {
-        let TunnelSettings { connections, congestion, ack_every, fallback, datagrams, .. } = TunnelSettings::default();
-        Self { connections, congestion, ack_every, fallback, datagrams }
+        let TunnelSettings { connections, congestion, ack_every, fallback, datagrams, batches, .. } =
+            TunnelSettings::default();
+        Self { connections, congestion, ack_every, fallback, datagrams, batches }
     }
 }
 
@@ -172,7 +174,7 @@ fn role(raw: &Raw) -> Result<Role, Wrong> {
 }
 
 fn tunnel(raw: &Raw) -> Result<TunnelSettings, Wrong> {
-    let RawTunnel { connections, congestion, ack_every, fallback, datagrams } = raw.tunnel;
+    let RawTunnel { connections, congestion, ack_every, fallback, datagrams, batches } = raw.tunnel;
     if !(1..=CONNECTIONS_MAX).contains(&connections) {
         let why = format!("{connections} connections to each gateway");
         return Err(Wrong::new("tunnel.connections", why, "1 to 8; 3 is the default"));
@@ -182,7 +184,7 @@ fn tunnel(raw: &Raw) -> Result<TunnelSettings, Wrong> {
         return Err(Wrong::new("tunnel.ack_every", why, "2 to 64; 2 is the default"));
     }
     let segmentation_offload = raw.segmentation_offload;
-    Ok(TunnelSettings { connections, congestion, ack_every, fallback, datagrams, segmentation_offload })
+    Ok(TunnelSettings { connections, congestion, ack_every, fallback, datagrams, batches, segmentation_offload })
 }
 
 #[cfg(test)]
@@ -236,6 +238,7 @@ mod tests {
             ("tunnel: {connections: 0}\n", "tunnel.connections"),
             ("tunnel: {ack_every: 1}\n", "tunnel.ack_every"),
             ("tunnel: {congestion: vegas}\n", "vegas"),
+            ("tunnel: {batches: sometimes}\n", "batches"),
             ("tunnel: {conections: 2}\n", "conections"),
         ] {
             let error = load(&format!("{GOOD}{change}")).expect_err(change);

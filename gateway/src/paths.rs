@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::metrics::Metrics;
-use crate::transport::TunnelSettings;
+use crate::transport::{Trips, TunnelSettings};
 pub(crate) use connection::{Connection, InUse};
 pub(crate) use lane::ConnectionRow;
 use link::Link;
@@ -67,6 +67,8 @@ pub(crate) struct Ground {
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) metrics: Metrics,
     pub(crate) tunnel: TunnelSettings,
+    /// The round trips of all connections.
+    pub(crate) trips: Trips,
 }
 
 impl Ground {

@@ -27,7 +27,7 @@ use crate::limits::{Bounds, Limit};
 use crate::metrics::{Metrics, SocketLabels};
 use crate::paths::{Ground, Paths};
 use crate::stand_in::{Identities, StandIns};
-use crate::transport::{TransportError, TransportOptions, TunnelSettings};
+use crate::transport::{TransportError, TransportOptions, Trips, TunnelSettings};
 use crate::unmeshed::Listeners;
 use crate::{clusters, destination, edge, source, stand_in, transport, unmeshed};
 
@@ -116,11 +116,17 @@ pub fn start(parts: Parts) -> Result<Running, RunError> {
 /// As [`start`], with another way to reach endpoints and other bounds.
 pub(crate) fn start_with(parts: Parts, dial: Dial, bounds: Bounds) -> Result<Running, RunError> {
     let metrics = Metrics::register(&parts.registry);
-    let options = TransportOptions { listen: parts.quic, tunnel: parts.tunnel, state_dir: parts.state_dir.clone() };
+    let trips = Trips::default();
+    let options = TransportOptions {
+        listen: parts.quic,
+        tunnel: parts.tunnel,
+        state_dir: parts.state_dir.clone(),
+        trips: trips.clone(),
+    };
     let (endpoint, buffers) = transport::endpoint(&options, &parts.credentials)?;
     let mut endpoints = vec![endpoint.clone()];
     for _ in 1..parts.tunnel.connections {
-        endpoints.push(transport::dialler(parts.quic.ip())?);
+        endpoints.push(transport::dialler(parts.quic.ip(), &parts.tunnel, &trips)?);
     }
     metrics.socket_refused.set(i64::from(buffers.refused()));
     for (direction, bytes) in [("receive", buffers.receive), ("send", buffers.send)] {
@@ -134,6 +140,7 @@ pub(crate) fn start_with(parts: Parts, dial: Dial, bounds: Bounds) -> Result<Run
         view: parts.view.clone(),
         metrics: metrics.clone(),
         tunnel: parts.tunnel,
+        trips,
     });
     let ended = parts.shutdown.ended();
     let states = clusters::follow(parts.registry.clone(), parts.view.clone(), Arc::clone(&paths), ended.clone());

@@ -29,6 +29,7 @@ pub use request::{Claims, ConnectionFacts, HttpRequest};
 mod admit;
 mod authorize;
 mod balance;
+mod batching;
 mod bounds;
 mod cluster;
 mod export;
@@ -59,6 +60,7 @@ pub use authorize::{
     authorize_inbound_udp,
 };
 pub use balance::{Draw, Load, Pick, Tables, hash_ring, pick};
+pub use batching::{Batching, ShortestTrip};
 pub use bounds::{GIVEN_UP_WITHIN, HTTP2_BOUNDS, Http2Bounds, gives_up_too_often};
 pub use cluster::{ClusterState, cluster_state, drain_share};
 pub use export::{Conflict, Constituent, Merged, merge_exports};

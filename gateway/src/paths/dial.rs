@@ -27,8 +27,8 @@ pub(super) async fn dial(ground: &Ground, target: &Target, lane: &Lane) -> Resul
 }
 
 async fn quic(ground: &Ground, target: &Target, lane: &Lane, address: SocketAddr) -> Result<Dialled, String> {
-    let config =
-        client_config(&ground.credentials, &target.trust_domain, &ground.tunnel).map_err(|error| error.to_string())?;
+    let config = client_config(&ground.credentials, &target.trust_domain, &ground.tunnel, &ground.trips)
+        .map_err(|error| error.to_string())?;
     // Every lane has a socket, and so a UDP source port, of its own.
     let endpoint = ground.endpoints.get(lane.index % ground.endpoints.len().max(1)).ok_or("there is no endpoint")?;
     let connecting = endpoint.connect_with(config, address, DUMMY_SERVER_NAME).map_err(|error| error.to_string())?;

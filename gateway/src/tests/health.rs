@@ -11,7 +11,7 @@ use tokio::net::UdpSocket;
 
 use super::relay::Relay;
 use super::world::*;
-use crate::transport::{TransportOptions, TunnelSettings, endpoint};
+use crate::transport::{TransportOptions, Trips, TunnelSettings, endpoint};
 
 /// Waits until exactly `count` paths are usable, over any connection.
 pub(super) async fn until_usable(gateway: &Gateway, count: usize) {
@@ -27,7 +27,7 @@ pub(super) async fn until_usable(gateway: &Gateway, count: usize) {
 /// A gateway that answers probes and dies with the first flow.
 async fn fragile(trust: &Trust) -> SocketAddr {
     let (listen, tunnel) = ("127.0.0.1:0".parse().unwrap(), TunnelSettings::default());
-    let options = TransportOptions { listen, tunnel, state_dir: None };
+    let options = TransportOptions { listen, tunnel, state_dir: None, trips: Trips::default() };
     let (endpoint, _) = endpoint(&options, &trust.west_gateway()).unwrap();
     let address = endpoint.local_addr().unwrap();
     tokio::spawn(async move {
@@ -106,6 +106,7 @@ async fn a_restarted_gateway_resets_the_connections_of_its_former_life() {
         listen: listen.parse().unwrap(),
         tunnel: TunnelSettings::default(),
         state_dir: Some(directory.path().to_owned()),
+        trips: Trips::default(),
     };
     // Only the reset key matters here: the second endpoint knows nothing of the first one's connections. The first one
     // lives in a runtime of its own, whose end is as sudden as a kill.
@@ -121,7 +122,8 @@ async fn a_restarted_gateway_resets_the_connections_of_its_former_life() {
     let address = address.await.unwrap();
     let client = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let domain = mesh::TrustDomain::new("west.demo").unwrap();
-    let config = crate::transport::client_config(&trust.east_gateway(), &domain, &TunnelSettings::default()).unwrap();
+    let (tunnel, trips) = (TunnelSettings::default(), Trips::default());
+    let config = crate::transport::client_config(&trust.east_gateway(), &domain, &tunnel, &trips).unwrap();
     let connection = client.connect_with(config, address, identity::DUMMY_SERVER_NAME).unwrap().await.unwrap();
     doomed.shutdown_background();
     let deadline = Instant::now() + Duration::from_secs(10);

@@ -8,19 +8,26 @@ use mesh::Knocks;
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;
 
-/// Makes controllers of another kind knock.
-pub(super) struct Knocking(pub(super) Arc<dyn ControllerFactory + Send + Sync>);
+use super::trips::Trips;
+
+/// Makes controllers of another kind knock, and tell of round trips.
+pub(super) struct Knocking {
+    pub(super) inner: Arc<dyn ControllerFactory + Send + Sync>,
+    pub(super) trips: Trips,
+}
 
 impl ControllerFactory for Knocking {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        let inner = Arc::clone(&self.0).build(now, current_mtu);
-        Box::new(KnockingController { inner, knocks: Knocks::new(now, current_mtu) })
+        let inner = Arc::clone(&self.inner).build(now, current_mtu);
+        let (knocks, trips) = (Knocks::new(now, current_mtu), self.trips.clone());
+        Box::new(KnockingController { inner, knocks, trips })
     }
 }
 
 struct KnockingController {
     inner: Box<dyn Controller>,
     knocks: Knocks,
+    trips: Trips,
 }
 
 impl Controller for KnockingController {
@@ -31,6 +38,7 @@ impl Controller for KnockingController {
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
         self.knocks.heard(now, rtt.get());
+        self.trips.measured(now, rtt.min());
         self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -58,7 +66,7 @@ impl Controller for KnockingController {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { inner: self.inner.clone_box(), knocks: self.knocks.clone() })
+        Box::new(Self { inner: self.inner.clone_box(), knocks: self.knocks.clone(), trips: self.trips.clone() })
     }
 
     fn initial_window(&self) -> u64 {
