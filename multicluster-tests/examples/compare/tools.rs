@@ -152,6 +152,8 @@ impl Link {
 pub(crate) struct Cost {
     pub(crate) name: String,
     cpu: Duration,
+    /// Voluntary context switches of all threads.
+    switches: f64,
     pub(crate) rss_mib: f64,
 }
 
@@ -173,12 +175,29 @@ fn cost(name: &str, pid: i32) -> Cost {
     Cost {
         name: name.to_owned(),
         cpu: Duration::from_secs_f64(ticks / TICKS),
+        switches: switches(pid),
         rss_mib: resident.unwrap_or(0.0) / 1024.0,
     }
 }
 
+fn switches(pid: i32) -> f64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let counts = threads.filter_map(|thread| {
+        let status = std::fs::read_to_string(thread.path().join("status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<f64>().ok())
+    });
+    counts.sum()
+}
+
 /// What processes used in a run, each.
-pub(crate) struct Spent(Vec<(String, f64)>);
+pub(crate) struct Spent(Vec<Used>);
+
+/// One process.
+struct Used {
+    name: String,
+    seconds: f64,
+    switches: f64,
+}
 
 impl Cost {
     pub(crate) fn since(before: &[Self], processes: &[(String, i32)]) -> Spent {
@@ -187,7 +206,11 @@ impl Cost {
             before
                 .iter()
                 .zip(after)
-                .map(|(before, after)| (after.name, (after.cpu - before.cpu).as_secs_f64()))
+                .map(|(before, after)| Used {
+                    name: after.name,
+                    seconds: (after.cpu - before.cpu).as_secs_f64(),
+                    switches: after.switches - before.switches,
+                })
                 .collect(),
         )
     }
@@ -195,7 +218,7 @@ impl Cost {
 
 impl Spent {
     pub(crate) fn seconds(&self) -> f64 {
-        self.0.iter().map(|(_, seconds)| seconds).sum()
+        self.0.iter().map(|used| used.seconds).sum()
     }
 
     /// Microseconds a request, of all proxies and of each.
@@ -204,8 +227,19 @@ impl Spent {
             return;
         }
         figures.add(case, "CPU µs/request", self.seconds() * 1e6 / requests.max(1.0));
-        for (end, (_, seconds)) in ["client's", "server's"].iter().zip(&self.0) {
-            figures.add(case, &format!("{end} proxy"), seconds * 1e6 / requests.max(1.0));
+        for (end, used) in ["client's", "server's"].iter().zip(&self.0) {
+            figures.add(case, &format!("{end} proxy"), used.seconds * 1e6 / requests.max(1.0));
+        }
+    }
+
+    /// Seconds a GB and context switches a MB, of all proxies; those of each under its own name.
+    pub(crate) fn per_byte(&self, case: &str, bytes: f64, figures: &mut Figures) {
+        figures.add(case, "CPU s/GB", self.seconds() / (bytes / 1e9));
+        figures.add(case, "switches/MB", self.0.iter().map(|used| used.switches).sum::<f64>() / (bytes / 1e6));
+        for used in &self.0 {
+            let case = format!("{case}: {}", used.name);
+            figures.add(&case, "CPU s/GB", used.seconds / (bytes / 1e9));
+            figures.add(&case, "switches/MB", used.switches / (bytes / 1e6));
         }
     }
 }
