@@ -232,20 +232,21 @@ metadata: {name: everywhere}
 spec:
   host: reviews.default.svc.clusterset.local
   trafficPolicy:
-    outlierDetection: {consecutive5xxErrors: 3, interval: 1s, baseEjectionTime: 2s, maxEjectionPercent: 100}
+    outlierDetection: {consecutive5xxErrors: 3, interval: 1s, baseEjectionTime: 5s, maxEjectionPercent: 100}
 ";
     scenario.delete("east", CANARY).await;
     scenario.apply("east", rule).await;
     scenario.control("east/reviews-v1-1", "fail/1000000/500").await;
     let web = scenario.call_from("east/web", URL);
-    eventually("requests go to the cluster that works", Duration::from_secs(5), async || {
+    // Ten in a row fit into an ejection; each is longer than the one before.
+    eventually("requests go to the cluster that works", Duration::from_secs(40), async || {
         let shots = volley(&web, 10, 1).await;
         let served = tally(&shots, |shot| (shot.status, shot.answer.whoami.cluster.clone()));
         if served == [((200, "west".to_owned()), 10)].into() { Ok(()) } else { Err(format!("{served:?}")) }
     })
     .await;
     scenario.control("east/reviews-v1-1", "fail/0/0").await;
-    eventually("requests come back to the own cluster", Duration::from_secs(15), async || {
+    eventually("requests come back to the own cluster", Duration::from_secs(60), async || {
         let cluster = shoot(&web).await.answer.whoami.cluster;
         if cluster == "east" { Ok(()) } else { Err(cluster) }
     })

