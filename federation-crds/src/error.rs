@@ -63,6 +63,19 @@ pub(crate) struct FieldError {
     pub(crate) hint: String,
 }
 
+/// What is wrong with a value, wherever it stands, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mistake {
+    pub(crate) message: String,
+    pub(crate) hint: String,
+}
+
+impl Mistake {
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into() }
+    }
+}
+
 /// Collects the mistakes of one object.
 #[derive(Debug, Default)]
 pub(crate) struct FieldErrors(pub(crate) Vec<FieldError>);
@@ -81,10 +94,15 @@ impl FieldErrors {
         self.0.push(FieldError { path: path.into(), message: message.into(), hint: hint.into() });
     }
 
+    /// Notes the mistake of a field.
+    pub(crate) fn note(&mut self, path: impl Into<String>, mistake: Mistake) {
+        self.add_with_hint(path, mistake.message, mistake.hint);
+    }
+
     /// Notes a rule that a value breaks.
-    pub(crate) fn check(&mut self, path: impl Into<String>, result: Result<(), String>) {
-        if let Err(message) = result {
-            self.add(path, message);
+    pub(crate) fn check(&mut self, path: impl Into<String>, result: Result<(), Mistake>) {
+        if let Err(mistake) = result {
+            self.note(path, mistake);
         }
     }
 

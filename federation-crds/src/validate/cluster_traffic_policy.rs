@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::rules;
+use super::traffic::read_duration;
 use crate::cluster_traffic_policy::{Cap, ClusterTrafficPolicy, ClusterTrafficPolicySpec, Tier};
 use crate::error::FieldErrors;
-use crate::istio::parse_duration;
 
 const MODES: [&str; 3] = ["local-first", "weighted", "local-only"];
 
@@ -96,9 +96,9 @@ fn check_health(spec: &ClusterTrafficPolicySpec, errors: &mut FieldErrors) {
             "requests would return to a cluster that they leave at once",
         );
     }
-    match hysteresis.return_after.as_deref().map(parse_duration) {
+    match hysteresis.return_after.as_deref().map(read_duration) {
         Some(Ok(time)) if time > RETURN_MAX => errors.add("spec.hysteresis.returnAfter", "must be 0s to 1h"),
-        Some(Err(message)) => errors.add("spec.hysteresis.returnAfter", message),
+        Some(Err(mistake)) => errors.note("spec.hysteresis.returnAfter", mistake),
         _ => {}
     }
 }

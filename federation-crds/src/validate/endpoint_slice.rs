@@ -50,7 +50,7 @@ fn check_address(address_type: &str, address: &str, path: &str, errors: &mut Fie
                 errors.add(path, format!("{address:?} cannot be the address of an endpoint"));
             }
             Ok(_) => {}
-            Err(message) => errors.add(path, message),
+            Err(mistake) => errors.note(path, mistake),
         },
         // Reported at addressType.
         _ => {}

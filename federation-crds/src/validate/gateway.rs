@@ -57,7 +57,7 @@ fn check_server(server: &Server, path: &str, errors: &mut FieldErrors) {
 }
 
 fn check_port(port: &Port, path: &str, errors: &mut FieldErrors) {
-    errors.check(format!("{path}.number"), rules::port(i32::try_from(port.number).unwrap_or(-1)));
+    errors.check(format!("{path}.number"), rules::port(port.number));
     let protocol = port.protocol.to_ascii_uppercase();
     if !PROTOCOLS.contains(&protocol.as_str()) {
         errors.check(format!("{path}.protocol"), rules::one_of(&port.protocol, &PROTOCOLS));

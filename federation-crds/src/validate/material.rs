@@ -2,30 +2,44 @@
 
 use k8s_openapi::api::core::v1::Secret;
 
-use crate::error::FieldErrors;
+use super::rules::Rule;
+use crate::error::{FieldErrors, Mistake};
 use crate::pem;
 
 /// The type whose keys an apiserver requires.
 const TLS_TYPE: &str = "kubernetes.io/tls";
 
+/// A rule of [`pem`].
+type PemRule = fn(&[u8]) -> Result<(), String>;
+
+const CHAIN: &str = "put the certificates there in PEM, the server's own first, as openssl x509 -in <file> writes one";
+const KEY: &str = "put one key without a password there in PEM, as openssl pkey -in <file> writes it";
+const ROOTS: &str = "put the certificates of the authorities there in PEM, as openssl x509 -in <file> writes one";
+const LISTS: &str = "put the lists there in PEM, as openssl crl -in <file> writes one";
+
 pub(super) fn check(secret: &Secret, errors: &mut FieldErrors) {
     if secret.type_.as_deref() != Some(TLS_TYPE) {
         return;
     }
-    for (name, rule) in
-        [("tls.crt", pem::certificates as fn(&[u8]) -> Result<(), String>), ("tls.key", pem::private_key)]
-    {
+    for (name, hint, rule) in [("tls.crt", CHAIN, pem::certificates as PemRule), ("tls.key", KEY, pem::private_key)] {
         match value(secret, name) {
-            None => errors.add(format!("data[{name:?}]"), format!("is required when the type is {TLS_TYPE}")),
-            Some(value) => errors.check(format!("data[{name:?}]"), rule(&value)),
+            None => {
+                let message = format!("is required when the type is {TLS_TYPE}");
+                errors.add_with_hint(format!("data[{name:?}]"), message, hint);
+            }
+            Some(value) => errors.check(format!("data[{name:?}]"), checked(rule, &value, hint)),
         }
     }
     if let Some(roots) = value(secret, "ca.crt").filter(|roots| !roots.is_empty()) {
-        errors.check("data[\"ca.crt\"]", pem::certificates(&roots));
+        errors.check("data[\"ca.crt\"]", checked(pem::certificates, &roots, ROOTS));
     }
     if let Some(list) = value(secret, "ca.crl").filter(|list| !list.is_empty()) {
-        errors.check("data[\"ca.crl\"]", pem::revocation_lists(&list));
+        errors.check("data[\"ca.crl\"]", checked(pem::revocation_lists, &list, LISTS));
     }
+}
+
+fn checked(rule: PemRule, value: &[u8], hint: &str) -> Rule {
+    rule(value).map_err(|message| Mistake::new(message, hint))
 }
 
 /// `stringData` wins over `data`, as when an apiserver stores it.

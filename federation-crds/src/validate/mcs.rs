@@ -15,10 +15,10 @@ pub(super) fn check_export(export: &ServiceExport, errors: &mut FieldErrors) {
         let path = format!("metadata.annotations[{EXPORT_TO_ANNOTATION:?}]");
         let mut seen = BTreeSet::new();
         for cluster in &clusters {
-            if let Err(message) = rules::label(cluster) {
+            if let Err(wrong) = rules::label(cluster) {
                 let hint =
                     "write cluster names separated by commas, or leave the annotation out to export to every member";
-                errors.add_with_hint(&path, message, hint);
+                errors.add_with_hint(&path, wrong.message, hint);
             } else if !seen.insert(cluster) {
                 errors.add(&path, format!("cluster {cluster} is named twice"));
             }
@@ -118,8 +118,8 @@ fn check_addresses(spec: &ServiceImportSpec, errors: &mut FieldErrors) {
         let family = match rules::ip(address) {
             Ok(parsed) if parsed.is_ipv4() => IpFamily::IPv4,
             Ok(_) => IpFamily::IPv6,
-            Err(message) => {
-                errors.add(path, message);
+            Err(mistake) => {
+                errors.note(path, mistake);
                 continue;
             }
         };

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::target;
+use super::traffic::{header_name, read_duration};
 use crate::error::FieldErrors;
-use crate::istio::parse_duration;
 use crate::istio::virtual_service::StringMatch;
 use crate::rate_limit_policy::{By, Limit, LimitMatch, RateLimitPolicy};
 
@@ -57,17 +57,17 @@ fn check_limit(limit: &Limit, path: &str, errors: &mut FieldErrors) {
             errors.add(format!("{path}.{field}"), format!("must be 1 to {REQUESTS_MAX}"));
         }
     }
-    match parse_duration(&limit.per) {
+    match read_duration(&limit.per) {
         Ok(window) if (WINDOW.0..=WINDOW.1).contains(&window) => {}
         Ok(_) => errors.add(format!("{path}.per"), "must be 1s to 24h"),
-        Err(message) => errors.add(format!("{path}.per"), message),
+        Err(mistake) => errors.note(format!("{path}.per"), mistake),
     }
     let mut seen = Vec::new();
     for (index, descriptor) in limit.by.iter().enumerate() {
         let path = format!("{path}.by[{index}]");
         match descriptor.read() {
-            Ok(By::Header(name)) if target::header_name(&name).is_err() => {
-                errors.check(format!("{path}.header"), target::header_name(&name));
+            Ok(By::Header(name)) if header_name(&name).is_err() => {
+                errors.check(format!("{path}.header"), header_name(&name));
             }
             Ok(by) if seen.contains(&by) => errors.add(path, "is there twice"),
             Ok(by) => seen.push(by),
@@ -91,7 +91,7 @@ fn check_match(one: &LimitMatch, path: &str, errors: &mut FieldErrors) {
     for (field, headers) in [("headers", &one.headers), ("withoutHeaders", &one.without_headers)] {
         for (name, text) in headers {
             let path = format!("{path}.{field}[{name:?}]");
-            errors.check(&path, target::header_name(name));
+            errors.check(&path, header_name(name));
             check_text(text, false, &path, errors);
         }
     }

@@ -2,10 +2,12 @@
 
 use serde_json::Value;
 
-use super::target::{self, header_name, no_empty};
-use crate::error::FieldErrors;
+use super::rules::Rule;
+use super::target::{self, no_empty};
+use super::traffic::{header_name, read_duration};
+use crate::error::{FieldErrors, Mistake};
+use crate::istio::RequestAuthentication;
 use crate::istio::request_authentication::JwtRule;
-use crate::istio::{RequestAuthentication, parse_duration};
 
 pub(super) fn check(object: &RequestAuthentication, errors: &mut FieldErrors) {
     let spec = &object.spec;
@@ -37,9 +39,9 @@ fn check_rule(rule: &JwtRule, path: &str, errors: &mut FieldErrors) {
             errors.add(format!("{path}.claim"), "must not be empty");
         }
     }
-    match rule.timeout.as_deref().map(parse_duration) {
+    match rule.timeout.as_deref().map(read_duration) {
         Some(Ok(timeout)) if timeout.as_millis() == 0 => errors.add(format!("{path}.timeout"), "must be at least 1ms"),
-        Some(Err(message)) => errors.add(format!("{path}.timeout"), message),
+        Some(Err(mistake)) => errors.note(format!("{path}.timeout"), mistake),
         _ => {}
     }
 }
@@ -56,28 +58,41 @@ fn check_keys(rule: &JwtRule, path: &str, errors: &mut FieldErrors) {
         (None, None) if rule.issuer.is_empty() => {}
         // OpenID Connect Discovery: the issuer says where its keys are.
         (None, None) => {
-            if let Err(message) = web_url(&rule.issuer) {
+            if let Err(wrong) = web_url(&rule.issuer) {
                 let hint = "write jwks or jwksUri: without them, the issuer is asked for its /.well-known/openid-configuration";
-                errors.add_with_hint(format!("{path}.issuer"), message, hint);
+                errors.add_with_hint(format!("{path}.issuer"), wrong.message, hint);
             }
         }
     }
 }
 
 /// A JSON Web Key Set (RFC 7517).
-fn key_set(text: &str) -> Result<(), String> {
-    let value: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
-    let keys = value.get("keys").and_then(Value::as_array).ok_or("has no list `keys`, as a JSON Web Key Set has")?;
+fn key_set(text: &str) -> Rule {
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        Mistake::new(
+            format!("is not JSON: {error}"),
+            "write the text that the issuer serves, or its address as jwksUri",
+        )
+    })?;
+    let keys = value.get("keys").and_then(Value::as_array).ok_or_else(|| {
+        Mistake::new("has no list `keys`, as a JSON Web Key Set has", "write {\"keys\": […]} around the keys")
+    })?;
     match keys.iter().position(|key| !key.get("kty").is_some_and(Value::is_string)) {
-        Some(index) => Err(format!("keys[{index}] has no `kty`")),
+        Some(index) => Err(Mistake::new(
+            format!("keys[{index}] has no `kty`"),
+            "write the key as the issuer serves it, with \"kty\": \"RSA\", \"EC\" or \"OKP\"",
+        )),
         None => Ok(()),
     }
 }
 
 /// A URL of `http` or `https` with a host.
-fn web_url(uri: &str) -> Result<(), String> {
+fn web_url(uri: &str) -> Rule {
     let rest = uri.strip_prefix("https://").or_else(|| uri.strip_prefix("http://"));
-    let Some(rest) = rest else { return Err(format!("{uri:?} must begin with http:// or https://")) };
+    let example = "write a URL such as https://accounts.example.com/keys";
+    let Some(rest) = rest else {
+        return Err(Mistake::new(format!("{uri:?} must begin with http:// or https://"), example));
+    };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '@' | '\\' | '"' | '<' | '>');
     let (host, port) = match authority.rsplit_once(':') {
@@ -86,7 +101,7 @@ fn web_url(uri: &str) -> Result<(), String> {
     };
     let good_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
     if host.is_empty() || !uri.chars().all(plain) || !good_port {
-        return Err(format!("{uri:?} is not a URL with a host"));
+        return Err(Mistake::new(format!("{uri:?} is not a URL with a host"), example));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a policy is for, and header names: rules that several kinds share.
+//! What a policy is for: rules that several kinds share.
 
 use crate::error::FieldErrors;
 use crate::istio::{PolicyTargetReference, WorkloadSelector};
@@ -65,16 +65,6 @@ fn check_target(target: &PolicyTargetReference, path: &str, errors: &mut FieldEr
             TARGETS.map(|(group, kind)| format!("{kind} ({})", if group.is_empty() { "core" } else { group }));
         let message = format!("{} of group {:?} cannot be a target", target.kind, target.group);
         errors.add_with_hint(format!("{path}.kind"), message, format!("possible are {}", possible.join(", ")));
-    }
-}
-
-/// The name of an HTTP header (RFC 9110: a token).
-pub(super) fn header_name(name: &str) -> Result<(), String> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if !name.is_empty() && name.bytes().all(token) {
-        Ok(())
-    } else {
-        Err(format!("{name:?} is not the name of a header"))
     }
 }
 

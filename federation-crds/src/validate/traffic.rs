@@ -4,24 +4,38 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::rules;
-use crate::error::FieldErrors;
+use super::rules::{self, Rule};
+use crate::error::{FieldErrors, Mistake};
 use crate::istio::parse_duration;
 use crate::istio::virtual_service::{Destination, PortSelector};
 
 /// Longer expressions are refused, as Istio does.
 const REGEX_MAX: usize = 1024;
 
+/// A duration as Go writes it.
+pub(super) fn read_duration(text: &str) -> Result<Duration, Mistake> {
+    parse_duration(text).map_err(|message| {
+        let unit = |unit: &str| text.strip_suffix(unit).and_then(|number| number.parse::<u32>().ok());
+        let hint = match (unit(""), unit("d"), text.strip_prefix('-')) {
+            (Some(seconds), _, _) => format!("write {seconds}s for seconds"),
+            (_, Some(days), _) => format!("write {}h: hours are the largest unit", 24 * u64::from(days)),
+            (_, _, Some(_)) => "write it without the minus, or leave the field out".to_owned(),
+            _ => "write numbers and units (h, m, s, ms) without spaces, such as 1m30s".to_owned(),
+        };
+        Mistake::new(message, hint)
+    })
+}
+
 /// A duration of at least a millisecond, in whole milliseconds.
 pub(super) fn duration(path: impl Into<String>, text: &Option<String>, errors: &mut FieldErrors) -> Option<Duration> {
     let path = path.into();
-    match parse_duration(text.as_ref()?) {
+    match read_duration(text.as_ref()?) {
         Ok(duration) if duration < Duration::from_millis(1) => errors.add(path, "must be at least 1ms"),
         Ok(duration) if duration.subsec_nanos() % 1_000_000 != 0 => {
             errors.add(path, "must be whole milliseconds");
         }
         Ok(duration) => return Some(duration),
-        Err(why) => errors.add(path, why),
+        Err(mistake) => errors.note(path, mistake),
     }
     None
 }
@@ -42,12 +56,18 @@ pub(super) fn percent(path: impl Into<String>, value: f64, errors: &mut FieldErr
 
 /// A port.
 pub(super) fn port(path: impl Into<String>, value: i64, errors: &mut FieldErrors) {
-    errors.check(path, i32::try_from(value).map_or(Err(format!("{value} must be a port, 1 to 65535")), rules::port));
+    errors.check(path, rules::port(value));
 }
 
 /// A DNS name of letters, digits and '-', of which the last label is no number.
-pub(super) fn fqdn(value: &str) -> Result<(), String> {
-    let wrong = |why: &str| Err(format!("{value:?} is no host name: {why}"));
+pub(super) fn fqdn(value: &str) -> Rule {
+    let wrong = |why: &str| {
+        let hint = match value.contains([':', '/']) {
+            true => "write the host alone, such as api.example.com, without scheme, port and path",
+            false => "write a name such as reviews, reviews.shop.svc.cluster.local or api.example.com",
+        };
+        Err(Mistake::new(format!("{value:?} is no host name: {why}"), hint))
+    };
     let name = value.strip_suffix('.').unwrap_or(value).to_ascii_lowercase();
     if name.is_empty() || name.len() > 253 {
         return wrong("it must have 1 to 253 characters");
@@ -62,20 +82,27 @@ pub(super) fn fqdn(value: &str) -> Result<(), String> {
 }
 
 /// A DNS name or a wildcard, which is the whole first label.
-pub(super) fn wildcard_domain(value: &str) -> Result<(), String> {
+pub(super) fn wildcard_domain(value: &str) -> Rule {
     match value.strip_prefix('*') {
         Some("") => Ok(()),
         Some(rest) => match rest.strip_prefix('.') {
             Some(rest) => fqdn(rest),
-            None => Err(format!("{value:?} is no host: a wildcard is the whole first label, such as *.example.com")),
+            None => Err(Mistake::new(
+                format!("{value:?} is no host: a wildcard is the whole first label, such as *.example.com"),
+                format!("write *.{rest} for the hosts below {rest}"),
+            )),
         },
         None => fqdn(value),
     }
 }
 
+pub(super) const SUBNET_HINT: &str =
+    "write an address in full, or a range as its address and up to 32 (IPv6: 128) bits: 10.0.0.1, 10.0.0.0/8, fd00::/8";
+
 /// An address, or a range of them.
-pub(super) fn subnet(value: &str) -> Result<(), String> {
-    let wrong = || format!("{value:?} must be an IP address or a CIDR range, such as 10.0.0.0/8");
+pub(super) fn subnet(value: &str) -> Rule {
+    let message = || format!("{value:?} must be an IP address or a CIDR range, such as 10.0.0.0/8");
+    let wrong = || Mistake::new(message(), SUBNET_HINT);
     let (address, length) = value.split_once('/').map_or((value, None), |(address, length)| (address, Some(length)));
     let address: IpAddr = address.parse().map_err(|_| wrong())?;
     let most = if address.is_ipv4() { 32 } else { 128 };
@@ -213,10 +240,13 @@ pub(super) fn is_authority(name: &str) -> bool {
 }
 
 /// A header name (RFC 9110, 5.1).
-pub(super) fn header_name(name: &str) -> Result<(), String> {
+pub(super) fn header_name(name: &str) -> Rule {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     match !name.is_empty() && name.bytes().all(token) {
         true => Ok(()),
-        false => Err(format!("{name:?} is no header name")),
+        false => Err(Mistake::new(
+            format!("{name:?} is no header name"),
+            "write the name alone, such as x-request-id, without colon and spaces",
+        )),
     }
 }

@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 
 use super::condition;
-use crate::error::FieldErrors;
+use crate::error::{FieldErrors, Mistake};
 use crate::istio::authorization_policy::{Operation, PolicyRule, Source};
+use crate::validate::rules::Rule;
 use crate::validate::target::no_empty;
+use crate::validate::traffic::SUBNET_HINT;
 
 /// The longest `<namespace>/<account>` (Istio's schema).
 const ACCOUNT_MAX: usize = 320;
@@ -129,18 +131,19 @@ fn check_operation(operation: &Operation, path: &str, errors: &mut FieldErrors) 
 }
 
 /// `<account>` or `<namespace>/<account>`.
-pub(super) fn account(value: &str) -> Result<(), String> {
+pub(super) fn account(value: &str) -> Rule {
     let parts: Vec<&str> = value.split('/').collect();
     let good = parts.len() <= 2 && parts.iter().all(|part| !part.is_empty()) && !value.contains('*');
     if good && value.len() <= ACCOUNT_MAX {
         return Ok(());
     }
-    Err(format!("{value:?} must be <service account> or <namespace>/<service account>, without wildcards"))
+    let message = format!("{value:?} must be <service account> or <namespace>/<service account>, without wildcards");
+    Err(Mistake::new(message, "write each account in full, such as shop/reviews; wildcards are for principals"))
 }
 
 /// An address or a CIDR range.
-pub(super) fn block(value: &str) -> Result<(), String> {
-    let wrong = || Err(format!("{value:?} is neither an address nor a CIDR range"));
+pub(super) fn block(value: &str) -> Rule {
+    let wrong = || Err(Mistake::new(format!("{value:?} is neither an address nor a CIDR range"), SUBNET_HINT));
     let (address, bits) = value.split_once('/').map_or((value, None), |(address, bits)| (address, Some(bits)));
     let Ok(address) = address.parse::<IpAddr>() else { return wrong() };
     let most = if address.is_ipv4() { 32 } else { 128 };
@@ -152,12 +155,13 @@ pub(super) fn block(value: &str) -> Result<(), String> {
 }
 
 /// The number of a port, as text.
-pub(super) fn port(value: &str) -> Result<(), String> {
-    value.parse::<u16>().map(|_| ()).map_err(|_| format!("{value:?} is not a port"))
+pub(super) fn port(value: &str) -> Rule {
+    let hint = "write the number of the port in quotes, such as \"8080\"";
+    value.parse::<u16>().map(|_| ()).map_err(|_| Mistake::new(format!("{value:?} is not a port"), hint))
 }
 
 /// A path: plain, with a star at an end, or with whole segments `{*}` and, last of them, `{**}`.
-fn path_pattern(value: &str) -> Result<(), String> {
+fn path_pattern(value: &str) -> Rule {
     let template = value.contains("{*}") || value.contains("{**}");
     if !template {
         return Ok(());
@@ -165,12 +169,16 @@ fn path_pattern(value: &str) -> Result<(), String> {
     let mut seen_rest = false;
     for segment in value.trim_matches('/').split('/') {
         match segment {
-            "{*}" | "{**}" if seen_rest => return Err(format!("{value:?}: {{**}} must be the last of the wildcards")),
+            "{*}" | "{**}" if seen_rest => {
+                let message = format!("{value:?}: {{**}} must be the last of the wildcards");
+                return Err(Mistake::new(message, "write {*} for each segment before it"));
+            }
             "{**}" => seen_rest = true,
             "{*}" => {}
             literal if literal.contains(['{', '}', '*']) => {
-                return Err(format!(
-                    "{value:?}: {literal:?} is no segment; wildcards are whole segments {{*}} or {{**}}"
+                return Err(Mistake::new(
+                    format!("{value:?}: {literal:?} is no segment; wildcards are whole segments {{*}} or {{**}}"),
+                    "write the segment in full, or {*} for any; a plain * stands at an end of a path without {*}",
                 ));
             }
             _ => {}

@@ -1,24 +1,28 @@
 //! Hosts of a server: `[namespace/]host`, with a wildcard as the whole first label.
 
-use crate::validate::rules;
+use crate::error::Mistake;
+use crate::validate::rules::{self, Rule};
 
 /// Checks one.
-pub(super) fn namespaced(text: &str) -> Result<(), String> {
+pub(super) fn namespaced(text: &str) -> Rule {
     let host = match text.split_once('/') {
         None => text,
         Some((namespace, host)) => {
             if !matches!(namespace, "*" | ".") {
                 rules::label(namespace).map_err(|_| {
-                    format!("{text:?}: {namespace:?} must be a namespace, \".\" for the Gateway's own or \"*\" for all")
+                    let message = format!(
+                        "{text:?}: {namespace:?} must be a namespace, \".\" for the Gateway's own or \"*\" for all"
+                    );
+                    Mistake::new(message, format!("write {host:?} for hosts of all namespaces"))
                 })?;
             }
             host
         }
     };
-    wildcard(host).map_err(|why| format!("{text:?}: {why}"))
+    wildcard(host).map_err(|wrong| Mistake { message: format!("{text:?}: {}", wrong.message), ..wrong })
 }
 
-fn wildcard(host: &str) -> Result<(), String> {
+fn wildcard(host: &str) -> Rule {
     if host == "*" || host.parse::<std::net::IpAddr>().is_ok() {
         return Ok(());
     }
@@ -31,5 +35,8 @@ fn wildcard(host: &str) -> Result<(), String> {
     if host.len() <= 253 && rest.split('.').all(label) {
         return Ok(());
     }
-    Err("must be a host name, \"*\", or one whose first label is \"*\"".to_owned())
+    Err(Mistake::new(
+        "must be a host name, \"*\", or one whose first label is \"*\"",
+        "write the host alone, such as api.example.com or \"*.example.com\", without scheme, port and path",
+    ))
 }

@@ -124,9 +124,9 @@ fn check_credentials(settings: &ServerTlsSettings, path: &str, errors: &mut Fiel
     let several = several.map(|(index, name)| (format!("credentialNames[{index}]"), name.as_str()));
     for (field, name) in single.chain(several).filter(|(_, name)| !name.is_empty()) {
         let own = name.strip_prefix("kubernetes://").unwrap_or(name);
-        if let Err(message) = crate::validate::rules::subdomain(own) {
+        if let Err(wrong) = crate::validate::rules::subdomain(own) {
             let hint = "it is the name of a Secret in the namespace of the gateway's workload";
-            errors.add_with_hint(format!("{path}.{field}"), message, hint);
+            errors.add_with_hint(format!("{path}.{field}"), wrong.message, hint);
         }
     }
 }

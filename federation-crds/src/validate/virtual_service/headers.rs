@@ -1,7 +1,8 @@
 //! Header operations.
 
-use crate::error::FieldErrors;
+use crate::error::{FieldErrors, Mistake};
 use crate::istio::virtual_service::{HeaderOperations, Headers, HttpRewrite};
+use crate::validate::rules::Rule;
 use crate::validate::traffic::{header_name, is_authority};
 
 pub(super) fn check(path: &str, headers: &Option<Headers>, errors: &mut FieldErrors) {
@@ -30,11 +31,14 @@ fn check_side(path: &str, operations: &HeaderOperations, request: bool, errors: 
     }
 }
 
-fn changeable(name: &str) -> Result<(), String> {
-    match name.starts_with(':') || is_authority(name) {
-        true => Err(format!("{name:?} cannot be changed here")),
-        false => header_name(name),
-    }
+fn changeable(name: &str) -> Rule {
+    let hint = match name {
+        ":path" => "use rewrite.uri",
+        _ if is_authority(name) => "use rewrite.authority, or headers.request.set of the rule",
+        _ if name.starts_with(':') => "remove it; of the pseudo headers only :authority can be set",
+        _ => return header_name(name),
+    };
+    Err(Mistake::new(format!("{name:?} cannot be changed here"), hint))
 }
 
 /// The authority may be set in one place only.

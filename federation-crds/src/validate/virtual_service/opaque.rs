@@ -27,7 +27,7 @@ fn check_tls_match(path: &str, found: &TlsMatchAttributes, hosts: &[String], err
             continue;
         }
         match traffic::wildcard_domain(sni) {
-            Err(why) => errors.add(path, why),
+            Err(mistake) => errors.note(path, mistake),
             Ok(()) if !hosts.iter().any(|host| within(sni, host)) => {
                 let hint = format!("add it to spec.hosts, which are {}", hosts.join(", "));
                 errors.add_with_hint(path, format!("{sni:?} is none of spec.hosts"), hint);
