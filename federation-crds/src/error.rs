@@ -17,7 +17,7 @@ pub struct ManifestError {
     pub path: String,
     /// What is wrong.
     pub message: String,
-    /// What to do about it; empty if the message says it all.
+    /// What to do about it; never empty.
     pub hint: String,
 }
 
@@ -31,8 +31,7 @@ impl fmt::Display for ManifestError {
         for part in [&self.object, &self.path].into_iter().filter(|part| !part.is_empty()) {
             write!(f, ": {part}")?;
         }
-        write!(f, ": {}", self.message)?;
-        if self.hint.is_empty() { Ok(()) } else { write!(f, "\n  hint: {}", self.hint) }
+        write!(f, ": {}\n  hint: {}", self.message, self.hint)
     }
 }
 
@@ -72,7 +71,9 @@ pub(crate) struct Mistake {
 
 impl Mistake {
     pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: hint.into() }
+        let (message, hint) = (message.into(), hint.into());
+        debug_assert!(!hint.is_empty(), "{message}: there is no hint");
+        Self { message, hint }
     }
 }
 
@@ -81,22 +82,14 @@ impl Mistake {
 pub(crate) struct FieldErrors(pub(crate) Vec<FieldError>);
 
 impl FieldErrors {
-    pub(crate) fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.add_with_hint(path, message, "");
-    }
-
-    pub(crate) fn add_with_hint(
-        &mut self,
-        path: impl Into<String>,
-        message: impl Into<String>,
-        hint: impl Into<String>,
-    ) {
-        self.0.push(FieldError { path: path.into(), message: message.into(), hint: hint.into() });
+    /// Notes what is wrong with a field, and what to write instead: there is no mistake without advice.
+    pub(crate) fn add(&mut self, path: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) {
+        self.note(path, Mistake::new(message, hint));
     }
 
     /// Notes the mistake of a field.
     pub(crate) fn note(&mut self, path: impl Into<String>, mistake: Mistake) {
-        self.add_with_hint(path, mistake.message, mistake.hint);
+        self.0.push(FieldError { path: path.into(), message: mistake.message, hint: mistake.hint });
     }
 
     /// Notes a rule that a value breaks.

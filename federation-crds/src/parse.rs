@@ -20,8 +20,7 @@ const TEXT_MAX: usize = 16 * 1024 * 1024;
 /// stands for its items. With any error there is no manifest.
 pub fn parse_manifests(text: &str, origin: &str) -> Result<Vec<Manifest>, ManifestErrors> {
     if text.len() > TEXT_MAX {
-        let message = format!("is longer than {TEXT_MAX} bytes");
-        return Err(ManifestErrors(vec![text_error(origin, message)]));
+        return Err(ManifestErrors(vec![too_long(origin)]));
     }
     let mut reading = Reading { origin, manifests: Vec::new(), errors: Vec::new(), seen: BTreeMap::new() };
     for document in documents::split(text) {
@@ -30,15 +29,15 @@ pub fn parse_manifests(text: &str, origin: &str) -> Result<Vec<Manifest>, Manife
     if reading.errors.is_empty() { Ok(reading.manifests) } else { Err(ManifestErrors(reading.errors)) }
 }
 
-fn text_error(origin: &str, message: String) -> ManifestError {
+fn too_long(origin: &str) -> ManifestError {
     ManifestError {
         origin: origin.to_owned(),
         document: 0,
         line: 0,
         object: String::new(),
         path: String::new(),
-        message,
-        hint: String::new(),
+        message: format!("is longer than {TEXT_MAX} bytes"),
+        hint: "divide it between several files".to_owned(),
     }
 }
 
@@ -60,7 +59,11 @@ impl Reading<'_> {
                 let message = format!("is not valid YAML: {}", error.without_snippet());
                 // The parser's advice is for programmers.
                 let message = message.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
-                return self.note(document.line + line, document.number, "", ("", &message, ""));
+                let hint = match message.contains("duplicate") {
+                    true => "remove one of the two",
+                    false => "look at indentation, quotes and brackets of this line and the one above",
+                };
+                return self.note(document.line + line, document.number, "", ("", &message, hint));
             }
         };
         if value.is_null() {
@@ -79,7 +82,7 @@ impl Reading<'_> {
         if let Some(manifest) = manifest.filter(|_| errors.is_empty()) {
             match self.seen.insert(manifest.key(), document.number) {
                 None => self.manifests.push(manifest),
-                Some(first) => errors.add_with_hint(
+                Some(first) => errors.add(
                     "metadata.name",
                     format!("the same object stands in document {first}"),
                     "remove one of the two",
@@ -143,7 +146,7 @@ pub(crate) fn typed<T: DeserializeOwned + schemars::JsonSchema>(
         Ok(object) => Some(Box::new(object)),
         // What a schema cannot say, such as the format of a time.
         Err(error) => {
-            errors.add("", error.to_string());
+            errors.add("", error.to_string(), "times are written 2026-01-31T12:00:00Z, and data of Secrets in base64");
             None
         }
     }
@@ -151,20 +154,20 @@ pub(crate) fn typed<T: DeserializeOwned + schemars::JsonSchema>(
 
 fn find_kind(value: &Value, errors: &mut FieldErrors) -> Option<Kind> {
     let Value::Object(members) = value else {
-        errors.add_with_hint("", "is not an object", "a manifest begins with apiVersion: and kind:");
+        errors.add("", "is not an object", "a manifest begins with apiVersion: and kind:");
         return None;
     };
     let text = |name: &str, errors: &mut FieldErrors| {
         let found = members.get(name).and_then(Value::as_str);
         if found.is_none() {
-            errors.add(name, "is required, as a string");
+            errors.add(name, "is required, as a string", "a manifest begins with apiVersion: and kind:");
         }
         found
     };
     let (api_version, kind) = (text("apiVersion", errors), text("kind", errors));
     let (api_version, kind) = (api_version?, kind?);
     if let Some(advice) = refused::advice(api_version, kind) {
-        errors.add_with_hint("kind", format!("{kind} ({api_version}) is not implemented and has no effect"), advice);
+        errors.add("kind", format!("{kind} ({api_version}) is not implemented and has no effect"), advice);
         return None;
     }
     let by_name = Kind::ALL.iter().copied().find(|candidate| candidate.as_str() == kind);
@@ -172,11 +175,7 @@ fn find_kind(value: &Value, errors: &mut FieldErrors) -> Option<Kind> {
         Some(found) if found.api_versions().contains(&api_version) => Some(found),
         Some(found) if same_group(api_version, found.api_versions()[0]) => {
             let hint = format!("write apiVersion: {}", found.api_versions()[0]);
-            errors.add_with_hint(
-                "apiVersion",
-                format!("{api_version} of {kind} is not a version that exists here"),
-                hint,
-            );
+            errors.add("apiVersion", format!("{api_version} of {kind} is not a version that exists here"), hint);
             None
         }
         _ => {
@@ -185,7 +184,7 @@ fn find_kind(value: &Value, errors: &mut FieldErrors) -> Option<Kind> {
                 Some(nearest) => format!("did you mean {nearest}?"),
                 None => format!("supported are {}", names.join(", ")),
             };
-            errors.add_with_hint("kind", format!("kind {kind} ({api_version}) is not supported yet"), hint);
+            errors.add("kind", format!("kind {kind} ({api_version}) is not supported yet"), hint);
             None
         }
     }

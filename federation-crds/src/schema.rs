@@ -44,7 +44,11 @@ pub(crate) fn without_nulls(value: Value) -> Value {
 pub(crate) fn check(schema: &Value, value: &Value, path: &str, errors: &mut FieldErrors) {
     if schema.get("x-kubernetes-int-or-string").is_some() {
         if !value.is_string() && !value.is_i64() {
-            errors.add(path, format!("must be an integer or a string, not {}", describe(value)));
+            errors.add(
+                path,
+                format!("must be an integer or a string, not {}", describe(value)),
+                "write a number, or a text in quotes",
+            );
         }
         return;
     }
@@ -100,14 +104,14 @@ fn check_enumeration(allowed: &[&Value], value: &Value, path: &str, errors: &mut
     }
     let words: Vec<&str> = allowed.iter().filter_map(|word| word.as_str()).collect();
     let hint = suggest::hint(value.as_str().unwrap_or_default(), words.iter().copied());
-    errors.add_with_hint(path, format!("must be one of {}, not {}", words.join(", "), describe(value)), hint);
+    errors.add(path, format!("must be one of {}, not {}", words.join(", "), describe(value)), hint);
 }
 
 fn check_length(schema: &Value, length: usize, path: &str, errors: &mut FieldErrors) {
     if let Some(most) = schema.get("maxItems").and_then(Value::as_u64)
         && length as u64 > most
     {
-        errors.add(path, format!("has {length} items, at most {most} are allowed"));
+        errors.add(path, format!("has {length} items, at most {most} are allowed"), format!("remove all but {most}"));
     }
 }
 
@@ -134,10 +138,42 @@ fn check_type(schema: &Value, value: &Value, path: &str, errors: &mut FieldError
     let hint = match (wanted, value) {
         ("string", Value::Number(_) | Value::Bool(_)) => format!("put it in quotes: \"{value}\""),
         ("integer", Value::String(text)) if text.parse::<i64>().is_ok() => "write it without quotes".to_owned(),
-        _ => String::new(),
+        ("integer", Value::Number(number)) if number.is_f64() => "round it".to_owned(),
+        ("integer", Value::Number(_)) if !in_format(schema, value.as_i64().unwrap_or(i64::MAX)) => {
+            format!("write a number of at most {}", i32::MAX)
+        }
+        _ => example(wanted).to_owned(),
     };
-    errors.add_with_hint(path, format!("must be {}, not {}", article(wanted), describe(value)), hint);
+    errors.add(path, format!("must be {}, not {}", article(wanted), describe(value)), hint);
     false
+}
+
+/// How a value of a type is written.
+fn example(kind: &str) -> &'static str {
+    match kind {
+        "object" => "write its fields below it, each as name: value",
+        "array" => "write each item on a line after \"- \", or all in [ ]",
+        "string" => "write a text, in quotes if it looks like something else",
+        "boolean" => "write true or false, without quotes",
+        "integer" => "write a whole number, without quotes",
+        "number" => "write a number, without quotes",
+        _ => "remove it",
+    }
+}
+
+/// What to add where a field is missing: its words, or how its type is written.
+fn missing_hint(schema: &Value, name: &str) -> String {
+    let member = schema.pointer(&format!("/properties/{name}")).unwrap_or(&Value::Null);
+    let words: Vec<&str> = enumeration(member).into_iter().flatten().filter_map(Value::as_str).collect();
+    if !words.is_empty() {
+        return format!("add {name}: {}", words.join(" or "));
+    }
+    match member.get("type").and_then(Value::as_str) {
+        Some("object") => format!("add {name}: {{…}}"),
+        Some("array") => format!("add {name}: […]"),
+        Some("integer" | "number") => format!("add {name}: and a number"),
+        _ => format!("add {name}: …"),
+    }
 }
 
 fn in_format(schema: &Value, number: i64) -> bool {
@@ -155,14 +191,14 @@ fn check_members(schema: &Value, members: &Map<String, Value>, path: &str, error
             (None, _) => {
                 let Some(known) = known else { continue };
                 let hint = suggest::hint(name, known.keys().map(String::as_str));
-                errors.add_with_hint(member_path, "unknown field", hint);
+                errors.add(member_path, "unknown field", hint);
             }
         }
     }
     let required = schema.get("required").and_then(Value::as_array);
     for name in required.into_iter().flatten().filter_map(Value::as_str) {
         if !members.contains_key(name) {
-            errors.add(join(path, name), "is required");
+            errors.add(join(path, name), "is required", missing_hint(schema, name));
         }
     }
 }

@@ -10,13 +10,13 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|(_, candidate)| candidate)
 }
 
-/// `did you mean x?`, or what may stand there if nothing is near.
+/// `did you mean x?`, or what may stand there if nothing is near, or that nothing may.
 pub(crate) fn hint<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str> + Clone) -> String {
     match nearest(word, candidates.clone()) {
         Some(candidate) => format!("did you mean {candidate}?"),
         None => {
             let all: Vec<&str> = candidates.into_iter().collect();
-            if all.is_empty() { String::new() } else { format!("possible are {}", all.join(", ")) }
+            if all.is_empty() { "remove it".to_owned() } else { format!("possible are {}", all.join(", ")) }
         }
     }
 }

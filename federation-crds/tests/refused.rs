@@ -1,14 +1,8 @@
 //! What the validator says about Secrets and about kinds that are not implemented.
 
-use federation_crds::parse_manifests;
+mod advice;
 
-/// The errors of one object, as `path: message`.
-fn errors(text: &str) -> Vec<String> {
-    match parse_manifests(text, "test.yaml") {
-        Ok(_) => Vec::new(),
-        Err(errors) => errors.0.into_iter().map(|error| format!("{}: {}", error.path, error.message)).collect(),
-    }
-}
+use advice::messages as errors;
 
 #[test]
 fn secrets_of_users_are_their_own_and_those_for_tls_have_their_form() {
@@ -25,6 +19,18 @@ fn secrets_of_users_are_their_own_and_those_for_tls_have_their_form() {
     let swapped = errors(&secret("kubernetes.io/tls", &format!("tls.crt: {key}, tls.key: {certificate}")));
     assert_eq!(swapped.len(), 2, "{swapped:?}");
     assert_eq!(errors(&secret("kubernetes.io/tls", &format!("tls.crt: {certificate}"))).len(), 1);
+}
+
+/// One object of Istio's kinds a line, each with a mistake.
+const MISTAKES: &str = include_str!("mistakes.jsonl");
+
+#[test]
+fn every_mistake_has_a_path_and_a_hint() {
+    for object in MISTAKES.lines() {
+        let errors = advice::errors(object, "test.yaml");
+        assert!(!errors.is_empty(), "was read: {object}");
+        assert!(errors.iter().all(|error| !error.path.is_empty()), "{object}: {errors:?}");
+    }
 }
 
 #[test]
@@ -45,8 +51,8 @@ fn kinds_that_are_not_implemented_say_what_to_use() {
     ];
     for (api_version, kind, advice) in cases {
         let text = format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: a}}\n");
-        let errors = parse_manifests(&text, "test.yaml").unwrap_err();
-        let [error] = errors.0.as_slice() else { panic!("{kind}: {errors}") };
+        let errors = advice::errors(&text, "test.yaml");
+        let [error] = errors.as_slice() else { panic!("{kind}: {errors:?}") };
         assert!(error.path == "kind" && error.message.starts_with(kind), "{kind}: {error}");
         assert!(error.hint.contains(advice), "{kind}: {error}");
     }

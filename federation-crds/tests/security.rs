@@ -1,14 +1,8 @@
 //! What the validator says about policies and gateways.
 
-use federation_crds::parse_manifests;
+mod advice;
 
-/// The errors of one object, as `path: message`.
-fn errors(text: &str) -> Vec<String> {
-    match parse_manifests(text, "test.yaml") {
-        Ok(_) => Vec::new(),
-        Err(errors) => errors.0.into_iter().map(|error| format!("{}: {}", error.path, error.message)).collect(),
-    }
-}
+use advice::messages as errors;
 
 fn object(api_version: &str, kind: &str, spec: &str) -> String {
     format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}\n")

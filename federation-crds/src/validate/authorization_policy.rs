@@ -26,7 +26,11 @@ fn check_dry_run(object: &AuthorizationPolicy, errors: &mut FieldErrors) {
     let value = object.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DRY_RUN_ANNOTATION));
     if let Some(value) = value.filter(|value| !matches!(value.as_str(), "true" | "false")) {
         let path = format!("metadata.annotations[{DRY_RUN_ANNOTATION:?}]");
-        errors.add(path, format!("{value:?} must be \"true\" or \"false\""));
+        errors.add(
+            path,
+            format!("{value:?} must be \"true\" or \"false\""),
+            "write one of them in quotes, or remove the annotation",
+        );
     }
 }
 
@@ -36,16 +40,18 @@ fn check_action(spec: &AuthorizationPolicySpec, errors: &mut FieldErrors) {
     match spec.action {
         Action::Custom => {
             if spec.rules.is_empty() {
-                errors.add_with_hint("spec.rules", "CUSTOM without rules asks nobody", everything);
+                errors.add("spec.rules", "CUSTOM without rules asks nobody", everything);
             }
             if provider.unwrap_or_default().is_empty() {
                 let hint = "name an entry of extensionProviders in MeshConfig";
-                errors.add_with_hint("spec.provider.name", "is required when the action is CUSTOM", hint);
+                errors.add("spec.provider.name", "is required when the action is CUSTOM", hint);
             }
         }
-        _ if provider.is_some() => errors.add("spec.provider", "is of the action CUSTOM only"),
+        _ if provider.is_some() => {
+            errors.add("spec.provider", "is of the action CUSTOM only", "add action: CUSTOM, or remove the provider")
+        }
         Action::Deny if spec.rules.is_empty() => {
-            errors.add_with_hint("spec.rules", "DENY without rules denies nothing", everything);
+            errors.add("spec.rules", "DENY without rules denies nothing", everything);
         }
         _ => {}
     }

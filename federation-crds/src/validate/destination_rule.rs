@@ -24,7 +24,11 @@ pub(super) fn check(object: &DestinationRule, errors: &mut FieldErrors) {
         let path = format!("spec.subsets[{index}]");
         errors.check(format!("{path}.name"), rules::label(&subset.name));
         if !names.insert(&subset.name) {
-            errors.add(format!("{path}.name"), format!("the name {:?} is used twice", subset.name));
+            errors.add(
+                format!("{path}.name"),
+                format!("the name {:?} is used twice", subset.name),
+                "give each a name of its own",
+            );
         }
         traffic::labels(&format!("{path}.labels"), &subset.labels, errors);
         check_policy(&format!("{path}.trafficPolicy"), &subset.traffic_policy, errors);
@@ -41,10 +45,14 @@ fn check_policy(path: &str, policy: &Option<TrafficPolicy>, errors: &mut FieldEr
     let Some(policy) = policy else { return };
     if *policy == TrafficPolicy::default() {
         let hint = "add loadBalancer, connectionPool, outlierDetection, tls or portLevelSettings, or remove the field";
-        return errors.add_with_hint(path, "must have at least one field", hint);
+        return errors.add(path, "must have at least one field", hint);
     }
     if policy.tunnel.is_some() && policy.proxy_protocol.is_some() {
-        errors.add(format!("{path}.proxyProtocol"), "must be absent beside tunnel");
+        errors.add(
+            format!("{path}.proxyProtocol"),
+            "must be absent beside tunnel",
+            "keep one of tunnel and proxyProtocol",
+        );
     }
     if let Some(balancer) = &policy.load_balancer {
         load_balancer::check(&format!("{path}.loadBalancer"), balancer, errors);
@@ -62,12 +70,16 @@ fn check_policy(path: &str, policy: &Option<TrafficPolicy>, errors: &mut FieldEr
 fn check_port(path: &str, settings: &PortTrafficPolicy, errors: &mut FieldErrors) {
     match &settings.port {
         Some(port) => traffic::port(format!("{path}.port.number"), port.number, errors),
-        None => errors.add(format!("{path}.port"), "is required"),
+        None => errors.add(
+            format!("{path}.port"),
+            "is required",
+            "add port: {number: …}; what is for all ports stands above portLevelSettings",
+        ),
     }
     let without_port = PortTrafficPolicy { port: None, ..settings.clone() };
     if without_port == PortTrafficPolicy::default() {
         let hint = "add loadBalancer, connectionPool, outlierDetection or tls, or remove the entry";
-        return errors.add_with_hint(path, "must have at least one field beside port", hint);
+        return errors.add(path, "must have at least one field beside port", hint);
     }
     if let Some(balancer) = &settings.load_balancer {
         load_balancer::check(&format!("{path}.loadBalancer"), balancer, errors);
@@ -93,7 +105,7 @@ fn check_outlier(path: &str, outlier: &Option<OutlierDetection>, errors: &mut Fi
     if !outlier.split_external_local_origin_errors && outlier.consecutive_local_origin_failures.unwrap_or(0) > 0 {
         let message = "has no effect unless splitExternalLocalOriginErrors is true";
         let hint = "add splitExternalLocalOriginErrors: true";
-        errors.add_with_hint(format!("{path}.consecutiveLocalOriginFailures"), message, hint);
+        errors.add(format!("{path}.consecutiveLocalOriginFailures"), message, hint);
     }
     let percents = [
         ("maxEjectionPercent", outlier.max_ejection_percent.unwrap_or(0)),
@@ -101,13 +113,21 @@ fn check_outlier(path: &str, outlier: &Option<OutlierDetection>, errors: &mut Fi
     ];
     for (field, percent) in percents {
         if !(0..=100).contains(&percent) {
-            errors.add(format!("{path}.{field}"), format!("{percent} must be a percentage, 0 to 100"));
+            errors.add(
+                format!("{path}.{field}"),
+                format!("{percent} must be a percentage, 0 to 100"),
+                "write a whole number, such as 50",
+            );
         }
     }
     for (index, status) in outlier.outlier_detection_http_error_codes.iter().enumerate() {
         if !(100..=599).contains(status) {
             let path = format!("{path}.outlierDetectionHttpErrorCodes[{index}]");
-            errors.add(path, format!("{status} must be a status, 100 to 599"));
+            errors.add(
+                path,
+                format!("{status} must be a status, 100 to 599"),
+                "write a status that a server answers with, such as 503",
+            );
         }
     }
 }
@@ -125,7 +145,11 @@ fn check_tls(path: &str, tls: &Option<ClientTls>, errors: &mut FieldErrors) {
             ("credentialName", !mutual && !tls.credential_name.is_empty()),
         ];
         for (field, _) in verified.into_iter().filter(|(_, given)| *given) {
-            errors.add(format!("{path}.{field}"), "must be absent when insecureSkipVerify is true");
+            errors.add(
+                format!("{path}.{field}"),
+                "must be absent when insecureSkipVerify is true",
+                "remove it, or write insecureSkipVerify: false to verify the server",
+            );
         }
     }
     let files = [
@@ -136,12 +160,16 @@ fn check_tls(path: &str, tls: &Option<ClientTls>, errors: &mut FieldErrors) {
     ];
     if !tls.credential_name.is_empty() {
         for (field, _) in files.into_iter().filter(|(_, file)| !file.is_empty()) {
-            errors.add(format!("{path}.{field}"), "must be absent beside credentialName");
+            errors.add(
+                format!("{path}.{field}"),
+                "must be absent beside credentialName",
+                "keep credentialName, with the files in its Secret, or the files",
+            );
         }
         return;
     }
     for (field, _) in files.into_iter().take(2).filter(|(_, file)| mutual && file.is_empty()) {
-        errors.add_with_hint(format!("{path}.{field}"), "is required with MUTUAL", "or use credentialName");
+        errors.add(format!("{path}.{field}"), "is required with MUTUAL", "or use credentialName");
     }
 }
 
@@ -149,9 +177,13 @@ fn check_tunnel(path: &str, tunnel: &Option<Tunnel>, errors: &mut FieldErrors) {
     let Some(tunnel) = tunnel else { return };
     if tunnel.protocol == "POST" {
         let hint = "write CONNECT, which every HTTP proxy knows";
-        errors.add_with_hint(format!("{path}.protocol"), "POST is not implemented", hint);
+        errors.add(format!("{path}.protocol"), "POST is not implemented", hint);
     } else if !matches!(tunnel.protocol.as_str(), "" | "CONNECT") {
-        errors.add(format!("{path}.protocol"), format!("{:?} must be CONNECT", tunnel.protocol));
+        errors.add(
+            format!("{path}.protocol"),
+            format!("{:?} must be CONNECT", tunnel.protocol),
+            "write protocol: CONNECT, or leave it out",
+        );
     }
     if tunnel.target_host.parse::<std::net::IpAddr>().is_err() {
         errors.check(format!("{path}.targetHost"), traffic::fqdn(&tunnel.target_host));

@@ -18,12 +18,20 @@ pub(super) fn check(slice: &EndpointSlice, errors: &mut FieldErrors) {
     errors.check("addressType", rules::one_of(&slice.address_type, &["IPv4", "IPv6", "FQDN"]));
     let endpoints = slice.endpoints.as_deref().unwrap_or_default();
     if endpoints.len() > ENDPOINTS_MAX {
-        errors.add("endpoints", format!("at most {ENDPOINTS_MAX} are allowed in one slice"));
+        errors.add(
+            "endpoints",
+            format!("at most {ENDPOINTS_MAX} are allowed in one slice"),
+            "divide them between slices with the same label kubernetes.io/service-name",
+        );
     }
     for (index, endpoint) in endpoints.iter().enumerate() {
         let path = format!("endpoints[{index}]");
         if endpoint.addresses.is_empty() || endpoint.addresses.len() > ADDRESSES_MAX {
-            errors.add(format!("{path}.addresses"), format!("must have 1 to {ADDRESSES_MAX} addresses"));
+            errors.add(
+                format!("{path}.addresses"),
+                format!("must have 1 to {ADDRESSES_MAX} addresses"),
+                "write one endpoint for each pod, with its address",
+            );
         }
         for (number, address) in endpoint.addresses.iter().enumerate() {
             let path = format!("{path}.addresses[{number}]");
@@ -44,10 +52,18 @@ fn check_address(address_type: &str, address: &str, path: &str, errors: &mut Fie
         "FQDN" => errors.check(path, rules::subdomain(address)),
         "IPv4" | "IPv6" => match rules::ip(address) {
             Ok(parsed) if rules::family(&parsed) != address_type => {
-                errors.add(path, format!("{address:?} must be an {address_type} address, as addressType says"));
+                errors.add(
+                    path,
+                    format!("{address:?} must be an {address_type} address, as addressType says"),
+                    "write the address in the slice of its own family, or change addressType",
+                );
             }
             Ok(parsed) if !can_be_an_endpoint(&parsed) => {
-                errors.add(path, format!("{address:?} cannot be the address of an endpoint"));
+                errors.add(
+                    path,
+                    format!("{address:?} cannot be the address of an endpoint"),
+                    "write the address of the pod",
+                );
             }
             Ok(_) => {}
             Err(mistake) => errors.note(path, mistake),
@@ -63,14 +79,18 @@ fn can_be_an_endpoint(address: &IpAddr) -> bool {
 
 fn check_ports(ports: &[EndpointPort], errors: &mut FieldErrors) {
     if ports.len() > PORTS_MAX {
-        errors.add("ports", format!("at most {PORTS_MAX} are allowed"));
+        errors.add("ports", format!("at most {PORTS_MAX} are allowed"), "divide them between slices");
     }
     let mut names = BTreeSet::new();
     for (index, port) in ports.iter().enumerate() {
         let path = format!("ports[{index}]");
         let name = port.name.as_deref().unwrap_or_default();
         if !names.insert(name) {
-            errors.add(format!("{path}.name"), format!("the name {name:?} is used twice"));
+            errors.add(
+                format!("{path}.name"),
+                format!("the name {name:?} is used twice"),
+                "give each port a name of its own; one may have none",
+            );
         }
         if !name.is_empty() {
             errors.check(format!("{path}.name"), rules::label(name));

@@ -20,7 +20,11 @@ pub(super) fn check(object: &Gateway, errors: &mut FieldErrors) {
     }
     check_labels(&object.spec.selector, "spec.selector", errors);
     if object.spec.servers.is_empty() {
-        errors.add("spec.servers", "at least one server is required");
+        errors.add(
+            "spec.servers",
+            "at least one server is required",
+            "add servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [\"*\"]}]",
+        );
     }
     let mut names = BTreeSet::new();
     for (index, server) in object.spec.servers.iter().enumerate() {
@@ -28,7 +32,7 @@ pub(super) fn check(object: &Gateway, errors: &mut FieldErrors) {
         check_server(server, &path, errors);
         if !server.port.name.is_empty() && !names.insert(server.port.name.as_str()) {
             let message = format!("the name {:?} is used twice", server.port.name);
-            errors.add(format!("{path}.port.name"), message);
+            errors.add(format!("{path}.port.name"), message, "give each a name of its own");
         }
     }
     check_shared_ports(&object.spec.servers, errors);
@@ -36,7 +40,11 @@ pub(super) fn check(object: &Gateway, errors: &mut FieldErrors) {
 
 fn check_server(server: &Server, path: &str, errors: &mut FieldErrors) {
     if server.hosts.is_empty() {
-        errors.add(format!("{path}.hosts"), "at least one host is required");
+        errors.add(
+            format!("{path}.hosts"),
+            "at least one host is required",
+            "add hosts: [\"*\"], or the names that are served",
+        );
     }
     for (index, text) in server.hosts.iter().enumerate() {
         errors.check(format!("{path}.hosts[{index}]"), host::namespaced(text));
@@ -44,11 +52,15 @@ fn check_server(server: &Server, path: &str, errors: &mut FieldErrors) {
     check_port(&server.port, &format!("{path}.port"), errors);
     if server.default_endpoint.as_deref().is_some_and(|endpoint| !endpoint.is_empty()) {
         let hint = "bind a VirtualService to the Gateway";
-        errors.add_with_hint(format!("{path}.defaultEndpoint"), "has no effect", hint);
+        errors.add(format!("{path}.defaultEndpoint"), "has no effect", hint);
     }
     match server.bind.as_deref() {
         Some(bind) if bind.starts_with("unix://") => {
-            errors.add(format!("{path}.bind"), "a gateway does not listen on Unix sockets here");
+            errors.add(
+                format!("{path}.bind"),
+                "a gateway does not listen on Unix sockets here",
+                "write an address, or leave bind out to listen on all",
+            );
         }
         Some(bind) if !bind.is_empty() => errors.check(format!("{path}.bind"), rules::ip(bind).map(|_| ())),
         _ => {}
@@ -63,11 +75,11 @@ fn check_port(port: &Port, path: &str, errors: &mut FieldErrors) {
         errors.check(format!("{path}.protocol"), rules::one_of(&port.protocol, &PROTOCOLS));
     }
     if port.name.is_empty() {
-        errors.add(format!("{path}.name"), "is required");
+        errors.add(format!("{path}.name"), "is required", "write a name such as http or https-web");
     }
     if port.target_port.is_some_and(|target| target != 0) {
         let hint = "the Service of the gateway says where its ports lead";
-        errors.add_with_hint(format!("{path}.targetPort"), "has no effect on a Gateway", hint);
+        errors.add(format!("{path}.targetPort"), "has no effect on a Gateway", hint);
     }
 }
 
@@ -79,7 +91,11 @@ fn check_tls(server: &Server, path: &str, errors: &mut FieldErrors) {
     let path = format!("{path}.tls");
     let Some(settings) = &server.tls else {
         if encrypted {
-            errors.add(path, format!("is required when the protocol is {protocol}"));
+            errors.add(
+                path,
+                format!("is required when the protocol is {protocol}"),
+                "add tls: {mode: SIMPLE, credentialName: …}, or mode: PASSTHROUGH",
+            );
         }
         return;
     };
@@ -92,11 +108,11 @@ fn check_tls(server: &Server, path: &str, errors: &mut FieldErrors) {
             || settings.server_certificate.is_some();
         if !passes || files || settings.credential_name.is_some() {
             let hint = "only httpsRedirect may stand here; for TLS the protocol is HTTPS";
-            errors.add_with_hint(path, "a port of plain HTTP has no TLS", hint);
+            errors.add(path, "a port of plain HTTP has no TLS", hint);
         }
     } else {
         let hint = "for TLS the protocol is TLS";
-        errors.add_with_hint(path, format!("a port of {protocol} has no TLS"), hint);
+        errors.add(path, format!("a port of {protocol} has no TLS"), hint);
     }
 }
 
@@ -117,7 +133,7 @@ fn check_shared_ports(servers: &[Server], errors: &mut FieldErrors) {
                 server.port.number,
                 class(&servers[first])
             );
-            errors.add(format!("spec.servers[{index}].port"), message);
+            errors.add(format!("spec.servers[{index}].port"), message, "give one of them another port");
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn check(secret: &Secret, errors: &mut FieldErrors) {
         match value(secret, name) {
             None => {
                 let message = format!("is required when the type is {TLS_TYPE}");
-                errors.add_with_hint(format!("data[{name:?}]"), message, hint);
+                errors.add(format!("data[{name:?}]"), message, hint);
             }
             Some(value) => errors.check(format!("data[{name:?}]"), checked(rule, &value, hint)),
         }

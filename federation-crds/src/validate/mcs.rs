@@ -18,9 +18,9 @@ pub(super) fn check_export(export: &ServiceExport, errors: &mut FieldErrors) {
             if let Err(wrong) = rules::label(cluster) {
                 let hint =
                     "write cluster names separated by commas, or leave the annotation out to export to every member";
-                errors.add_with_hint(&path, wrong.message, hint);
+                errors.add(&path, wrong.message, hint);
             } else if !seen.insert(cluster) {
-                errors.add(&path, format!("cluster {cluster} is named twice"));
+                errors.add(&path, format!("cluster {cluster} is named twice"), "remove one of the two");
             }
         }
     }
@@ -43,7 +43,7 @@ fn check_unmeshed(export: &ServiceExport, errors: &mut FieldErrors) {
         errors.check(&path, rules::subdomain(account));
         if wish.is_none_or(|wish| wish != "allow") {
             let hint = format!("add {UNMESHED_ANNOTATION}: allow, or leave the account out");
-            errors.add_with_hint(path, "has no effect: gateways may not speak for pods without a sidecar", hint);
+            errors.add(path, "has no effect: gateways may not speak for pods without a sidecar", hint);
         }
     }
 }
@@ -70,7 +70,11 @@ pub(super) fn check_import(import: &ServiceImport, errors: &mut FieldErrors) {
     if let Some(seconds) = client_ip.and_then(|config| config.timeout_seconds)
         && !(1..=86_400).contains(&seconds)
     {
-        errors.add("spec.sessionAffinityConfig.clientIP.timeoutSeconds", format!("{seconds} must be 1 to 86400"));
+        errors.add(
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+            format!("{seconds} must be 1 to 86400"),
+            "write seconds, at most those of a day; 10800 if it is absent",
+        );
     }
 }
 
@@ -82,20 +86,32 @@ fn check_ports(spec: &ServiceImportSpec, errors: &mut FieldErrors) {
         errors.check(format!("{path}.port"), rules::port(port.port));
         match port.name.as_deref().filter(|name| !name.is_empty()) {
             None if spec.ports.len() > 1 => {
-                errors.add(format!("{path}.name"), "is required when there is more than one port");
+                errors.add(
+                    format!("{path}.name"),
+                    "is required when there is more than one port",
+                    "give each port a name, such as http",
+                );
             }
             None => {}
             Some(name) => {
                 errors.check(format!("{path}.name"), rules::label(name));
                 if !names.insert(name) {
-                    errors.add(format!("{path}.name"), format!("the name {name:?} is used twice"));
+                    errors.add(
+                        format!("{path}.name"),
+                        format!("the name {name:?} is used twice"),
+                        "give each a name of its own",
+                    );
                 }
             }
         }
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
         errors.check(format!("{path}.protocol"), rules::protocol(protocol));
         if !numbers.insert((protocol, port.port)) {
-            errors.add(format!("{path}.port"), format!("{}/{protocol} is used twice", port.port));
+            errors.add(
+                format!("{path}.port"),
+                format!("{}/{protocol} is used twice", port.port),
+                "give each port a number of its own, or remove one",
+            );
         }
         if let Some(protocol) = &port.app_protocol {
             errors.check(format!("{path}.appProtocol"), rules::qualified_name(protocol));
@@ -105,12 +121,16 @@ fn check_ports(spec: &ServiceImportSpec, errors: &mut FieldErrors) {
 
 fn check_addresses(spec: &ServiceImportSpec, errors: &mut FieldErrors) {
     if spec.type_ == ImportType::Headless && !spec.ips.is_empty() {
-        errors.add("spec.ips", "must be absent when the type is Headless");
+        errors.add(
+            "spec.ips",
+            "must be absent when the type is Headless",
+            "remove the addresses, or write type: ClusterSetIP",
+        );
     }
     if let [first, second] = spec.ip_families.as_slice()
         && first == second
     {
-        errors.add("spec.ipFamilies[1]", "must differ from the first");
+        errors.add("spec.ipFamilies[1]", "must differ from the first", "write IPv4 and IPv6, or only one of them");
     }
     let mut families = Vec::new();
     for (index, address) in spec.ips.iter().enumerate() {
@@ -124,14 +144,22 @@ fn check_addresses(spec: &ServiceImportSpec, errors: &mut FieldErrors) {
             }
         };
         if families.contains(&family) {
-            errors.add(&path, "must be of the other family than the first");
+            errors.add(&path, "must be of the other family than the first", "keep one address of each family");
         }
         families.push(family);
         if spec.ip_families.get(index).is_some_and(|wanted| *wanted != family) {
-            errors.add(&path, format!("{address:?} must be of the family that spec.ipFamilies[{index}] says"));
+            errors.add(
+                &path,
+                format!("{address:?} must be of the family that spec.ipFamilies[{index}] says"),
+                "put addresses and ipFamilies into the same order",
+            );
         }
     }
     if !spec.ip_families.is_empty() && spec.ips.len() > spec.ip_families.len() {
-        errors.add("spec.ipFamilies", "must name the family of every address in spec.ips");
+        errors.add(
+            "spec.ipFamilies",
+            "must name the family of every address in spec.ips",
+            "write one of IPv4 and IPv6 for each address, in the same order",
+        );
     }
 }

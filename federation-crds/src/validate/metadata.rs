@@ -21,8 +21,11 @@ pub(super) fn check(manifest: &Manifest, errors: &mut FieldErrors) {
     let metadata = manifest.metadata();
     match metadata.name.as_deref() {
         None | Some("") => {
-            let hint = if metadata.generate_name.is_some() { "generateName has no meaning in a file" } else { "" };
-            errors.add_with_hint("metadata.name", "is required", hint);
+            let hint = match metadata.generate_name {
+                Some(_) => "write metadata.name: generateName has no meaning in a file",
+                None => "write metadata: {name: …}",
+            };
+            errors.add("metadata.name", "is required", hint);
         }
         Some(name) => errors.check(
             "metadata.name",
@@ -72,7 +75,7 @@ fn check_own(names: &BTreeMap<String, String>, path: &str, known: &[&str], error
     let unknown = names.keys().filter(|name| name.starts_with(OWN_PREFIX) && !known.contains(&name.as_str()));
     for name in unknown {
         let hint = suggest::hint(name, known.iter().copied());
-        errors.add_with_hint(format!("{path}[{name:?}]"), "means nothing here", &hint);
+        errors.add(format!("{path}[{name:?}]"), "means nothing here", &hint);
     }
 }
 
@@ -91,6 +94,10 @@ pub(super) fn check_annotations(annotations: &BTreeMap<String, String>, path: &s
     }
     let size: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
     if size > ANNOTATIONS_MAX {
-        errors.add(path, format!("have {size} bytes together, at most {ANNOTATIONS_MAX} are allowed"));
+        errors.add(
+            path,
+            format!("have {size} bytes together, at most {ANNOTATIONS_MAX} are allowed"),
+            "move what is large into a ConfigMap",
+        );
     }
 }

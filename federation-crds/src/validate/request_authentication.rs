@@ -19,7 +19,11 @@ pub(super) fn check(object: &RequestAuthentication, errors: &mut FieldErrors) {
 
 fn check_rule(rule: &JwtRule, path: &str, errors: &mut FieldErrors) {
     if rule.issuer.is_empty() && rule.keys_uri().is_none() {
-        errors.add(format!("{path}.issuer"), "is required when there is no jwksUri");
+        errors.add(
+            format!("{path}.issuer"),
+            "is required when there is no jwksUri",
+            "write the iss of the tokens, such as https://accounts.example.com",
+        );
     }
     check_keys(rule, path, errors);
     no_empty(&rule.audiences, &format!("{path}.audiences"), errors);
@@ -36,11 +40,13 @@ fn check_rule(rule: &JwtRule, path: &str, errors: &mut FieldErrors) {
         let path = format!("{path}.outputClaimToHeaders[{index}]");
         errors.check(format!("{path}.header"), header_name(&pair.header));
         if pair.claim.is_empty() {
-            errors.add(format!("{path}.claim"), "must not be empty");
+            errors.add(format!("{path}.claim"), "must not be empty", "write the name of a claim, such as sub");
         }
     }
     match rule.timeout.as_deref().map(read_duration) {
-        Some(Ok(timeout)) if timeout.as_millis() == 0 => errors.add(format!("{path}.timeout"), "must be at least 1ms"),
+        Some(Ok(timeout)) if timeout.as_millis() == 0 => {
+            errors.add(format!("{path}.timeout"), "must be at least 1ms", "write 5s, or leave it out for the default")
+        }
         Some(Err(mistake)) => errors.note(format!("{path}.timeout"), mistake),
         _ => {}
     }
@@ -49,10 +55,18 @@ fn check_rule(rule: &JwtRule, path: &str, errors: &mut FieldErrors) {
 fn check_keys(rule: &JwtRule, path: &str, errors: &mut FieldErrors) {
     let inline = rule.jwks.as_deref().filter(|keys| !keys.is_empty());
     if rule.jwks_uri.is_some() && rule.jwks_uri_alias.is_some() {
-        errors.add(format!("{path}.jwks_uri"), "is another spelling of jwksUri, which is there, too");
+        errors.add(
+            format!("{path}.jwks_uri"),
+            "is another spelling of jwksUri, which is there, too",
+            "keep jwksUri, and remove jwks_uri",
+        );
     }
     match (inline, rule.keys_uri()) {
-        (Some(_), Some(_)) => errors.add(format!("{path}.jwks"), "only one of jwks and jwksUri can be set"),
+        (Some(_), Some(_)) => errors.add(
+            format!("{path}.jwks"),
+            "only one of jwks and jwksUri can be set",
+            "keep jwksUri, whose keys are renewed, or jwks if the address cannot be reached",
+        ),
         (Some(keys), None) => errors.check(format!("{path}.jwks"), key_set(keys)),
         (None, Some(uri)) => errors.check(format!("{path}.jwksUri"), web_url(uri)),
         (None, None) if rule.issuer.is_empty() => {}
@@ -60,7 +74,7 @@ fn check_keys(rule: &JwtRule, path: &str, errors: &mut FieldErrors) {
         (None, None) => {
             if let Err(wrong) = web_url(&rule.issuer) {
                 let hint = "write jwks or jwksUri: without them, the issuer is asked for its /.well-known/openid-configuration";
-                errors.add_with_hint(format!("{path}.issuer"), wrong.message, hint);
+                errors.add(format!("{path}.issuer"), wrong.message, hint);
             }
         }
     }

@@ -18,7 +18,7 @@ pub(super) fn check(service: &Service, errors: &mut FieldErrors) {
     }
     check_export_to(service, errors);
     let Some(spec) = &service.spec else {
-        return errors.add("spec", "is required");
+        return errors.add("spec", "is required", "add spec: {selector: {…}, ports: [{port: …}]}");
     };
     let kind = spec.type_.as_deref().unwrap_or("ClusterIP");
     errors.check("spec.type", rules::one_of(kind, &TYPES));
@@ -45,17 +45,21 @@ fn check_export_to(service: &Service, errors: &mut FieldErrors) {
     }
     if named.len() > 1 && named.iter().any(|name| matches!(*name, "*" | "~")) {
         let hint = "* is everybody and ~ nobody; either stands alone";
-        errors.add_with_hint(path, format!("{value:?} says both"), hint);
+        errors.add(path, format!("{value:?} says both"), hint);
     }
 }
 
 fn check_external_name(spec: &ServiceSpec, errors: &mut FieldErrors) {
     match spec.external_name.as_deref() {
-        None | Some("") => errors.add("spec.externalName", "is required when the type is ExternalName"),
+        None | Some("") => errors.add(
+            "spec.externalName",
+            "is required when the type is ExternalName",
+            "add the name that it stands for, such as db.example.com",
+        ),
         Some(name) => errors.check("spec.externalName", rules::subdomain(name.trim_end_matches('.'))),
     }
     if spec.cluster_ip.as_deref().is_some_and(|ip| !ip.is_empty()) {
-        errors.add("spec.clusterIP", "must be absent when the type is ExternalName");
+        errors.add("spec.clusterIP", "must be absent when the type is ExternalName", "remove it, or change spec.type");
     }
 }
 
@@ -66,7 +70,11 @@ fn check_addresses(spec: &ServiceSpec, errors: &mut FieldErrors) {
     }
     let all = spec.cluster_ips.as_deref().unwrap_or_default();
     if all.len() > 2 {
-        errors.add("spec.clusterIPs", "at most two addresses are allowed, one of each family");
+        errors.add(
+            "spec.clusterIPs",
+            "at most two addresses are allowed, one of each family",
+            "keep one of IPv4 and one of IPv6",
+        );
     }
     for (index, address) in all.iter().enumerate() {
         if address != "None" {
@@ -77,13 +85,21 @@ fn check_addresses(spec: &ServiceSpec, errors: &mut FieldErrors) {
         && !main.is_empty()
         && first != main
     {
-        errors.add("spec.clusterIPs[0]", format!("{first:?} must equal spec.clusterIP {main:?}"));
+        errors.add(
+            "spec.clusterIPs[0]",
+            format!("{first:?} must equal spec.clusterIP {main:?}"),
+            "write the same in both, or leave one of them out",
+        );
     }
     let parsed: Vec<_> = all.iter().filter_map(|address| rules::ip(address).ok()).collect();
     if let [first, second] = parsed.as_slice()
         && rules::family(first) == rules::family(second)
     {
-        errors.add("spec.clusterIPs[1]", "must be of the other family than the first");
+        errors.add(
+            "spec.clusterIPs[1]",
+            "must be of the other family than the first",
+            "keep one address of each family",
+        );
     }
     for (index, address) in spec.external_ips.iter().flatten().enumerate() {
         errors.check(format!("spec.externalIPs[{index}]"), rules::ip(address).map(|_| ()));
@@ -119,7 +135,7 @@ fn check_words(spec: &ServiceSpec, errors: &mut FieldErrors) {
 fn check_ports(spec: &ServiceSpec, kind: &str, errors: &mut FieldErrors) {
     let ports = spec.ports.as_deref().unwrap_or_default();
     if ports.is_empty() && spec.cluster_ip.as_deref() != Some("None") {
-        errors.add_with_hint("spec.ports", "at least one port is required", "only a headless Service may have none");
+        errors.add("spec.ports", "at least one port is required", "only a headless Service may have none");
     }
     let mut names = BTreeSet::new();
     let mut numbers = BTreeSet::new();
@@ -128,20 +144,32 @@ fn check_ports(spec: &ServiceSpec, kind: &str, errors: &mut FieldErrors) {
         check_port(port, &path, errors);
         match port.name.as_deref() {
             None | Some("") if ports.len() > 1 => {
-                errors.add(format!("{path}.name"), "is required when there is more than one port");
+                errors.add(
+                    format!("{path}.name"),
+                    "is required when there is more than one port",
+                    "give each port a name, such as http",
+                );
             }
             None | Some("") => {}
             Some(name) if !names.insert(name) => {
-                errors.add(format!("{path}.name"), format!("the name {name:?} is used twice"));
+                errors.add(
+                    format!("{path}.name"),
+                    format!("the name {name:?} is used twice"),
+                    "give each a name of its own",
+                );
             }
             Some(_) => {}
         }
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
         if !numbers.insert((protocol, port.port)) {
-            errors.add(format!("{path}.port"), format!("{}/{protocol} is used twice", port.port));
+            errors.add(
+                format!("{path}.port"),
+                format!("{}/{protocol} is used twice", port.port),
+                "give each port a number of its own, or remove one",
+            );
         }
         if port.node_port.is_some_and(|number| number != 0) && kind == "ClusterIP" {
-            errors.add_with_hint(
+            errors.add(
                 format!("{path}.nodePort"),
                 "must be absent when the type is ClusterIP",
                 "set spec.type to NodePort, or did you mean targetPort?",

@@ -22,7 +22,11 @@ pub(super) fn check(
     let set =
         usize::from(selector.is_some()) + usize::from(target_ref.is_some()) + usize::from(!target_refs.is_empty());
     if set > 1 {
-        errors.add("spec", "only one of selector, targetRef and targetRefs can be set");
+        errors.add(
+            "spec",
+            "only one of selector, targetRef and targetRefs can be set",
+            "keep one: targetRefs for gateways and services, selector for workloads",
+        );
     }
     check_selector(selector, errors);
     if let Some(target) = target_ref {
@@ -39,7 +43,11 @@ pub(super) fn check_selector(selector: Option<&WorkloadSelector>, errors: &mut F
     let path = "spec.selector.matchLabels";
     for (key, value) in &selector.match_labels {
         if key.contains('*') || value.contains('*') {
-            errors.add(format!("{path}[{key:?}]"), "wildcards are not supported in a selector");
+            errors.add(
+                format!("{path}[{key:?}]"),
+                "wildcards are not supported in a selector",
+                "write the label's value in full",
+            );
         }
     }
     if !selector.match_labels.iter().any(|(key, value)| key.contains('*') || value.contains('*')) {
@@ -49,28 +57,24 @@ pub(super) fn check_selector(selector: Option<&WorkloadSelector>, errors: &mut F
 
 fn check_target(target: &PolicyTargetReference, path: &str, errors: &mut FieldErrors) {
     if target.name.is_empty() {
-        errors.add(format!("{path}.name"), "is required");
+        errors.add(format!("{path}.name"), "is required", "write the name of the target");
     }
     if target.namespace.as_deref().is_some_and(|namespace| !namespace.is_empty()) {
         let hint = "write the policy into the target's namespace";
-        errors.add_with_hint(
-            format!("{path}.namespace"),
-            "must be absent: a target is in the policy's namespace",
-            hint,
-        );
+        errors.add(format!("{path}.namespace"), "must be absent: a target is in the policy's namespace", hint);
     }
     let group = if target.group == "core" { "" } else { target.group.as_str() };
     if !TARGETS.contains(&(group, target.kind.as_str())) {
         let possible =
             TARGETS.map(|(group, kind)| format!("{kind} ({})", if group.is_empty() { "core" } else { group }));
         let message = format!("{} of group {:?} cannot be a target", target.kind, target.group);
-        errors.add_with_hint(format!("{path}.kind"), message, format!("possible are {}", possible.join(", ")));
+        errors.add(format!("{path}.kind"), message, format!("possible are {}", possible.join(", ")));
     }
 }
 
 /// None of some values is empty.
 pub(super) fn no_empty(values: &[String], path: &str, errors: &mut FieldErrors) {
     for (index, _) in values.iter().enumerate().filter(|(_, value)| value.is_empty()) {
-        errors.add(format!("{path}[{index}]"), "must not be empty");
+        errors.add(format!("{path}[{index}]"), "must not be empty", "remove it, or write a value");
     }
 }

@@ -30,9 +30,11 @@ pub(super) fn read_duration(text: &str) -> Result<Duration, Mistake> {
 pub(super) fn duration(path: impl Into<String>, text: &Option<String>, errors: &mut FieldErrors) -> Option<Duration> {
     let path = path.into();
     match read_duration(text.as_ref()?) {
-        Ok(duration) if duration < Duration::from_millis(1) => errors.add(path, "must be at least 1ms"),
+        Ok(duration) if duration < Duration::from_millis(1) => {
+            errors.add(path, "must be at least 1ms", "write 1ms or more, or leave the field out")
+        }
         Ok(duration) if duration.subsec_nanos() % 1_000_000 != 0 => {
-            errors.add(path, "must be whole milliseconds");
+            errors.add(path, "must be whole milliseconds", format!("write {}ms", duration.as_millis()));
         }
         Ok(duration) => return Some(duration),
         Err(mistake) => errors.note(path, mistake),
@@ -43,14 +45,18 @@ pub(super) fn duration(path: impl Into<String>, text: &Option<String>, errors: &
 /// A count that is not negative and fits its 32 bits.
 pub(super) fn count(path: impl Into<String>, value: i64, errors: &mut FieldErrors) {
     if u32::try_from(value).is_err() {
-        errors.add(path, format!("{value} must not be negative, and at most {}", u32::MAX));
+        errors.add(
+            path,
+            format!("{value} must not be negative, and at most {}", u32::MAX),
+            "write a whole number from 0 on",
+        );
     }
 }
 
 /// 0 to 100.
 pub(super) fn percent(path: impl Into<String>, value: f64, errors: &mut FieldErrors) {
     if !(0.0..=100.0).contains(&value) {
-        errors.add(path, format!("{value} must be a percentage, 0 to 100"));
+        errors.add(path, format!("{value} must be a percentage, 0 to 100"), "write a number such as 50 or 0.5");
     }
 }
 
@@ -116,23 +122,27 @@ pub(super) fn subnet(value: &str) -> Rule {
 pub(super) fn regex(path: impl Into<String>, value: &str, errors: &mut FieldErrors) {
     const HINT: &str = "the syntax is RE2's: https://github.com/google/re2/wiki/Syntax";
     if value.is_empty() {
-        return errors.add(path, "must not be an empty expression");
+        return errors.add(path, "must not be an empty expression", "write .* for any text");
     }
     if value.len() > REGEX_MAX {
-        return errors.add(path, format!("is longer than {REGEX_MAX} characters"));
+        return errors.add(
+            path,
+            format!("is longer than {REGEX_MAX} characters"),
+            "match a prefix, or divide it between several matches",
+        );
     }
     // The limit is that of the proxies, so that what is valid here compiles there.
     if let Err(error) = regex::RegexBuilder::new(&format!("^(?:{value})$")).size_limit(1 << 20).build() {
         let why = error.to_string();
         let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        errors.add_with_hint(path, format!("{value:?} is no regular expression: {why}"), HINT);
+        errors.add(path, format!("{value:?} is no regular expression: {why}"), HINT);
     }
 }
 
 /// Labels of a selector.
 pub(super) fn labels(path: &str, labels: &BTreeMap<String, String>, errors: &mut FieldErrors) {
     if let Some((key, _)) = labels.iter().find(|(key, value)| key.contains('*') || value.contains('*')) {
-        return errors.add_with_hint(
+        return errors.add(
             format!("{path}[{key:?}]"),
             "wildcards are not supported in labels",
             "write the label's value in full",
@@ -159,12 +169,12 @@ pub(super) fn export_to(namespace: &str, values: &[String], exporter: Exporter, 
         let path = format!("spec.exportTo[{index}]");
         let own = if value == "." { namespace } else { value };
         if !seen.insert(own) {
-            errors.add(&path, format!("{value:?} is named twice"));
+            errors.add(&path, format!("{value:?} is named twice"), "remove one of the two");
         }
         match value.as_str() {
             "." | "*" => {}
             "~" if exporter == Exporter::ServiceEntry => {}
-            "~" => errors.add(&path, "~ is for ServiceEntries only"),
+            "~" => errors.add(&path, "~ is for ServiceEntries only", "write . for the own namespace only"),
             other => errors.check(&path, rules::label(other)),
         }
     }
@@ -173,18 +183,22 @@ pub(super) fn export_to(namespace: &str, values: &[String], exporter: Exporter, 
     {
         let hint = "* is everybody and ~ nobody; either stands alone";
         let path = format!("spec.exportTo[{index}]");
-        errors.add_with_hint(path, format!("{:?} excludes other values", values[index]), hint);
+        errors.add(path, format!("{:?} excludes other values", values[index]), hint);
     }
     if exporter == Exporter::Selective && !values.is_empty() && seen != BTreeSet::from([namespace]) {
         let message = "a rule with a workloadSelector is for its own namespace";
-        errors.add_with_hint("spec.exportTo", message, "write exportTo: [\".\"], or leave it out");
+        errors.add("spec.exportTo", message, "write exportTo: [\".\"], or leave it out");
     }
 }
 
 /// A destination's host, subset and port.
 pub(super) fn destination(path: &str, destination: &Destination, errors: &mut FieldErrors) {
     if destination.host == "*" {
-        errors.add(format!("{path}.host"), "\"*\" is no destination");
+        errors.add(
+            format!("{path}.host"),
+            "\"*\" is no destination",
+            "name one host; services of other names are reached without a rule of their own",
+        );
     } else {
         errors.check(format!("{path}.host"), wildcard_domain(&destination.host));
     }
@@ -230,7 +244,7 @@ pub(super) fn protocol(path: impl Into<String>, value: &str, errors: &mut FieldE
         "HBONE",
     ];
     if !value.is_empty() && !KNOWN.contains(&value.to_ascii_uppercase().as_str()) {
-        errors.add_with_hint(path, format!("{value:?} is no protocol"), format!("one of {}", KNOWN.join(", ")));
+        errors.add(path, format!("{value:?} is no protocol"), format!("one of {}", KNOWN.join(", ")));
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn check(object: &VirtualService, errors: &mut FieldErrors) {
     traffic::gateways("spec.gateways", &spec.gateways, errors);
     check_hosts(spec, errors);
     if spec.http.is_empty() && spec.tls.is_empty() && spec.tcp.is_empty() {
-        errors.add("spec", "http, tls or tcp is required");
+        errors.add("spec", "http, tls or tcp is required", "add http: [{route: [{destination: {host: …}}]}]");
     }
     let for_mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|name| name == MESH);
     for (index, route) in spec.http.iter().enumerate() {
@@ -45,7 +45,7 @@ fn check_delegate(spec: &VirtualServiceSpec, errors: &mut FieldErrors) {
         [("gateways", !spec.gateways.is_empty()), ("tls", !spec.tls.is_empty()), ("tcp", !spec.tcp.is_empty())]
     {
         if given {
-            errors.add_with_hint(format!("spec.{field}"), "must be absent from a delegate", hint);
+            errors.add(format!("spec.{field}"), "must be absent from a delegate", hint);
         }
     }
 }
@@ -57,7 +57,7 @@ fn check_hosts(spec: &VirtualServiceSpec, errors: &mut FieldErrors) {
         let path = format!("spec.hosts[{index}]");
         if host == "*" && for_mesh {
             let hint = "name the hosts, or name the gateways that it is for in spec.gateways";
-            errors.add_with_hint(path, "\"*\" is not allowed for sidecars (gateway mesh)", hint);
+            errors.add(path, "\"*\" is not allowed for sidecars (gateway mesh)", hint);
         } else if host.parse::<std::net::IpAddr>().is_err() {
             errors.check(path, traffic::wildcard_domain(host));
         }
@@ -67,7 +67,11 @@ fn check_hosts(spec: &VirtualServiceSpec, errors: &mut FieldErrors) {
     }
     for (index, host) in spec.hosts.iter().enumerate() {
         if let Some(first) = spec.hosts[..index].iter().find(|first| overlap(first, host)) {
-            errors.add(format!("spec.hosts[{index}]"), format!("{host:?} and {first:?} are hosts of each other"));
+            errors.add(
+                format!("spec.hosts[{index}]"),
+                format!("{host:?} and {first:?} are hosts of each other"),
+                "remove the one that the other contains",
+            );
         }
     }
 }

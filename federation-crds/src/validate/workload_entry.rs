@@ -27,7 +27,7 @@ pub(super) fn check_endpoint(path: &str, endpoint: &WorkloadEntrySpec, place: &P
         traffic::port(&path, *port, errors);
         if place.ports.is_some_and(|ports| !ports.contains(&name.as_str())) {
             let hint = format!("its ports are {}", place.ports.unwrap_or_default().join(", "));
-            errors.add_with_hint(path, format!("{name:?} is no port of the ServiceEntry"), hint);
+            errors.add(path, format!("{name:?} is no port of the ServiceEntry"), hint);
         }
     }
     traffic::labels(&format!("{path}.labels"), &endpoint.labels, errors);
@@ -42,16 +42,28 @@ fn check_address(path: &str, endpoint: &WorkloadEntrySpec, place: &Place<'_>, er
     let path_of = format!("{path}.address");
     if address.is_empty() {
         if endpoint.network.is_empty() {
-            errors.add(path_of, "is required");
+            errors.add(
+                path_of,
+                "is required",
+                "write the workload's address, or the network whose gateway leads to it",
+            );
         }
         return;
     }
     if let Some(socket) = address.strip_prefix("unix://") {
         if !socket.starts_with('/') && !socket.starts_with('@') {
-            errors.add(path_of, format!("{socket:?} must be an absolute path or begin with '@'"));
+            errors.add(
+                path_of,
+                format!("{socket:?} must be an absolute path or begin with '@'"),
+                "write unix:///<path>, or unix://@<name> for an abstract socket",
+            );
         }
         if !endpoint.ports.is_empty() {
-            errors.add(format!("{path}.ports"), "must be absent when the address is a socket");
+            errors.add(
+                format!("{path}.ports"),
+                "must be absent when the address is a socket",
+                "remove them: a socket has no ports",
+            );
         }
         return;
     }
@@ -60,8 +72,12 @@ fn check_address(path: &str, endpoint: &WorkloadEntrySpec, place: &Place<'_>, er
     }
     if !place.names {
         let hint = "use resolution: DNS for host names";
-        errors.add_with_hint(path_of, format!("{address:?} must be an IP address"), hint);
+        errors.add(path_of, format!("{address:?} must be an IP address"), hint);
     } else if traffic::fqdn(address).is_err() {
-        errors.add(path_of, format!("{address:?} must be an IP address or a host name"));
+        errors.add(
+            path_of,
+            format!("{address:?} must be an IP address or a host name"),
+            "write 10.0.0.1, or a name such as db.example.com, without a port",
+        );
     }
 }

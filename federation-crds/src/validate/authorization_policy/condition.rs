@@ -29,7 +29,11 @@ pub(super) fn check(when: &When, path: &str, errors: &mut FieldErrors) {
         return errors.note(format!("{path}.key"), mistake);
     }
     if when.values.is_empty() && when.not_values.is_empty() {
-        errors.add(path, format!("at least one of values and notValues is required for the key {}", when.key));
+        errors.add(
+            path,
+            format!("at least one of values and notValues is required for the key {}", when.key),
+            "add values: […]",
+        );
     }
     for (field, values) in [("values", &when.values), ("notValues", &when.not_values)] {
         let path = format!("{path}.{field}");

@@ -40,14 +40,14 @@ pub(super) fn check(rule: &PolicyRule, path: &str, errors: &mut FieldErrors) {
     for (index, from) in rule.from.iter().enumerate() {
         let path = format!("{path}.from[{index}].source");
         match &from.source {
-            None => errors.add(path, "is required"),
+            None => errors.add(path, "is required", "write from: [{source: {…}}], or leave from out for any client"),
             Some(source) => check_source(source, &path, errors),
         }
     }
     for (index, to) in rule.to.iter().enumerate() {
         let path = format!("{path}.to[{index}].operation");
         match &to.operation {
-            None => errors.add(path, "is required"),
+            None => errors.add(path, "is required", "write to: [{operation: {…}}], or leave to out for any request"),
             Some(operation) => check_operation(operation, &path, errors),
         }
     }
@@ -61,7 +61,11 @@ pub(super) fn check_custom(rule: &PolicyRule, path: &str, errors: &mut FieldErro
     for (index, source) in rule.from.iter().enumerate() {
         let Some(source) = &source.source else { continue };
         for (field, _) in source.fields_of(OF_IDENTITY).filter(|(_, values)| !values.is_empty()) {
-            errors.add(format!("{path}.from[{index}].source.{field}"), "is not supported with the action CUSTOM");
+            errors.add(
+                format!("{path}.from[{index}].source.{field}"),
+                "is not supported with the action CUSTOM",
+                "use ipBlocks or remoteIpBlocks, or a second policy with action DENY for identities",
+            );
         }
     }
     for (index, when) in rule.when.iter().enumerate() {
@@ -70,6 +74,7 @@ pub(super) fn check_custom(rule: &PolicyRule, path: &str, errors: &mut FieldErro
             errors.add(
                 format!("{path}.when[{index}].key"),
                 format!("{} is not supported with the action CUSTOM", when.key),
+                "write a second policy with action DENY or ALLOW for this condition",
             );
         }
     }
@@ -77,17 +82,17 @@ pub(super) fn check_custom(rule: &PolicyRule, path: &str, errors: &mut FieldErro
 
 fn check_source(source: &Source, path: &str, errors: &mut FieldErrors) {
     if *source == Source::default() {
-        errors.add(path, "must not be empty");
+        errors.add(
+            path,
+            "must not be empty",
+            "name who is meant, such as principals or namespaces, or leave from out for any client",
+        );
     }
     let accounts = !source.service_accounts.is_empty() || !source.not_service_accounts.is_empty();
     let wider = [&source.principals, &source.not_principals, &source.namespaces, &source.not_namespaces];
     if accounts && wider.iter().any(|values| !values.is_empty()) {
         let hint = "put them into two entries of from";
-        errors.add_with_hint(
-            format!("{path}.serviceAccounts"),
-            "cannot be set together with principals or namespaces",
-            hint,
-        );
+        errors.add(format!("{path}.serviceAccounts"), "cannot be set together with principals or namespaces", hint);
     }
     for (field, values) in source.fields_of(TEXTS) {
         no_empty(values, &format!("{path}.{field}"), errors);
@@ -106,7 +111,11 @@ fn check_source(source: &Source, path: &str, errors: &mut FieldErrors) {
 
 fn check_operation(operation: &Operation, path: &str, errors: &mut FieldErrors) {
     if *operation == Operation::default() {
-        errors.add(path, "must not be empty");
+        errors.add(
+            path,
+            "must not be empty",
+            "name what is meant, such as paths or methods, or leave to out for any request",
+        );
     }
     let texts = [
         ("hosts", &operation.hosts),

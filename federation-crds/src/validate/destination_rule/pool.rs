@@ -7,7 +7,11 @@ use crate::validate::traffic;
 pub(in crate::validate) fn check(path: &str, pool: &Option<ConnectionPool>, errors: &mut FieldErrors) {
     let Some(pool) = pool else { return };
     if pool.tcp.is_none() && pool.http.is_none() {
-        errors.add(path, "tcp or http is required");
+        errors.add(
+            path,
+            "tcp or http is required",
+            "add one, such as tcp: {maxConnections: 100}, or remove connectionPool",
+        );
     }
     if let Some(tcp) = &pool.tcp {
         check_tcp(&format!("{path}.tcp"), tcp, errors);
@@ -41,7 +45,11 @@ fn check_http(path: &str, http: &HttpPool, errors: &mut FieldErrors) {
     }
     traffic::duration(format!("{path}.idleTimeout"), &http.idle_timeout, errors);
     if http.h2_upgrade_policy == UpgradePolicy::Upgrade && http.use_client_protocol {
-        errors.add(format!("{path}.useClientProtocol"), "must not be true when h2UpgradePolicy is UPGRADE");
+        errors.add(
+            format!("{path}.useClientProtocol"),
+            "must not be true when h2UpgradePolicy is UPGRADE",
+            "remove one of the two: UPGRADE decides the protocol, whatever the client speaks",
+        );
     }
     let Some(pings) = &http.http2_keep_alive else { return };
     traffic::duration(format!("{path}.http2KeepAlive.interval"), &pings.interval, errors);

@@ -8,7 +8,7 @@ pub(super) fn check(settings: &ServerTlsSettings, path: &str, errors: &mut Field
     check_cipher_suites(settings, path, errors);
     if settings.insecure_skip_verify == Some(true) {
         let hint = "use OPTIONAL_MUTUAL if clients need no certificate";
-        errors.add_with_hint(format!("{path}.insecureSkipVerify"), "certificates of clients are always verified", hint);
+        errors.add(format!("{path}.insecureSkipVerify"), "certificates of clients are always verified", hint);
     }
     match settings.mode {
         TlsMode::IstioMutual => check_no_material(settings, path, errors),
@@ -19,13 +19,21 @@ pub(super) fn check(settings: &ServerTlsSettings, path: &str, errors: &mut Field
         let digits = hash.bytes().filter(|b| *b != b':').collect::<Vec<u8>>();
         if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
             let message = "must be a SHA-256 in hex: 64 digits, with or without colons";
-            errors.add(format!("{path}.verifyCertificateHash[{index}]"), message);
+            errors.add(
+                format!("{path}.verifyCertificateHash[{index}]"),
+                message,
+                "write what openssl x509 -noout -fingerprint -sha256 -in <file> prints behind the =",
+            );
         }
     }
     for (index, hash) in settings.verify_certificate_spki.iter().enumerate() {
         let base64 = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
         if hash.len() != 44 || !hash.bytes().all(base64) {
-            errors.add(format!("{path}.verifyCertificateSpki[{index}]"), "must be a SHA-256 in base64: 44 characters");
+            errors.add(
+                format!("{path}.verifyCertificateSpki[{index}]"),
+                "must be a SHA-256 in base64: 44 characters",
+                "write the SHA-256 of the public key (SubjectPublicKeyInfo in DER) in base64, with its =",
+            );
         }
     }
 }
@@ -35,11 +43,15 @@ fn check_versions(settings: &ServerTlsSettings, path: &str, errors: &mut FieldEr
     for (field, version) in [("minProtocolVersion", min), ("maxProtocolVersion", max)] {
         if matches!(version, TlsProtocol::V10 | TlsProtocol::V11) {
             let hint = "TLS 1.0 and 1.1 must not be used (RFC 8996); write TLSV1_2";
-            errors.add_with_hint(format!("{path}.{field}"), "this version does not exist here", hint);
+            errors.add(format!("{path}.{field}"), "this version does not exist here", hint);
         }
     }
     if min != TlsProtocol::Auto && max != TlsProtocol::Auto && min > max {
-        errors.add(format!("{path}.minProtocolVersion"), "must not be newer than maxProtocolVersion");
+        errors.add(
+            format!("{path}.minProtocolVersion"),
+            "must not be newer than maxProtocolVersion",
+            "raise maxProtocolVersion, or leave it out",
+        );
     }
 }
 
@@ -48,11 +60,7 @@ fn check_cipher_suites(settings: &ServerTlsSettings, path: &str, errors: &mut Fi
     let suites = &settings.cipher_suites;
     if !suites.is_empty() && !suites.iter().any(|suite| is_cipher_suite(suite)) {
         let known = CIPHER_SUITES.map(|(openssl, _)| openssl).join(", ");
-        errors.add_with_hint(
-            format!("{path}.cipherSuites"),
-            "none of these exists here",
-            format!("possible are {known}"),
-        );
+        errors.add(format!("{path}.cipherSuites"), "none of these exists here", format!("possible are {known}"));
     }
 }
 
@@ -69,7 +77,11 @@ fn check_no_material(settings: &ServerTlsSettings, path: &str, errors: &mut Fiel
         ("caCertCredentialName", settings.ca_cert_credential_name.is_some()),
     ];
     for (field, _) in fields.iter().filter(|(_, set)| *set) {
-        errors.add(format!("{path}.{field}"), "must be absent when the mode is ISTIO_MUTUAL");
+        errors.add(
+            format!("{path}.{field}"),
+            "must be absent when the mode is ISTIO_MUTUAL",
+            "remove it: the certificate is that of the workload; for one of your own write mode: MUTUAL",
+        );
     }
 }
 
@@ -79,13 +91,13 @@ fn check_material(settings: &ServerTlsSettings, path: &str, errors: &mut FieldEr
     let sources = [files, named, !settings.credential_names.is_empty(), !settings.tls_certificates.is_empty()];
     if sources.iter().filter(|set| **set).count() > 1 {
         let message = "only one of credentialName, credentialNames, serverCertificate with privateKey, and tlsCertificates can be set";
-        errors.add(path, message);
+        errors.add(path, message, "keep one of them, such as credentialName");
     }
     let secrets = named || !settings.credential_names.is_empty();
     check_credentials(settings, path, errors);
     if settings.ca_crl.is_some() && (secrets || settings.mode == TlsMode::Simple) {
         let hint = "a revocation list is of clients' certificates; with credentialName it is ca.crl of the Secret";
-        errors.add_with_hint(format!("{path}.caCrl"), "is not possible here", hint);
+        errors.add(format!("{path}.caCrl"), "is not possible here", hint);
     }
     if secrets {
         return;
@@ -93,7 +105,11 @@ fn check_material(settings: &ServerTlsSettings, path: &str, errors: &mut FieldEr
     let asks = matches!(settings.mode, TlsMode::Mutual | TlsMode::OptionalMutual);
     let roots = settings.ca_certificates.is_some() || settings.ca_cert_credential_name.is_some();
     if asks && !roots {
-        errors.add(format!("{path}.caCertificates"), "is required to verify clients' certificates");
+        errors.add(
+            format!("{path}.caCertificates"),
+            "is required to verify clients' certificates",
+            "name a file of the clients' authorities, or a Secret in caCertCredentialName",
+        );
     }
     if settings.tls_certificates.is_empty() {
         let hint = "or name a Secret in credentialName";
@@ -101,7 +117,7 @@ fn check_material(settings: &ServerTlsSettings, path: &str, errors: &mut FieldEr
             [("serverCertificate", &settings.server_certificate), ("privateKey", &settings.private_key)]
         {
             if value.as_deref().unwrap_or_default().is_empty() {
-                errors.add_with_hint(format!("{path}.{field}"), "is required", hint);
+                errors.add(format!("{path}.{field}"), "is required", hint);
             }
         }
     }
@@ -109,7 +125,7 @@ fn check_material(settings: &ServerTlsSettings, path: &str, errors: &mut FieldEr
         let path = format!("{path}.tlsCertificates[{index}]");
         for (field, value) in [("serverCertificate", &pair.server_certificate), ("privateKey", &pair.private_key)] {
             if value.as_deref().unwrap_or_default().is_empty() {
-                errors.add(format!("{path}.{field}"), "is required");
+                errors.add(format!("{path}.{field}"), "is required", "name the file, or remove the entry");
             }
         }
     }
@@ -126,7 +142,7 @@ fn check_credentials(settings: &ServerTlsSettings, path: &str, errors: &mut Fiel
         let own = name.strip_prefix("kubernetes://").unwrap_or(name);
         if let Err(wrong) = crate::validate::rules::subdomain(own) {
             let hint = "it is the name of a Secret in the namespace of the gateway's workload";
-            errors.add_with_hint(format!("{path}.{field}"), wrong.message, hint);
+            errors.add(format!("{path}.{field}"), wrong.message, hint);
         }
     }
 }

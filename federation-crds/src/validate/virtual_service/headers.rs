@@ -22,7 +22,11 @@ fn check_side(path: &str, operations: &HeaderOperations, request: bool, errors: 
                 errors.check(path.clone(), changeable(name));
             }
             if value.bytes().any(|byte| (byte < 0x20 && byte != b'\t') || byte == 0x7f) {
-                errors.add(path, "the value has control characters");
+                errors.add(
+                    path,
+                    "the value has control characters",
+                    "write the value on one line; in YAML with > and not |",
+                );
             }
         }
     }
@@ -54,6 +58,6 @@ pub(super) fn check_authority(
         request.map_or(0, |request| request.set.keys().chain(request.add.keys()).filter(|it| is_authority(it)).count());
     if rewritten + set > 1 {
         let hint = "keep rewrite.authority, and remove host and :authority from headers.request";
-        errors.add_with_hint(format!("{path}.headers.request"), "the authority is set several times", hint);
+        errors.add(format!("{path}.headers.request"), "the authority is set several times", hint);
     }
 }

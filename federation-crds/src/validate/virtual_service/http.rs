@@ -48,14 +48,22 @@ impl Rule {
         if let Some(delegate) = &route.delegate {
             if self.delegate {
                 let hint = "delegates cannot delegate; write the rules here";
-                errors.add_with_hint(format!("{path}.delegate"), "must be absent from a delegate", hint);
+                errors.add(format!("{path}.delegate"), "must be absent from a delegate", hint);
             }
             if delegate.name.is_empty() {
-                errors.add(format!("{path}.delegate.name"), "is required");
+                errors.add(
+                    format!("{path}.delegate.name"),
+                    "is required",
+                    "write the name of the VirtualService with the rules",
+                );
             }
             let conflicts = [("route", !route.route.is_empty()), ("redirect", route.redirect.is_some())];
             for (field, _) in conflicts.into_iter().filter(|(_, given)| *given) {
-                errors.add(format!("{path}.{field}"), "must be absent from a rule that delegates");
+                errors.add(
+                    format!("{path}.{field}"),
+                    "must be absent from a rule that delegates",
+                    "move it into the delegate",
+                );
             }
             return;
         }
@@ -65,7 +73,7 @@ impl Rule {
             (None, None) => {
                 if route.route.is_empty() {
                     let hint = "add route: [{destination: {host: …}}]";
-                    errors.add_with_hint(path, "route, redirect or directResponse is required", hint);
+                    errors.add(path, "route, redirect or directResponse is required", hint);
                 }
                 return;
             }
@@ -77,7 +85,11 @@ impl Rule {
             ("directResponse", route.direct_response.is_some() && action == "redirect"),
         ];
         for (field, _) in conflicts.into_iter().filter(|(_, given)| *given) {
-            errors.add(format!("{path}.{field}"), format!("must be absent beside {action}"));
+            errors.add(
+                format!("{path}.{field}"),
+                format!("must be absent beside {action}"),
+                format!("keep one of {field} and {action}, or write two rules"),
+            );
         }
     }
 }
@@ -87,7 +99,7 @@ fn check_destinations(path: &str, routes: &[HttpRouteDestination], errors: &mut 
         let path = format!("{path}.route[{index}]");
         match &route.destination {
             Some(destination) => traffic::destination(&format!("{path}.destination"), destination, errors),
-            None => errors.add(format!("{path}.destination"), "is required"),
+            None => errors.add(format!("{path}.destination"), "is required", "add destination: {host: …}"),
         }
         headers::check(&path, &route.headers, errors);
     }
@@ -107,22 +119,30 @@ pub(in crate::validate) fn check_weights(
     }
     if several && total == 0 {
         let hint = "give each destination a weight; their sum need not be 100";
-        errors.add_with_hint(format!("{path}.route"), "the sum of the weights is 0", hint);
+        errors.add(format!("{path}.route"), "the sum of the weights is 0", hint);
     } else if total > i64::from(u32::MAX) {
-        errors.add(format!("{path}.route"), format!("the sum of the weights is more than {}", u32::MAX));
+        errors.add(
+            format!("{path}.route"),
+            format!("the sum of the weights is more than {}", u32::MAX),
+            "divide all weights by the same number",
+        );
     }
 }
 
 fn check_rewrite(path: &str, rewrite: &HttpRewrite, errors: &mut FieldErrors) {
     if !rewrite.uri.is_empty() && rewrite.uri_regex_rewrite.is_some() {
-        errors.add(path, "only one of uri and uriRegexRewrite may be given");
+        errors.add(path, "only one of uri and uriRegexRewrite may be given", "keep one of them");
     }
     if rewrite.uri.is_empty() && rewrite.authority.is_empty() && rewrite.uri_regex_rewrite.is_none() {
-        errors.add(path, "uri, uriRegexRewrite or authority is required");
+        errors.add(path, "uri, uriRegexRewrite or authority is required", "add one of them, or remove rewrite");
     }
     let Some(regex) = &rewrite.uri_regex_rewrite else { return };
     if regex.rewrite.is_empty() {
-        errors.add(format!("{path}.uriRegexRewrite.rewrite"), "is required");
+        errors.add(
+            format!("{path}.uriRegexRewrite.rewrite"),
+            "is required",
+            "write the new path; \\1 is the first group of match",
+        );
     }
     traffic::regex(format!("{path}.uriRegexRewrite.match"), &regex.pattern, errors);
 }

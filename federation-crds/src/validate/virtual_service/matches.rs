@@ -39,7 +39,7 @@ fn check_headers(path: &str, headers: &BTreeMap<String, StringMatch>, for_mesh: 
         if name.starts_with(CLAIMS) {
             if for_mesh {
                 let hint = "name the gateways in spec.gateways, without mesh";
-                errors.add_with_hint(path.clone(), "claims of tokens are matched at gateways only", hint);
+                errors.add(path.clone(), "claims of tokens are matched at gateways only", hint);
             }
         } else if !PSEUDO.contains(&name.as_str()) {
             errors.check(path.clone(), header_name(name));
@@ -56,10 +56,10 @@ pub(super) fn check_text(path: &str, value: Option<&StringMatch>, errors: &mut F
     let Some(value) = value else { return };
     let given = [&value.exact, &value.prefix, &value.regex].into_iter().flatten().count();
     if given > 1 {
-        errors.add_with_hint(path, "only one of exact, prefix and regex may be given", "remove the others");
+        errors.add(path, "only one of exact, prefix and regex may be given", "remove the others");
     }
     if value.prefix.as_deref() == Some("") {
-        errors.add_with_hint(format!("{path}.prefix"), "must not be empty", "write {} to match any value");
+        errors.add(format!("{path}.prefix"), "must not be empty", "write {} to match any value");
     }
     if let Some(regex) = &value.regex {
         traffic::regex(format!("{path}.regex"), regex, errors);

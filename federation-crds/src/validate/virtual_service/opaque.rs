@@ -9,7 +9,7 @@ use crate::validate::{rules, traffic};
 pub(super) fn check_tls(path: &str, route: &TlsRoute, hosts: &[String], errors: &mut FieldErrors) {
     if route.matches.is_empty() {
         let hint = "add match: [{sniHosts: […]}]";
-        errors.add_with_hint(format!("{path}.match"), "at least one match is required", hint);
+        errors.add(format!("{path}.match"), "at least one match is required", hint);
     }
     for (index, found) in route.matches.iter().enumerate() {
         check_tls_match(&format!("{path}.match[{index}]"), found, hosts, errors);
@@ -19,7 +19,11 @@ pub(super) fn check_tls(path: &str, route: &TlsRoute, hosts: &[String], errors: 
 
 fn check_tls_match(path: &str, found: &TlsMatchAttributes, hosts: &[String], errors: &mut FieldErrors) {
     if found.sni_hosts.is_empty() {
-        errors.add(format!("{path}.sniHosts"), "at least one host is required");
+        errors.add(
+            format!("{path}.sniHosts"),
+            "at least one host is required",
+            "add sniHosts: […], names out of spec.hosts",
+        );
     }
     for (index, sni) in found.sni_hosts.iter().enumerate() {
         let path = format!("{path}.sniHosts[{index}]");
@@ -30,7 +34,7 @@ fn check_tls_match(path: &str, found: &TlsMatchAttributes, hosts: &[String], err
             Err(mistake) => errors.note(path, mistake),
             Ok(()) if !hosts.iter().any(|host| within(sni, host)) => {
                 let hint = format!("add it to spec.hosts, which are {}", hosts.join(", "));
-                errors.add_with_hint(path, format!("{sni:?} is none of spec.hosts"), hint);
+                errors.add(path, format!("{sni:?} is none of spec.hosts"), hint);
             }
             Ok(()) => {}
         }
@@ -93,13 +97,13 @@ impl Common<'_> {
 
 fn check_routes(path: &str, routes: &[RouteDestination], errors: &mut FieldErrors) {
     if routes.is_empty() {
-        errors.add_with_hint(format!("{path}.route"), "is required", "add route: [{destination: {host: …}}]");
+        errors.add(format!("{path}.route"), "is required", "add route: [{destination: {host: …}}]");
     }
     for (index, route) in routes.iter().enumerate() {
         let path = format!("{path}.route[{index}].destination");
         match &route.destination {
             Some(destination) => traffic::destination(&path, destination, errors),
-            None => errors.add(path, "is required"),
+            None => errors.add(path, "is required", "add destination: {host: …}"),
         }
     }
     check_weights(path, routes.iter().map(|route| route.weight), errors);

@@ -27,7 +27,7 @@ const RETRY_ON: [&str; 16] = [
 pub(super) fn check_fault(path: &str, fault: &Option<HttpFault>, errors: &mut FieldErrors) {
     let Some(fault) = fault else { return };
     if fault.delay.is_none() && fault.abort.is_none() {
-        errors.add(path, "delay or abort is required");
+        errors.add(path, "delay or abort is required", "add one of them, or remove fault");
     }
     if let Some(delay) = &fault.delay {
         check_delay(&format!("{path}.delay"), delay, errors);
@@ -42,13 +42,17 @@ fn check_delay(path: &str, delay: &FaultDelay, errors: &mut FieldErrors) {
         traffic::percent(format!("{path}.percentage.value"), percentage.value, errors);
     }
     if let Some(percent) = delay.percent.filter(|percent| !(0..=100).contains(percent)) {
-        errors.add(format!("{path}.percent"), format!("{percent} must be a percentage, 0 to 100"));
+        errors.add(
+            format!("{path}.percent"),
+            format!("{percent} must be a percentage, 0 to 100"),
+            "write a whole number; for parts of a percent use percentage.value",
+        );
     }
     traffic::duration(format!("{path}.fixedDelay"), &delay.fixed_delay, errors);
     if delay.exponential_delay.is_some() {
-        errors.add_with_hint(format!("{path}.exponentialDelay"), "is not supported", "use fixedDelay instead");
+        errors.add(format!("{path}.exponentialDelay"), "is not supported", "use fixedDelay instead");
     } else if delay.fixed_delay.is_none() {
-        errors.add(format!("{path}.fixedDelay"), "is required");
+        errors.add(format!("{path}.fixedDelay"), "is required", "add fixedDelay, such as 2s");
     }
 }
 
@@ -57,18 +61,26 @@ fn check_abort(path: &str, abort: &FaultAbort, errors: &mut FieldErrors) {
         traffic::percent(format!("{path}.percentage.value"), percentage.value, errors);
     }
     if let Some(status) = abort.http_status.filter(|status| !(200..=599).contains(status)) {
-        errors.add(format!("{path}.httpStatus"), format!("{status} must be a status, 200 to 599"));
+        errors.add(
+            format!("{path}.httpStatus"),
+            format!("{status} must be a status, 200 to 599"),
+            "write the status to answer with, such as 503",
+        );
     }
     if let Some(status) = abort.grpc_status.as_deref().filter(|status| !GRPC_STATUSES.contains(status)) {
         let message = format!("{status:?} is no gRPC status");
-        errors.add_with_hint(format!("{path}.grpcStatus"), message, format!("one of {}", GRPC_STATUSES.join(", ")));
+        errors.add(format!("{path}.grpcStatus"), message, format!("one of {}", GRPC_STATUSES.join(", ")));
     }
     if abort.http2_error.is_some() {
         let hint = "use httpStatus or grpcStatus instead";
-        errors.add_with_hint(format!("{path}.http2Error"), "is not supported", hint);
+        errors.add(format!("{path}.http2Error"), "is not supported", hint);
     }
     if abort.http_status.is_some() && abort.grpc_status.is_some() {
-        errors.add(path, "only one of httpStatus and grpcStatus may be given");
+        errors.add(
+            path,
+            "only one of httpStatus and grpcStatus may be given",
+            "keep httpStatus for HTTP, or grpcStatus for gRPC",
+        );
     }
 }
 
@@ -76,13 +88,17 @@ pub(super) fn check_mirrors(path: &str, route: &HttpRoute, errors: &mut FieldErr
     if let Some(mirror) = &route.mirror {
         traffic::destination(&format!("{path}.mirror"), mirror, errors);
         if !route.mirrors.is_empty() {
-            errors.add_with_hint(format!("{path}.mirrors"), "must be absent beside mirror", "move mirror into mirrors");
+            errors.add(format!("{path}.mirrors"), "must be absent beside mirror", "move mirror into mirrors");
         }
     }
     let old = [("mirrorPercent", route.mirror_percent), ("mirror_percent", route.mirror_percent_snake)];
     for (field, percent) in old {
         if let Some(percent) = percent.filter(|percent| !(0..=100).contains(percent)) {
-            errors.add(format!("{path}.{field}"), format!("{percent} must be a percentage, 0 to 100"));
+            errors.add(
+                format!("{path}.{field}"),
+                format!("{percent} must be a percentage, 0 to 100"),
+                "write a whole number; for parts of a percent use mirrorPercentage.value",
+            );
         }
     }
     if let Some(percentage) = &route.mirror_percentage {
@@ -92,7 +108,7 @@ pub(super) fn check_mirrors(path: &str, route: &HttpRoute, errors: &mut FieldErr
         let path = format!("{path}.mirrors[{index}]");
         match &mirror.destination {
             Some(destination) => traffic::destination(&format!("{path}.destination"), destination, errors),
-            None => errors.add(format!("{path}.destination"), "is required"),
+            None => errors.add(format!("{path}.destination"), "is required", "add destination: {host: …}"),
         }
         if let Some(percentage) = &mirror.percentage {
             traffic::percent(format!("{path}.percentage.value"), percentage.value, errors);
@@ -107,7 +123,7 @@ pub(super) fn check_retries(path: &str, retries: &Option<HttpRetry>, errors: &mu
         retries.per_try_timeout.is_some() || !retries.retry_on.is_empty() || retries.retry_remote_localities.is_some();
     if retries.attempts == 0 && more {
         let hint = "give attempts a number, or remove the other fields";
-        errors.add_with_hint(format!("{path}.attempts"), "0 switches retries off, so nothing else may be given", hint);
+        errors.add(format!("{path}.attempts"), "0 switches retries off, so nothing else may be given", hint);
     }
     traffic::duration(format!("{path}.perTryTimeout"), &retries.per_try_timeout, errors);
     traffic::duration(format!("{path}.backoff"), &retries.backoff, errors);
@@ -119,7 +135,7 @@ pub(super) fn check_retries(path: &str, retries: &Option<HttpRetry>, errors: &mu
         if !status && !RETRY_ON.contains(&word) {
             let message = format!("{word:?} is no condition");
             let hint = format!("statuses, and {}; separated by commas without spaces", RETRY_ON.join(", "));
-            errors.add_with_hint(format!("{path}.retryOn"), message, hint);
+            errors.add(format!("{path}.retryOn"), message, hint);
         }
     }
 }
