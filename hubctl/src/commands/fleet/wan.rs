@@ -1,8 +1,8 @@
 //! `fleet wan`.
 
-use ::wan::{Request, Side, WanSpec};
+use ::wan::{Request, WanSpec};
 use anyhow::Result;
-use fleet::{Fleet, Hint, network};
+use fleet::{Fleet, Hint, link, network};
 use serde_json::{Value, json};
 
 use crate::cli::WanCommand;
@@ -34,15 +34,10 @@ pub(super) fn run(context: &Context, command: WanCommand) -> Result<u8> {
 }
 
 /// The status of a link in the words of its clusters.
-fn shown(fleet: &Fleet, link: &WanSpec) -> Result<Value> {
-    let mut status = json!(fleet.ask_wan(link, &Request::Show {})?);
+fn shown(fleet: &Fleet, of: &WanSpec) -> Result<Value> {
+    let mut status = link::in_clusters(of, json!(fleet.ask_wan(of, &Request::Show {})?));
     if let Some(fields) = status.as_object_mut() {
-        for (side, [from, to]) in [(Side::Left, [0, 1]), (Side::Right, [1, 0])] {
-            if let Some(value) = fields.remove(side.outward()) {
-                fields.insert(format!("{}-to-{}", link.between[from], link.between[to]), value);
-            }
-        }
-        fields.insert("process".to_owned(), json!(network::wan_name(link)));
+        fields.insert("process".to_owned(), json!(network::wan_name(of)));
     }
     Ok(status)
 }
