@@ -72,8 +72,11 @@ impl MeshConfig {
         match serde_saphyr::from_str::<Value>(text) {
             Ok(Value::Object(members)) => fields::read(&mut config, &members, &mut reader),
             Ok(Value::Null) => {}
-            Ok(_) => reader.wrong(&path, "is not an object"),
-            Err(error) => reader.wrong(&path, &format!("is not valid YAML: {}", error.without_snippet())),
+            Ok(_) => reader.wrong(&path, "is not an object", "write fields of MeshConfig, one a line"),
+            Err(error) => {
+                let message = format!("is not valid YAML: {}", error.without_snippet());
+                reader.wrong(&path, &message, "mend the text under data.mesh; it is YAML itself");
+            }
         }
         config
     }
@@ -92,11 +95,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn wrong(&mut self, path: &str, message: &str) {
-        self.wrong_with_hint(path, message, "");
-    }
-
-    fn wrong_with_hint(&mut self, path: &str, message: &str, hint: &str) {
+    fn wrong(&mut self, path: &str, message: &str, hint: &str) {
         self.findings.push(object::finding(self.origin, path, codes::MESH_CONFIG, message).hint(hint));
     }
 
@@ -113,7 +112,7 @@ impl Reader<'_> {
                 let inner = error.path().to_string();
                 // A field that is not known is named by the message.
                 let path = if inner == "." { path.to_owned() } else { format!("{path}.{inner}") };
-                self.wrong_with_hint(&path, &error.into_inner().to_string(), "see Istio's reference of MeshConfig");
+                self.wrong(&path, &error.into_inner().to_string(), "see Istio's reference of MeshConfig");
                 None
             }
         }

@@ -112,7 +112,7 @@ pub(super) fn read(config: &mut MeshConfig, members: &Map<String, Value>, reader
 fn other(name: &str, path: &str, reader: &mut Reader<'_>) {
     match ELSEWHERE.iter().find(|(names, _)| names.contains(&name)) {
         Some((_, hint)) => reader.without_effect(path, hint),
-        None => reader.wrong_with_hint(path, "unknown field", &format!("possible are {}", KNOWN.join(", "))),
+        None => reader.wrong(path, "unknown field", &format!("possible are {}", KNOWN.join(", "))),
     }
 }
 
@@ -120,7 +120,7 @@ fn root_namespace(config: &mut MeshConfig, value: &Value, path: &str, reader: &m
     let Some(name) = reader.typed::<String>(path, value).filter(|name| !name.is_empty()) else { return };
     match mesh::Namespace::new(name.as_str()) {
         Ok(_) => config.root_namespace = name,
-        Err(error) => reader.wrong(path, &format!("{error}; {ROOT_NAMESPACE} stays")),
+        Err(error) => reader.wrong(path, &error.to_string(), &format!("leave it out for {ROOT_NAMESPACE}")),
     }
 }
 
@@ -139,11 +139,12 @@ fn outbound(config: &mut MeshConfig, value: &Value, path: &str, reader: &mut Rea
         Some("ALLOW_ANY") | None => config.unknown_hosts = UnknownHosts::Allow,
         Some("REGISTRY_ONLY") => config.unknown_hosts = UnknownHosts::Refuse,
         Some(other) => {
-            reader.wrong(&format!("{path}.mode"), &format!("{other:?} is neither ALLOW_ANY nor REGISTRY_ONLY"))
+            let message = format!("{other:?} is no mode");
+            reader.wrong(&format!("{path}.mode"), &message, "write ALLOW_ANY or REGISTRY_ONLY");
         }
     }
     for name in value.as_object().into_iter().flat_map(Map::keys).filter(|name| *name != "mode") {
-        reader.wrong_with_hint(&format!("{path}.{name}"), "unknown field", "did you mean mode?");
+        reader.wrong(&format!("{path}.{name}"), "unknown field", "did you mean mode?");
     }
 }
 
@@ -158,16 +159,16 @@ fn path_normalization(config: &mut MeshConfig, value: &Value, path: &str, reader
             _ => {
                 let message = format!("{named} is no way to normalise paths; BASE stays");
                 let hint = "possible are DEFAULT, NONE, BASE, MERGE_SLASHES, DECODE_AND_MERGE_SLASHES";
-                reader.wrong_with_hint(&format!("{path}.normalization"), &message, hint);
+                reader.wrong(&format!("{path}.normalization"), &message, hint);
                 PathNormalization::default()
             }
         },
     };
     if !value.is_object() {
-        reader.wrong(path, "is not an object");
+        reader.wrong(path, "is not an object", "write {normalization: BASE}");
     }
     for name in value.as_object().into_iter().flat_map(Map::keys).filter(|name| *name != "normalization") {
-        reader.wrong_with_hint(&format!("{path}.{name}"), "unknown field", "did you mean normalization?");
+        reader.wrong(&format!("{path}.{name}"), "unknown field", "did you mean normalization?");
     }
 }
 

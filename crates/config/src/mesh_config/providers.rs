@@ -69,17 +69,18 @@ impl RawAuthorizer {
 pub(super) fn read(value: &Value, path: &str, reader: &mut Reader<'_>) -> BTreeMap<String, Arc<ExternalAuthorizer>> {
     let mut authorizers = BTreeMap::new();
     let Some(entries) = value.as_array() else {
-        reader.wrong(path, "must be a list");
+        reader.wrong(path, "must be a list", "begin each provider with - name:");
         return authorizers;
     };
     for (index, entry) in entries.iter().enumerate() {
         let path = format!("{path}[{index}]");
         let Some(name) = entry.get("name").and_then(Value::as_str).filter(|name| !name.is_empty()) else {
-            reader.wrong(&format!("{path}.name"), "is required");
+            reader.wrong(&format!("{path}.name"), "is required", "policies name the provider by it");
             continue;
         };
         if authorizers.contains_key(name) {
-            reader.wrong(&format!("{path}.name"), &format!("the name {name:?} is used twice"));
+            let message = format!("the name {name:?} is used twice");
+            reader.wrong(&format!("{path}.name"), &message, "give each provider a name of its own");
         } else if let Some(authorizer) = provider(name, entry, &path, reader) {
             authorizers.insert(name.to_owned(), Arc::new(authorizer));
         }
@@ -97,7 +98,7 @@ fn provider(name: &str, entry: &Value, path: &str, reader: &mut Reader<'_>) -> O
                 raw.note(&path, reader);
                 match authorizer(name, raw, kind == "envoyExtAuthzGrpc") {
                     Ok(authorizer) => found = Some(authorizer),
-                    Err((field, why)) => reader.wrong(&format!("{path}.{field}"), &why),
+                    Err((field, why, hint)) => reader.wrong(&format!("{path}.{field}"), &why, hint),
                 }
             }
             _ => reader.without_effect(
@@ -109,26 +110,34 @@ fn provider(name: &str, entry: &Value, path: &str, reader: &mut Reader<'_>) -> O
     found
 }
 
-type Wrong = (&'static str, String);
+/// Field, what is wrong with it, and what to write instead.
+type Wrong = (&'static str, String, &'static str);
 
 fn authorizer(name: &str, raw: RawAuthorizer, grpc: bool) -> Result<ExternalAuthorizer, Wrong> {
-    let timeout = raw.timeout.as_deref().map(parse_duration).transpose().map_err(|why| ("timeout", why))?;
+    let timeout = raw
+        .timeout
+        .as_deref()
+        .map(parse_duration)
+        .transpose()
+        .map_err(|why| ("timeout", why, "write a number with a unit"))?;
     let status_on_error = match raw.status_on_error.as_deref() {
         None | Some("") => 403,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|status| (200..600).contains(status))
-            .ok_or_else(|| ("statusOnError", format!("{text:?} is not an HTTP status")))?,
+        Some(text) => text.parse().ok().filter(|status| (200..600).contains(status)).ok_or_else(|| {
+            ("statusOnError", format!("{text:?} is not an HTTP status"), "write a number from 200 to 599")
+        })?,
     };
     let port = u16::try_from(raw.port.0).ok().filter(|port| *port != 0);
-    let port = port.ok_or_else(|| ("port", "must be 1 to 65535".to_owned()))?;
+    let port = port.ok_or_else(|| ("port", "is no port".to_owned(), "write a number from 1 to 65535"))?;
     let body = raw.include_request_body_in_check.as_ref().map(|body| ExternalAuthorizerBody {
         max_bytes: body.max_request_bytes.0,
         allow_partial: body.allow_partial_message,
     });
     if raw.include_request_body_in_check.as_ref().is_some_and(|body| body.pack_as_bytes == Some(true)) && !grpc {
-        return Err(("includeRequestBodyInCheck.packAsBytes", "is of gRPC only".to_owned()));
+        return Err((
+            "includeRequestBodyInCheck.packAsBytes",
+            "is of envoyExtAuthzGrpc only".to_owned(),
+            "leave it out",
+        ));
     }
     Ok(ExternalAuthorizer {
         name: name.to_owned(),
@@ -141,14 +150,17 @@ fn authorizer(name: &str, raw: RawAuthorizer, grpc: bool) -> Result<ExternalAuth
     })
 }
 
+/// How `service` is written.
+const SERVICE: &str = "write <service>.<namespace>.svc.cluster.local, or <namespace>/<host>";
+
 /// `[namespace/]host`; the namespace is a hint for Istio's registry, names here are whole.
 fn host(service: &str) -> Result<Host, Wrong> {
     let name = service.rsplit_once('/').map_or(service, |(_, name)| name);
     let namespace = service.rsplit_once('/').map_or(ROOT_NAMESPACE, |(namespace, _)| namespace);
-    let namespace = Namespace::new(namespace).map_err(|error| ("service", error.to_string()))?;
+    let namespace = Namespace::new(namespace).map_err(|error| ("service", error.to_string(), SERVICE))?;
     match Host::parse(name, &namespace) {
         Host::Address(_) | Host::Invalid(_) | Host::Pod { .. } => {
-            Err(("service", format!("{service:?} must be the name of a service")))
+            Err(("service", format!("{service:?} is no service"), SERVICE))
         }
         host => Ok(host),
     }
@@ -164,7 +176,7 @@ fn grpc_protocol(raw: &RawAuthorizer) -> Result<ExternalAuthorizerProtocol, Wron
         ("headersToDownstreamOnAllow", !raw.headers_to_downstream_on_allow.is_empty()),
     ];
     match http_only.iter().find(|(_, set)| *set) {
-        Some((field, _)) => Err((field, "is of envoyExtAuthzHttp only".to_owned())),
+        Some((field, _)) => Err((field, "is of envoyExtAuthzHttp only".to_owned(), "leave it out")),
         None => Ok(ExternalAuthorizerProtocol::Grpc),
     }
 }
@@ -172,7 +184,7 @@ fn grpc_protocol(raw: &RawAuthorizer) -> Result<ExternalAuthorizerProtocol, Wron
 fn http_protocol(raw: RawAuthorizer) -> Result<ExternalAuthorizerProtocol, Wrong> {
     let path_prefix = raw.path_prefix.unwrap_or_default();
     if !path_prefix.is_empty() && !path_prefix.starts_with('/') {
-        return Err(("pathPrefix", "must begin with /".to_owned()));
+        return Err(("pathPrefix", format!("{path_prefix:?} is no path"), "begin it with /"));
     }
     let headers = raw.include_additional_headers_in_check.into_iter();
     Ok(ExternalAuthorizerProtocol::Http {

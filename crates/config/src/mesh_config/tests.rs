@@ -10,6 +10,7 @@ fn read(mesh: &str) -> (MeshConfig, Vec<(String, &'static str)>) {
     let manifests = federation_crds::parse_manifests(&text, "test.yaml").unwrap_or_else(|errors| panic!("{errors}"));
     let mut findings = Vec::new();
     let config = MeshConfig::read(&manifests, &mut findings);
+    assert!(findings.iter().all(|finding| !finding.hint.is_empty()), "each says what to write instead: {findings:?}");
     (config, findings.into_iter().map(|finding| (finding.path, finding.code.0)).collect())
 }
 
