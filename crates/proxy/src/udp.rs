@@ -136,16 +136,21 @@ where
     let (reader, mut writer) = tokio::io::split(stream);
     let (source, sink) = local.split();
     let Datagrams { sealer, opener, outgoing, incoming } = datagrams;
+    let mut opened = Opened { opener, sink, counts };
     let all = async {
         tokio::select! {
-            // In this order: what came before the end is delivered before it.
-            biased;
-            end = open(incoming, opener, sink, counts) => end,
+            end = opened.all(incoming) => end,
             end = seal(source, sealer, outgoing, counts) => end,
             end = ended(reader) => end,
         }
     };
     let end = until_idle(all, idle, counts, &mut report).await;
+    // What came before the end of the stream is delivered, whichever of the two was looked at first.
+    if matches!(end, End::Stream(_)) {
+        while let Some(sealed) = incoming.try_take() {
+            opened.deliver(&sealed);
+        }
+    }
     let _ = writer.shutdown().await;
     end
 }
@@ -189,14 +194,27 @@ async fn seal(mut source: Source<'_>, sealer: &mut Sealer, outgoing: &Mailbox, c
     }
 }
 
-async fn open(incoming: &Mailbox, opener: &mut Opener, sink: Sink<'_>, counts: &Counts) -> End {
-    while let Some(sealed) = incoming.take().await {
-        match opener.open(&sealed) {
-            Some(payload) if sink.take(&payload) => Counts::add(&counts.received, payload.len()),
-            _ => _ = counts.dropped.fetch_add(1, Ordering::Relaxed),
+/// Opens datagrams and delivers them.
+struct Opened<'a> {
+    opener: &'a mut Opener,
+    sink: Sink<'a>,
+    counts: &'a Counts,
+}
+
+impl Opened<'_> {
+    async fn all(&mut self, incoming: &Mailbox) -> End {
+        while let Some(sealed) = incoming.take().await {
+            self.deliver(&sealed);
+        }
+        End::Stream(None)
+    }
+
+    fn deliver(&mut self, sealed: &[u8]) {
+        match self.opener.open(sealed) {
+            Some(payload) if self.sink.take(&payload) => Counts::add(&self.counts.received, payload.len()),
+            _ => _ = self.counts.dropped.fetch_add(1, Ordering::Relaxed),
         }
     }
-    End::Stream(None)
 }
 
 /// Waits for the end of a stream that carries nothing.
@@ -369,6 +387,30 @@ mod tests {
         assert_eq!(sizes, [0, 1, 1200, 9000]);
         assert_eq!((sent.sent(), sent.sent_bytes(), counted.received()), (4, 10_201, 4));
         assert!(!b.is_closed());
+    }
+
+    #[tokio::test]
+    async fn sealed_datagrams_that_came_before_the_end_are_delivered() {
+        use crate::sealed::{End as Side, MATERIAL, keys};
+        let export = |mut material: [u8; MATERIAL], label: &[u8]| {
+            material[..label.len().min(MATERIAL)].copy_from_slice(&label[..label.len().min(MATERIAL)]);
+            Ok(material)
+        };
+        // The order in which two ends are looked at is chance.
+        for _ in 0..64 {
+            let (mut client, _) = keys(Side::Client, export).unwrap();
+            let (sealer, opener) = keys(Side::Server, export).unwrap();
+            let (outgoing, incoming) = (Arc::new(Mailbox::new(QUEUE)), Arc::new(Mailbox::new(QUEUE)));
+            for number in 0..9 {
+                incoming.put(client.seal(&[number]).unwrap());
+            }
+            let mut datagrams = Datagrams { sealer, opener, outgoing, incoming };
+            let (_a, mut local, seen) = queue(9);
+            let counts = Counts::default();
+            let end = carry_sealed(&mut local, (tokio::io::empty(), &mut datagrams), IDLE, &counts, |_| {}).await;
+            assert!(matches!(end, End::Stream(None)));
+            assert_eq!(seen.lock().unwrap().len(), 9);
+        }
     }
 
     #[tokio::test]
