@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use identity::{Credentials, Places};
 use mesh::SpiffeId;
@@ -37,7 +37,8 @@ impl Remotes {
         expected: &BTreeSet<SpiffeId>,
         timeout: Duration,
     ) -> Result<dial::Remote, Fault> {
-        let ride = |gateway: &str, path: &str| self.paths.ride(gateway, path);
+        let asked = Instant::now();
+        let ride = |gateway: &str, path: &str| self.paths.ride(gateway, path, asked);
         let request = RemoteRequest { key, expected, timeout, ride: &ride };
         dial::remote(&self.credentials, &self.gateways, &self.directory.view(), &request).await
     }
