@@ -163,7 +163,11 @@ pub(crate) mod testing {
 
     fn seal(from: &str, to: &str, protocol: u8, mut data: Vec<u8>, at: usize) -> Vec<u8> {
         let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
-        let sum = transport_checksum(&from, &to, protocol, &data);
+        let sum = match transport_checksum(&from, &to, protocol, &data) {
+            // RFC 768: zero would say that there is none.
+            0 if protocol == UDP => 0xffff,
+            sum => sum,
+        };
         data[at..at + 2].copy_from_slice(&sum.to_be_bytes());
         let length = u16::try_from(data.len()).unwrap();
         let mut packet = match from {

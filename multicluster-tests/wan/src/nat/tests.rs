@@ -45,6 +45,16 @@ fn a_flow_leaves_with_the_address_and_its_answers_come_back() {
 }
 
 #[test]
+fn a_checksum_of_zero_before_or_after_is_right() {
+    let (mut nat, now) = (nat(), Instant::now());
+    // Among all payloads of a word there is one for each sum.
+    for word in 0..=u16::MAX {
+        let (outside, _) = pass(&mut nat, now, Side::Left, udp(LEFT, RIGHT, &word.to_be_bytes())).unwrap();
+        assert!(pass(&mut nat, now, Side::Right, udp(RIGHT, &outside, &word.to_be_bytes())).is_some());
+    }
+}
+
+#[test]
 fn what_nobody_asked_for_does_not_come_in() {
     let (mut nat, now) = (nat(), Instant::now());
     assert_eq!(pass(&mut nat, now, Side::Right, udp(RIGHT, "198.51.100.1:4000", b"x")), None);
