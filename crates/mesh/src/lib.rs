@@ -77,7 +77,8 @@ pub use path::{PathNormalization, normalize_path, normalize_target};
 pub use patience::{Patience, Unreached, wait_for_a_way};
 pub use remote_ip::remote_ip;
 pub use resolve::{
-    DNS_TTL, DnsData, DnsDecision, DnsOutcome, DnsReason, DnsRecord, Question, QuestionKind, Zone, Zones, resolve,
+    ALIASES_MAX, DNS_TTL, DnsData, DnsDecision, DnsOutcome, DnsReason, DnsRecord, Question, QuestionKind, Zone, Zones,
+    resolve,
 };
 pub use retry::{
     Answer, Attempt, FailedAttempt, Failure, RETRY_BODY_MAX, RetryCondition, RetryDecision, RetryPolicy,

@@ -25,8 +25,8 @@ pub(crate) use records::dashed;
 pub const DNS_TTL: u32 = 5;
 /// Seconds for which the version of the schema may be kept.
 const VERSION_TTL: u32 = 28_800;
-/// How many aliases are followed inside our zones.
-const ALIASES: usize = 8;
+/// How many names a name may stand for, one after the other (Services of type ExternalName): in DNS, for proxies and in analysis.
+pub const ALIASES_MAX: usize = 8;
 
 /// A question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -288,7 +288,7 @@ pub fn resolve(view: &View, zones: Zones, question: &Question<'_>) -> DnsDecisio
                 return DnsDecision { zone, outcome, additional: Vec::new(), reasons };
             }
         };
-        if aliases.len() >= ALIASES {
+        if aliases.len() >= ALIASES_MAX {
             reasons.push(DnsReason::AliasLoop);
             return DnsDecision { zone, outcome: DnsOutcome::NoData, additional: Vec::new(), reasons };
         }

@@ -44,9 +44,6 @@ pub(super) struct Behind {
     pub(super) in_mesh: bool,
 }
 
-/// So many names are followed, as by proxies.
-const ALIASES_MAX: usize = 8;
-
 /// Why a host cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
@@ -118,7 +115,7 @@ impl<'a> Registry<'a> {
             Some(target(service.names.external_name.as_ref()?, name))
         };
         host = external_name(&host)?;
-        for _ in 0..ALIASES_MAX {
+        for _ in 0..mesh::ALIASES_MAX {
             host = external_name(&host).unwrap_or(host);
         }
         let text = host.text();

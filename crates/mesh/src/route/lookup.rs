@@ -34,9 +34,6 @@ pub(super) struct Place<'a> {
     pub(super) alias: Option<&'a ServiceName>,
 }
 
-/// So many names lead to one service at most, as in [`crate::resolve`].
-const ALIASES_MAX: usize = 8;
-
 /// One pod that a client dialled by its own address.
 #[derive(Clone, Copy)]
 pub(super) struct DialledPod {
@@ -59,7 +56,7 @@ impl<'a> Place<'a> {
 /// names (Istio's `ENABLE_EXTERNAL_NAME_ALIAS`). A host that nothing in the mesh has is reached by the Service's own entry.
 pub(super) fn find<'a>(context: &Context<'a>, host: &Host) -> Found<'a> {
     let mut found = named(context, host);
-    for _ in 0..ALIASES_MAX {
+    for _ in 0..crate::ALIASES_MAX {
         let Found::Place(place) = &found else { break };
         let Some(target) = &place.service.config.alias else { break };
         let alias = Some(&place.service.name);
