@@ -248,6 +248,8 @@ fn transport(tunnel: &TunnelSettings, trips: &Trips) -> Arc<TransportConfig> {
         Congestion::NewReno => Arc::new(NewRenoConfig::default()),
         Congestion::Wan => Arc::new(Wan),
     };
+    // Only sockets that receive in batches ask, and each acknowledgement would take their lock.
+    let trips = tunnel.batches.then(|| trips.clone());
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_PER_CONNECTION))
@@ -263,7 +265,7 @@ fn transport(tunnel: &TunnelSettings, trips: &Trips) -> Arc<TransportConfig> {
         .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok())
         .initial_mtu(1200)
         .mtu_discovery_config(Some(MtuDiscoveryConfig::default()))
-        .congestion_controller_factory(Arc::new(Knocking { inner: congestion, trips: trips.clone() }))
+        .congestion_controller_factory(Arc::new(Knocking { inner: congestion, trips }))
         .enable_segmentation_offload(tunnel.segmentation_offload);
     if tunnel.ack_every > 2 {
         let mut acks = AckFrequencyConfig::default();

@@ -10,10 +10,10 @@ use quinn_proto::RttEstimator;
 
 use super::trips::Trips;
 
-/// Makes controllers of another kind knock, and tell of round trips.
+/// Makes controllers of another kind knock, and tell of round trips if anybody asks for them.
 pub(super) struct Knocking {
     pub(super) inner: Arc<dyn ControllerFactory + Send + Sync>,
-    pub(super) trips: Trips,
+    pub(super) trips: Option<Trips>,
 }
 
 impl ControllerFactory for Knocking {
@@ -27,7 +27,7 @@ impl ControllerFactory for Knocking {
 struct KnockingController {
     inner: Box<dyn Controller>,
     knocks: Knocks,
-    trips: Trips,
+    trips: Option<Trips>,
 }
 
 impl Controller for KnockingController {
@@ -38,7 +38,9 @@ impl Controller for KnockingController {
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
         self.knocks.heard(now, rtt.get());
-        self.trips.measured(now, rtt.min());
+        if let Some(trips) = &self.trips {
+            trips.measured(now, rtt.min());
+        }
         self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
