@@ -82,8 +82,9 @@ pub fn delete(directory: &Path, objects: &[Value]) -> Result<Vec<Applied>> {
 
 /// `<kind>.<namespace>.<name>.yaml`, lower case.
 pub fn file_name(object: &Value) -> Result<String> {
-    let kind = object["kind"].as_str().context("an object has no kind")?.to_lowercase();
-    let name = object["metadata"]["name"].as_str().context("an object has no metadata.name")?;
+    let needed = |field: &str| Hint::error(format!("an object has no {field}"), "write kind and metadata.name");
+    let kind = object["kind"].as_str().ok_or_else(|| needed("kind"))?.to_lowercase();
+    let name = object["metadata"]["name"].as_str().ok_or_else(|| needed("metadata.name"))?;
     let file = format!("{kind}.{}.{name}.yaml", namespace(object));
     // Names become file names: one that climbs out of the directory must not reach the file system.
     if !file.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-')) {
