@@ -3,7 +3,6 @@
 //! Every kind is read in Istio's order (oldest first, then by namespace and name), so that the order of the manifests
 //! cannot matter. Names are resolved against the registry: services of the cluster, imported ones, hosts of entries.
 
-pub(crate) mod aliases;
 mod balancer;
 mod bind;
 mod clusters;
@@ -17,6 +16,7 @@ mod pool;
 mod registry;
 mod retries;
 mod service_entry;
+pub(crate) mod services;
 mod sidecar;
 mod traffic_policy;
 mod virtual_service;
@@ -36,7 +36,7 @@ pub fn compile(input: &Input<'_>, mesh_config: &MeshConfig, compiled: &mut Compi
     destination_rule::compile(input, mesh_config, &registry, compiled);
     sidecar::compile(input, mesh_config, &registry, compiled);
     clusters::compile(input, mesh_config, compiled);
-    aliases::compile(input, compiled);
+    services::compile(input, compiled);
 }
 
 #[cfg(test)]

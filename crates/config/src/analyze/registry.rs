@@ -6,7 +6,7 @@ use federation_crds::Manifest;
 use mesh::{Host, HostPattern, Labels, Namespace, ServiceName};
 
 use crate::compile::Input;
-use crate::traffic::aliases::target;
+use crate::traffic::services::target;
 
 /// The names that objects may refer to.
 pub(super) struct Registry<'a> {
